@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card: what a .tflite file does not say about itself. A YAML file beside the model.
+
+    classes: [cone, crate, barrel]
+    input:
+      shape: [1, 256, 320, 3]       # batch, rows, columns, RGB
+      scale: 0.00392156862745098    # the model sees scale * pixel + offset, with pixels in 0..255
+      offset: 0.0
+    output:
+      head: yolo                    # or classification, or your own as package.module:Class
+      strides: [16]                 # pixels of the input per cell, of each output of the model
+      anchors:                      # of each output, [width, height] in pixels of the input
+        - [[24, 32], [60, 80]]
+      decode: yolov5                # optional; or yolov2: the formulas in yolo.py
+      score_threshold: 0.3          # optional, like the next; both can be changed live
+      nms_threshold: 0.5
+
+Other keys (a name, a licence, measured figures) are for people and are left alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dnn_dist.errors import ConfigError
+
+Shape = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One output of a yolo model: a grid of cells with anchors."""
+
+    stride: int  # pixels of the input per cell
+    anchors: tuple[tuple[float, float], ...]  # width, height in pixels of the input
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What is known about a model beyond its graph. Made by `card_for`, `load_card` or `parse_card`."""
+
+    head: str
+    classes: tuple[str, ...]
+    height: int  # of the model's input, pixels
+    width: int
+    scale: float = 1 / 255  # the model sees scale * pixel + offset, pixel in 0..255
+    offset: float = 0.0
+    grids: tuple[Grid, ...] = ()  # one per output; of the yolo head
+    decode: str = "yolov5"
+    score_threshold: float = 0.3
+    nms_threshold: float = 0.5
+
+
+def card_path(model: Path) -> Path | None:
+    """The card beside a model, or None: `<stem>.yaml`, also with the stem less its `_float32` or `_int8`."""
+    stems = (model.stem, re.sub("_(float32|float16|int8)$", "", model.stem))
+    return next((path for stem in stems if (path := model.with_name(stem + ".yaml")).is_file()), None)
+
+
+def card_for(model: Path, input_shape: Shape, output_shapes: Sequence[Shape]) -> ModelCard:
+    """The card of a model, checked against its input; without a file, that of a plain classifier.
+
+    Shapes are NHWC without batch. ConfigError when the card is wrong, or missing and needed.
+    """
+    path = card_path(model)
+    if path is None:
+        return _classifier(model, input_shape, output_shapes)
+    card = load_card(path)
+    if (card.height, card.width) != tuple(input_shape[:2]):
+        raise ConfigError(
+            f"{path}: input is {card.height}x{card.width}, but {model.name} takes "
+            f"{'x'.join(map(str, input_shape[:2]))}; correct input.shape in the card"
+        )
+    return card
+
+
+def load_card(path: Path) -> ModelCard:
+    """The card in a file. ConfigError in one line when it can't be read or is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't read the model card: {' '.join(str(error).split())}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: the model card is not YAML: {' '.join(str(error).split())}") from error
+    return parse_card(content, str(path))
+
+
+def parse_card(content: object, where: str) -> ModelCard:
+    """The card in a parsed YAML document; `where` opens the error messages."""
+    card = _Reader(content, where)
+    image = _Reader(card.get("input"), f"{where}: input")
+    output = _Reader(card.get("output"), f"{where}: output")
+    classes = card.items("classes", "a list of names, e.g. [cone, crate]")
+    if not all(isinstance(name, (str, int)) for name in classes):
+        raise card.wrong("classes", classes, "a list of names, e.g. [cone, crate]")
+    shape = image.items("shape", "[1, height, width, 3]")
+    if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or not all(_is_size(side) for side in shape):
+        raise image.wrong("shape", shape, "[1, height, width, 3]: the heads here take one RGB image")
+    head = output.text("head")
+    return ModelCard(
+        head=head,
+        classes=tuple(map(str, classes)),
+        height=shape[1],
+        width=shape[2],
+        scale=image.number("scale", 1 / 255),
+        offset=image.number("offset", 0.0),
+        grids=_grids(output) if head == "yolo" or "anchors" in output.content else (),
+        decode=output.text("decode", "yolov5"),
+        score_threshold=output.number("score_threshold", 0.3, low=0, high=1),
+        nms_threshold=output.number("nms_threshold", 0.5, low=0, high=1),
+    )
+
+
+def _grids(output: _Reader) -> tuple[Grid, ...]:
+    strides = output.items("strides", "a list of pixels per cell, one per output, e.g. [16]")
+    if not all(_is_size(stride) for stride in strides):
+        raise output.wrong("strides", strides, "whole pixels, e.g. [16]")
+    anchors = output.items("anchors", "for each stride a list of [width, height]")
+    if len(anchors) != len(strides) or not all(isinstance(group, list) and group for group in anchors):
+        raise output.wrong(
+            "anchors", anchors, f"a list of [width, height] for each of {len(strides)} strides"
+        )
+    return tuple(
+        Grid(stride, tuple(_anchor(output, anchor) for anchor in group))
+        for stride, group in zip(strides, anchors, strict=True)
+    )
+
+
+def _anchor(output: _Reader, anchor: object) -> tuple[float, float]:
+    match anchor:
+        case [int() | float() as width, int() | float() as height] if 0 < width < 1e9 and 0 < height < 1e9:
+            return float(width), float(height)
+    raise output.wrong("anchors", anchor, "[width, height], both above 0, in pixels of the input")
+
+
+def _classifier(model: Path, input_shape: Shape, output_shapes: Sequence[Shape]) -> ModelCard:
+    one_vector = len(output_shapes) == 1 and math.prod(output_shapes[0]) == max(output_shapes[0], default=0)
+    if not one_vector or len(input_shape) != 3:
+        shapes = ", ".join("x".join(map(str, shape)) for shape in output_shapes)
+        raise ConfigError(
+            f"{model}: no model card, and outputs {shapes} are not one vector of class scores; "
+            f"write {model.with_suffix('.yaml').name} beside it with classes, input and output"
+        )
+    names = tuple(f"class {k}" for k in range(max(output_shapes[0])))
+    return ModelCard(head="classification", classes=names, height=input_shape[0], width=input_shape[1])
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+_REQUIRED: Any = object()
+
+
+class _Reader:
+    """Typed look-ups in a YAML mapping whose errors say where, what was got, and what was expected."""
+
+    def __init__(self, content: object, where: str) -> None:
+        if not isinstance(content, dict):
+            raise ConfigError(f"{where}: expected keys and values, got {content!r}")
+        self.content: dict[Any, Any] = content
+        self._where = where
+
+    def get(self, key: str, default: Any = _REQUIRED) -> Any:
+        value = self.content.get(key, default)
+        if value is _REQUIRED:
+            found = ", ".join(map(str, self.content)) or "nothing"
+            raise ConfigError(f"{self._where}: '{key}' is missing (found: {found}); add it")
+        return value
+
+    def number(self, key: str, default: Any = _REQUIRED, low: float = -1e9, high: float = 1e9) -> float:
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise self.wrong(key, value, f"a number between {low:g} and {high:g}")
+        return float(value)
+
+    def items(self, key: str, expected: str) -> list[Any]:
+        value = self.get(key)
+        if not isinstance(value, list) or not value:
+            raise self.wrong(key, value, expected)
+        return value
+
+    def text(self, key: str, default: Any = _REQUIRED) -> str:
+        value = self.get(key, default)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(key, value, "a name")
+        return value
+
+    def wrong(self, key: str, got: object, expected: str) -> ConfigError:
+        return ConfigError(f"{self._where}: {key} is {got!r}, expected {expected}")
