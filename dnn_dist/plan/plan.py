@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan: the model, how it is cut into stages, and what fills a lost piece. A YAML text named by its hash.
+
+Pieces are not written down: every robot derives them from the model and the stages, so a plan stays a page that a
+person can read, and two robots with the same model and plan have the same pieces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import yaml
+
+from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.spec import cut_network
+from dnn_dist.errors import PlanError
+from dnn_dist.graph.network import Network
+
+FORMAT = 1
+FILLS = ("last", "zeros")
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """How a byte of the image becomes the model's input: real value = scale * (byte - zero_point)."""
+
+    scale: float = 1.0 / 255.0
+    zero_point: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a cluster does with a frame. Immutable: a frame keeps its plan for life."""
+
+    model: str  # SHA-256 of the .tflite file, hexadecimal
+    cut: str  # as on the command line, e.g. "tiles:3x3@0..15"; what it leaves over is a local stage
+    fill: str = "last"  # a piece lost for good: "last" frame's piece, or "zeros"
+    pixels: Pixels = field(default_factory=Pixels)
+
+    def __post_init__(self) -> None:
+        if self.fill not in FILLS:
+            raise PlanError(f"plan: fill is {self.fill!r}, expected one of {', '.join(FILLS)}")
+        if not self.pixels.scale > 0:
+            raise PlanError(f"plan: pixels.scale is {self.pixels.scale}, expected a number above 0, e.g. 0.00392157")
+
+    @property
+    def hash(self) -> str:
+        """The plan's name: 16 hexadecimal digits of the SHA-256 of its text."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        """The plan as text; the same plan always gives the same text."""
+        return yaml.safe_dump({"dnn_dist_plan": FORMAT, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Plan:
+        """Read a plan's text. Raises PlanError in one line when it is not a plan."""
+        try:
+            tree = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise PlanError(f"plan: not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(tree, dict) or tree.get("dnn_dist_plan") != FORMAT:
+            raise PlanError(f"plan: expected a YAML mapping with 'dnn_dist_plan: {FORMAT}'; make one with `dnn_dist plan`")
+        return cls(
+            model=_typed(tree, "model", str),
+            cut=_typed(tree, "cut", str),
+            fill=_typed(tree, "fill", str),
+            pixels=_pixels(tree.get("pixels", {})),
+        )
+
+    def stages(self, network: Network) -> tuple[Stage, ...]:
+        """The stages with all their pieces; raises PlanError when the plan is for another model."""
+        if network.sha256 != self.model:
+            raise PlanError(
+                f"plan {self.hash}: made for model {self.model[:12]}, {network.path} is {network.sha256[:12]}; "
+                "give every robot the same model file"
+            )
+        return cut_network(network, self.cut)
+
+
+def _typed(tree: dict[str, Any], key: str, kind: type) -> Any:
+    value = tree.get(key)
+    if not isinstance(value, kind):
+        raise PlanError(f"plan: {key} is {value!r}, expected a {kind.__name__}")
+    return value
+
+
+def _pixels(tree: Any) -> Pixels:
+    try:
+        return Pixels(scale=float(tree["scale"]), zero_point=int(tree["zero_point"]))
+    except (TypeError, KeyError, ValueError):
+        raise PlanError(f"plan: pixels is {tree!r}, expected {{scale: NUMBER, zero_point: NUMBER}}") from None

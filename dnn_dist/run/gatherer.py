@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State machine of a source's open frames: merging, what comes after a stage, deadlines, and the one report a frame.
+
+Rules
+  A frame goes through its plan's stages in order. A distributed stage is settled when every piece is held; a local
+  stage when the caller says that its thread has ended. The last stage is local and makes the detections.
+  The first result of a task is used; others are counted and dropped. Results may overtake their frame's announcement.
+  A distributed stage waits for its pieces until the deadline less the p95 of what must still run after it. Then what is
+  missing is filled in, if anything came at all; else the frame ends without a result.
+  Every frame announced ends in exactly one report, no later than its deadline.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dnn_dist.run.notes import Note
+from dnn_dist.run.report import FrameReport, Status, WorkerShare
+from dnn_dist.run.shape import PlanShape
+from dnn_dist.run.state import Progress, StageProgress, next_sequence
+from dnn_dist.run.wire import TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class GathererSettings:
+    """Durations in seconds. All may change while running."""
+
+    guard: float = 0.005  # kept between giving up on pieces and the last moment for what runs after
+    heartbeat: float = 0.1  # longest gap between two Progress messages while frames are open
+    max_open: int = 8  # frames open at once; older ones are closed without a result
+    max_early: int = 64  # results kept that overtook their frame's announcement
+    max_gap: int = 1024  # frame numbers that may be missing; a longer leap is a new beginning
+    history: int = 64  # frames whose times are remembered for the p95
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInstalled:
+    """From now on frames may name this plan."""
+
+    plan: str
+    shape: PlanShape
+
+
+@dataclass(frozen=True, slots=True)
+class FrameAnnounced:
+    """A frame of this source begins."""
+
+    session: int
+    frame: int
+    plan: str
+    budget: float  # s
+
+
+@dataclass(frozen=True, slots=True)
+class ResultArrived:
+    """A worker's answer."""
+
+    key: TaskKey
+    plan: str
+    worker: str
+    stolen: bool  # the worker is on another robot than the source
+    attempt: int
+    computed: float  # s
+    bytes: int
+    error: str = ""  # why it has no outputs; the source sends the task elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDone:
+    """A local stage has ended, with `error` in one line if it failed."""
+
+    frame: int
+    stage: int
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+# Actions --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Write the outputs of this result into the stage's tensors."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Fill the stage's tensors where these pieces are missing, as the plan says."""
+
+    frame: int
+    stage: int
+    pieces: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunLocal:
+    """Run a local stage on its thread; its end is the event `LocalDone`."""
+
+    frame: int
+    stage: int
+    last: bool  # the detection head follows
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Hand the tensors to the source's dispatcher: this distributed stage is next."""
+
+    frame: int
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish the frame's report and detections; then its tensors may go."""
+
+    report: FrameReport
+
+
+@dataclass(frozen=True, slots=True)
+class PublishProgress:
+    """Tell the source's dispatcher and the workers what is done."""
+
+    progress: Progress
+
+
+@dataclass(slots=True)
+class _Frame:
+    plan: str
+    announced_at: float
+    budget: float
+    stage: int = 0  # the one that is open
+    stage_began: float = 0.0
+    held: dict[int, set[int]] = field(default_factory=dict)  # stage -> pieces
+    recomputed: int = 0
+    filled: int = 0
+    computed: float = 0.0
+    stage_computed: dict[str, float] = field(default_factory=dict)  # worker -> s in the open stage
+    local: float = 0.0
+    workers: dict[str, WorkerShare] = field(default_factory=dict)
+
+    @property
+    def deadline(self) -> float:
+        return self.announced_at + self.budget
+
+
+class Gatherer:
+    """See the module's rules. Holds pieces by number; tensors stay with the caller."""
+
+    def __init__(self, source: str, settings: GathererSettings | None = None) -> None:
+        self.source = source
+        self.settings = settings or GathererSettings()
+        self.session: int | None = None  # of the dispatcher whose frames these are
+        self.frames: dict[int, _Frame] = {}  # open, ascending
+        self.next_frame = 0  # frames from here on are not announced yet
+        self._plans: dict[str, PlanShape] = {}
+        self._early: dict[TaskKey, ResultArrived] = {}
+        self._stage_seconds: dict[tuple[str, int], deque[float]] = {}  # (plan, stage) -> how long it took
+        self._sequence = 0
+        self._changed = False
+        self._published_at = float("-inf")
+        self._handlers: dict[type, Callable[[Any, float], list[Any]]] = {
+            PlanInstalled: self._handle_plan,
+            FrameAnnounced: self._handle_frame,
+            ResultArrived: self._handle_result,
+            LocalDone: self._handle_local,
+            Tick: lambda event, now: [],
+        }
+
+    def handle(self, event: Any, now: float) -> list[Any]:
+        """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
+        actions = self._handlers[type(event)](event, now)
+        actions += self._check_time(now)
+        return actions + self._publish(now)
+
+    def next_wake(self) -> float:
+        """Steady time at which `Tick` is due, in seconds."""
+        times = [self._wait_until(frame) for frame in self.frames.values()]
+        if self.session is not None:
+            times.append(self._published_at + self.settings.heartbeat)
+        return min(times, default=float("inf"))
+
+    # Events
+
+    def _handle_plan(self, event: PlanInstalled, now: float) -> list[Any]:
+        self._plans[event.plan] = event.shape
+        in_use = {frame.plan for frame in self.frames.values()} | {event.plan}
+        self._plans = {plan: shape for plan, shape in self._plans.items() if plan in in_use}
+        self._stage_seconds = {key: times for key, times in self._stage_seconds.items() if key[0] in in_use}
+        return []
+
+    def _handle_frame(self, event: FrameAnnounced, now: float) -> list[Any]:
+        # The plan comes first: who does not know a plan of ours is no source of ours, whatever session it names.
+        if event.plan not in self._plans:
+            return [Note("unknown plan", f"frame {event.frame} names plan {event.plan!r}, not installed here")]
+        actions: list[Any] = []
+        if event.session != self.session or abs(event.frame - self.next_frame) > self.settings.max_gap:
+            actions += self._begin(event.session, event.frame, now)
+        if event.frame < self.next_frame:
+            return [*actions, Note("doubled frame", f"frame {event.frame} was announced before")]
+        while len(self.frames) >= self.settings.max_open:
+            oldest = next(iter(self.frames))
+            actions.append(Note("too many frames", f"frame {oldest} closed: {len(self.frames)} frames are open"))
+            actions.append(self._end(oldest, Status.NO_RESULT, now))
+        self.next_frame = event.frame + 1
+        self.frames[event.frame] = _Frame(event.plan, now, event.budget)
+        self._changed = True
+        actions += self._enter(event.frame, now, handed_over=True)
+        for key in [key for key in self._early if key.frame <= event.frame]:
+            early = self._early.pop(key)
+            if key.frame == event.frame:
+                actions += self._handle_result(early, now)
+        return actions
+
+    def _begin(self, session: int, first_frame: int, now: float) -> list[Any]:
+        """Take up a session of the source; frames of the one before end here."""
+        actions: list[Any] = [self._end(number, Status.NO_RESULT, now) for number in list(self.frames)]
+        if self.session is not None:
+            text = f"source {self.source!r} goes on with frame {first_frame} of session {session:x}"
+            actions.append(Note("source restarted", text))
+        self._early = {key: early for key, early in self._early.items() if key.session == session}
+        self.session, self.next_frame = session, first_frame
+        return actions
+
+    def _handle_result(self, event: ResultArrived, now: float) -> list[Any]:
+        key = event.key
+        if key.source != self.source or key.session != (self.session or key.session):
+            return [Note("foreign result", f"result {key} of worker {event.worker!r}: not of this source's session")]
+        if self.session is None or key.frame >= self.next_frame:
+            if self._keep_early(event):
+                return []
+            return [Note("foreign result", f"result {key} of worker {event.worker!r}: no such frame")]
+        frame = self.frames.get(key.frame)
+        if frame is None:
+            return [Note("late result", f"result {key} of worker {event.worker!r}: the frame is closed", warn=False)]
+        if event.plan != frame.plan:
+            return [Note("foreign plan", f"result {key} of worker {event.worker!r}: plan {event.plan!r}")]
+        stages = self._plans[frame.plan].stages
+        if not 0 <= key.stage < len(stages) or not 0 <= key.piece < len(stages[key.stage].pieces):
+            return [Note("broken result", f"result {key} of worker {event.worker!r}: no such stage or piece")]
+        if event.error:
+            return [Note("worker failed", f"task {key} at worker {event.worker!r}: {event.error}")]
+        if key.stage > frame.stage:
+            return [Note("foreign result", f"result {key} of worker {event.worker!r}: the stage has not begun")]
+        if key.stage < frame.stage:
+            return [Note("late result", f"result {key} of worker {event.worker!r}: the stage is settled", warn=False)]
+        held = frame.held.setdefault(key.stage, set())
+        if key.piece in held:
+            return [Note("doubled result", f"result {key} of worker {event.worker!r}: held already", warn=False)]
+        held.add(key.piece)
+        self._changed = True
+        self._account(frame, event, stages[key.stage].pieces[key.piece].bytes_in)
+        actions: list[Any] = [Merge(key)]
+        if len(held) == len(stages[key.stage].pieces):
+            actions += self._settle(key.frame, now)
+        return actions
+
+    def _keep_early(self, event: ResultArrived) -> bool:
+        near = self.session is None or event.key.frame < self.next_frame + self.settings.max_open
+        if not near or len(self._early) >= self.settings.max_early:
+            return False
+        self._early[event.key] = event
+        return True
+
+    def _account(self, frame: _Frame, event: ResultArrived, bytes_in: int) -> None:
+        share = frame.workers.setdefault(event.worker, WorkerShare())
+        share.tasks += 1
+        share.stolen += event.stolen
+        share.recomputed += event.attempt > 0
+        share.bytes_in += bytes_in
+        share.bytes_out += event.bytes
+        share.computed += event.computed
+        frame.recomputed += event.attempt > 0
+        frame.stage_computed[event.worker] = frame.stage_computed.get(event.worker, 0.0) + event.computed
+
+    def _handle_local(self, event: LocalDone, now: float) -> list[Any]:
+        frame = self.frames.get(event.frame)
+        if frame is None or frame.stage != event.stage:
+            return [Note("late local stage", f"frame {event.frame}: local stage {event.stage} ended after the deadline")]
+        frame.local += event.seconds
+        if event.error:
+            note = Note("local stage failed", f"frame {event.frame}: stage {event.stage}: {event.error}")
+            return [note, self._end(event.frame, Status.NO_RESULT, now)]
+        return self._settle(event.frame, now)
+
+    # A frame's way
+
+    def _enter(self, number: int, now: float, handed_over: bool = False) -> list[Any]:
+        """Begin the stage that the frame has come to."""
+        frame = self.frames[number]
+        stages = self._plans[frame.plan].stages
+        frame.stage_began, frame.stage_computed = now, {}
+        if stages[frame.stage].local:
+            return [RunLocal(number, frame.stage, last=frame.stage == len(stages) - 1)]
+        # The first stage's inputs are with the dispatcher already.
+        return [] if handed_over else [HandOver(number, frame.stage)]
+
+    def _settle(self, number: int, now: float) -> list[Any]:
+        """The open stage is done; go on to the next, or to the report."""
+        frame = self.frames[number]
+        times = self._stage_seconds.setdefault((frame.plan, frame.stage), deque(maxlen=self.settings.history))
+        times.append(now - frame.stage_began)
+        frame.computed += max(frame.stage_computed.values(), default=0.0)
+        self._changed = True
+        frame.stage += 1
+        if frame.stage < len(self._plans[frame.plan].stages):
+            return self._enter(number, now)
+        status = Status.FILLED if frame.filled else Status.RECOMPUTED if frame.recomputed else Status.COMPLETE
+        return [self._end(number, status, now)]
+
+    def _end(self, number: int, status: Status, now: float) -> Publish:
+        frame = self.frames.pop(number)
+        self._changed = True
+        distributed = [(index, s) for index, s in enumerate(self._plans[frame.plan].stages) if not s.local]
+        total = sum(piece.macs for _, stage in distributed for piece in stage.pieces)
+        done = sum(stage.pieces[piece].macs for index, stage in distributed for piece in frame.held.get(index, ()))
+        return Publish(
+            FrameReport(
+                frame=number,
+                plan=frame.plan,
+                status=status,
+                quality=0.0 if status is Status.NO_RESULT else done / total if total else 1.0,
+                pieces=sum(len(stage.pieces) for _, stage in distributed),
+                came=sum(len(pieces) for pieces in frame.held.values()) - frame.recomputed,
+                decoded=0,
+                recomputed=frame.recomputed,
+                filled=frame.filled,
+                latency=now - frame.announced_at,
+                budget=frame.budget,
+                computed=frame.computed,
+                local=frame.local,
+                workers=frame.workers,
+            )
+        )
+
+    # Time
+
+    def _p95(self, plan: str, stage: int) -> float:
+        times = sorted(self._stage_seconds.get((plan, stage), ()))
+        return times[min(len(times) - 1, int(0.95 * len(times)))] if times else 0.0
+
+    def _wait_until(self, frame: _Frame) -> float:
+        """Steady time until which the open stage is waited for."""
+        stages = self._plans[frame.plan].stages
+        if stages[frame.stage].local:
+            return frame.deadline
+        after = sum(self._p95(frame.plan, stage) for stage in range(frame.stage + 1, len(stages)))
+        # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
+        return max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
+
+    def _check_time(self, now: float) -> list[Any]:
+        actions: list[Any] = []
+        for number, frame in list(self.frames.items()):
+            if now < self._wait_until(frame):
+                continue
+            pieces = range(len(self._plans[frame.plan].stages[frame.stage].pieces))
+            held = frame.held.get(frame.stage, set())
+            local = self._plans[frame.plan].stages[frame.stage].local
+            if local or not held or now >= frame.deadline:
+                actions.append(self._end(number, Status.NO_RESULT, now))
+                continue
+            missing = tuple(piece for piece in pieces if piece not in held)
+            frame.filled += len(missing)
+            actions += [Fill(number, frame.stage, missing), *self._settle(number, now)]
+        return actions
+
+    def _publish(self, now: float) -> list[Any]:
+        if self.session is None:
+            return []
+        if not self._changed and now < self._published_at + self.settings.heartbeat:
+            return []
+        self._changed, self._published_at = False, now
+        self._sequence = next_sequence(self._sequence, now)
+        return [PublishProgress(self._progress())]
+
+    def _progress(self) -> Progress:
+        assert self.session is not None
+        oldest = min(self.frames, default=self.next_frame)
+        stages: dict[tuple[int, int], StageProgress] = {}
+        for number in range(oldest, self.next_frame):
+            frame = self.frames.get(number)
+            if frame is None:
+                # Closed before an older one. A frame of another plan may have more stages; that one is closed by time.
+                most = max(len(shape.stages) for shape in self._plans.values())
+                stages.update({(number, stage): StageProgress(settled=True) for stage in range(most)})
+                continue
+            for stage in range(frame.stage + 1):
+                held = frozenset(frame.held.get(stage, ()))
+                stages[number, stage] = StageProgress(held, settled=stage < frame.stage)
+        return Progress(self.source, self.session, self._sequence, oldest, stages)

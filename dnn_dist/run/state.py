@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the control messages say. Each carries the whole state as it is, so that loss, doubling and reordering of
+messages do no harm: the newest one is enough.
+
+`sequence` orders the states of one sender. It starts from the sender's steady clock in milliseconds, so that a
+restarted process on the same robot goes on above its former self.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dnn_dist.run.wire import TaskKey
+
+
+def next_sequence(last: int, now: float) -> int:
+    """The sequence number after `last` at steady time `now` (seconds)."""
+    return max(last + 1, int(now * 1000))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker's heartbeat, offer of room, and acknowledgement in one."""
+
+    worker: str
+    robot: str
+    session: int
+    sequence: int
+    model: str = ""  # SHA-256 of its model file
+    plans: frozenset[str] = frozenset()  # hashes of plans whose pieces it has built
+    refused: frozenset[str] = frozenset()  # hashes of plans it cannot serve
+    held: tuple[TaskKey, ...] = ()  # not yet answered, the one being computed first
+    answered: frozenset[TaskKey] = frozenset()  # answered, and not yet settled by Progress
+    room: int = 0  # how many more tasks it takes
+    offered_to: str = ""  # the one source that the room is offered to
+    seen: Mapping[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
+    speed: float = 0.0  # measured, MAC/s; 0 while unknown
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """A source's heartbeat and the length of its queue, so that workers choose whom to serve."""
+
+    source: str
+    robot: str
+    session: int
+    sequence: int
+    plan: str = ""  # hash of the plan for new frames
+    oldest_open: int = 0  # frames below are late
+    queued: int = 0  # tasks that wait for a worker
+
+
+@dataclass(frozen=True, slots=True)
+class StageProgress:
+    """What an aggregator holds of one stage of one open frame."""
+
+    held: frozenset[int] = frozenset()  # pieces
+    settled: bool = False  # nothing more is wanted of this stage
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The only word on what is done: per open frame and stage the pieces held, and whether it is settled."""
+
+    source: str
+    session: int
+    sequence: int
+    oldest_open: int = 0  # frames below are closed
+    stages: Mapping[tuple[int, int], StageProgress] = field(default_factory=dict)  # (frame, stage)
+
+    def done(self, key: TaskKey) -> bool:
+        """True when nothing more is wanted of this task."""
+        if (key.source, key.session) != (self.source, self.session):
+            return False
+        stage = self.stages.get((key.frame, key.stage))
+        return key.frame < self.oldest_open or (stage is not None and (stage.settled or key.piece in stage.held))

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys and tensors as they travel between robots.
+
+A tensor on the wire may have another type than in the model: pixels travel as uint8 and become float32, or the model's
+own int8, where they are used. `decode` is the only place that converts, so that the whole model run in one process and
+its pieces on ten robots see the same numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from dnn_dist.errors import DnnDistError
+from dnn_dist.graph.region import Region
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "bool")}
+
+
+class WireError(DnnDistError):
+    """A message does not hold what it says, or is not for us."""
+
+
+class TaskKey(NamedTuple):
+    """One piece for one frame."""
+
+    source: str  # name of the camera with its partition and aggregator
+    session: int  # random number the source drew at start
+    frame: int  # counts from 0 within the session
+    stage: int  # index into the plan's stages
+    piece: int  # index into the stage's pieces
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.frame}/{self.stage}/{self.piece}"
+
+
+@dataclass(frozen=True, slots=True)
+class WireTensor:
+    """A tensor of the model, or a box of it, with the bytes as they travel (NHWC without batch, row-major)."""
+
+    name: str
+    array: np.ndarray
+    scale: float = 0.0  # real value = scale * (stored - zero_point); 0: values are stored as they are
+    zero_point: int = 0
+    region: Region | None = None  # the box of the whole tensor; None: all of it
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the values, without the message around them."""
+        return int(self.array.nbytes)
+
+
+def array_from_bytes(name: str, dtype: str, shape: tuple[int, ...], buffer: bytes | memoryview) -> np.ndarray:
+    """View the bytes of a message as an array of `shape`; raises WireError when they do not fit."""
+    if dtype not in DTYPES:
+        raise WireError(f"tensor {name!r}: dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    expected = DTYPES[dtype].itemsize
+    for extent in shape:
+        expected *= int(extent)
+    if len(shape) > 8 or expected != len(buffer):
+        raise WireError(f"tensor {name!r}: {len(buffer)} bytes, expected {expected} for {dtype} {tuple(shape)}")
+    return np.frombuffer(buffer, DTYPES[dtype]).reshape(shape)
+
+
+def decode(tensor: WireTensor, dtype: str, scale: float, zero_point: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor as the model wants it: `dtype` with the model's `scale` and `zero_point` (0, 0 where not quantised).
+
+    Raises WireError when the array is not of `shape`.
+    """
+    array = tensor.array
+    if array.shape != tuple(shape):
+        raise WireError(f"tensor {tensor.name!r}: shape {array.shape}, expected {tuple(shape)}")
+    if array.dtype == dtype and (tensor.scale == 0 or (tensor.scale, tensor.zero_point) == (scale, zero_point)):
+        return array
+    if array.dtype == np.uint8 and tensor.scale:
+        # 256 values only: converting by table is faster than arithmetic, and the same on every robot.
+        return _convert(np.arange(256, dtype=np.uint8), tensor, dtype, scale, zero_point)[array]
+    return _convert(array, tensor, dtype, scale, zero_point)
+
+
+def _convert(array: np.ndarray, tensor: WireTensor, dtype: str, scale: float, zero_point: int) -> np.ndarray:
+    real = array.astype(np.float64)
+    if tensor.scale:
+        real = (real - tensor.zero_point) * tensor.scale
+    if not np.issubdtype(DTYPES[dtype], np.integer):
+        return real.astype(dtype)
+    if scale:
+        real = real / scale + zero_point
+    limits = np.iinfo(DTYPES[dtype])
+    return np.clip(np.rint(real), limits.min, limits.max).astype(dtype)
+
+
+def dequantise(array: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """float32 real values of a tensor of the model; `scale` 0 where it is not quantised."""
+    if array.dtype == np.float32 and not scale:
+        return array
+    real = array.astype(np.float32)
+    return (real - np.float32(zero_point)) * np.float32(scale) if scale else real

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State machine of a worker: offers of room, prefetch, choice of source, cancelling.
+
+Rules
+  One task is computed at a time; `prefetch` more may wait, so that the next is at hand when one ends.
+  Room is offered to one source at a time: the own robot's while it has tasks waiting, else the one with the longest
+  queue. Work that crosses a change of mind is computed all the same.
+  A task whose result nobody wants any more is dropped before it is computed, never during.
+  What was answered is listed until Progress has settled it, so that its source can tell a lost answer from a lost task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dnn_dist.run.notes import Note
+from dnn_dist.run.state import Progress, SourceState, WorkerState, next_sequence
+from dnn_dist.run.wire import TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Durations in seconds. All may change while running."""
+
+    prefetch: int = 1  # tasks that wait beside the one being computed
+    max_held: int = 64  # tasks that are taken at all; sharing sends more than the room offered
+    heartbeat: float = 0.1  # longest gap between two worker states
+    source_timeout: float = 1.0  # silence after which a source is offered nothing
+    remember: float = 2.0  # how long an answer is listed when no Progress settles it
+    max_sources: int = 64  # sources remembered
+    max_plans: int = 8  # plans kept built, the last used ones
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOffered:
+    """A source has this plan in force."""
+
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanBuilt:
+    """The pieces of a plan are ready to compute; `refused` says in one line why they are not, and will not be."""
+
+    plan: str
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkArrived:
+    """A task, as its message names it."""
+
+    key: TaskKey
+    plan: str
+    worker_session: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """The task at the head of the list was computed, or failed with `error` in one line."""
+
+    key: TaskKey
+    seconds: float
+    macs: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressHeard:
+    """An aggregator said what it holds."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHeard:
+    """A source's state arrived."""
+
+    state: SourceState
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReachable:
+    """The topics between a source and this worker have met, or have lost each other."""
+
+    source: str
+    reachable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+# Actions --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """Make the pieces of this plan ready."""
+
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropPlan:
+    """Free the pieces of this plan."""
+
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Compute this task; its end is the event `Computed`."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """Send what was computed, or its error."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class PublishWorker:
+    """Say how this worker is."""
+
+    state: WorkerState
+
+
+@dataclass(slots=True)
+class _Source:
+    state: SourceState
+    heard_at: float
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class Worker:
+    """See the module's rules. Holds tasks by key; tensors and pieces stay with the caller."""
+
+    name: str
+    robot: str
+    session: int
+    model: str
+    settings: WorkerSettings = field(default_factory=WorkerSettings)
+    held: list[TaskKey] = field(default_factory=list)  # the first is being computed
+    answered: dict[TaskKey, float] = field(default_factory=dict)  # since when, s
+    plans: dict[str, bool] = field(default_factory=dict)  # hash -> built; last used last
+    refused: dict[str, str] = field(default_factory=dict)  # hash -> why
+    sources: dict[str, _Source] = field(default_factory=dict)
+    seen: dict[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
+    speed: float = 0.0  # MAC/s, smoothed
+    _reachable: set[str] = field(default_factory=set)
+    _sequence: int = 0
+    _published: tuple[Any, ...] = ()
+    _published_at: float = float("-inf")
+
+    def handle(self, event: Any, now: float) -> list[Any]:
+        """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
+        actions = _HANDLERS[type(event)](self, event, now)
+        self._forget_answers(now)
+        return actions + self._publish(now)
+
+    def next_wake(self) -> float:
+        """Steady time at which `Tick` is due, in seconds."""
+        return self._published_at + self.settings.heartbeat
+
+    # Events
+
+    def _handle_offered(self, event: PlanOffered, now: float) -> list[Any]:
+        if event.plan in self.plans or event.plan in self.refused:
+            return []
+        self.plans[event.plan] = False
+        actions: list[Any] = [BuildPlan(event.plan)]
+        in_force = {source.state.plan for source in self.sources.values()}
+        spare = [plan for plan, built in self.plans.items() if built and plan not in in_force]
+        for plan in spare[: max(0, len(self.plans) - self.settings.max_plans)]:
+            del self.plans[plan]
+            actions.append(DropPlan(plan))
+        return actions
+
+    def _handle_built(self, event: PlanBuilt, now: float) -> list[Any]:
+        if event.refused:
+            self.plans.pop(event.plan, None)
+            while len(self.refused) >= self.settings.max_plans:
+                del self.refused[next(iter(self.refused))]
+            self.refused[event.plan] = event.refused
+            return [Note("plan refused", event.refused)]
+        self.plans[event.plan] = True
+        return [Note("plan ready", f"plan {event.plan}: pieces are ready", warn=False)]
+
+    def _handle_work(self, event: WorkArrived, now: float) -> list[Any]:
+        key = event.key
+        if event.worker_session != self.session:
+            return [Note("foreign work", f"task {key}: meant for session {event.worker_session:x}")]
+        pair = (key.source, key.session)
+        doubled = event.number <= self.seen.get(pair, 0) or key in self.held
+        self._remember_seen(pair, event.number)
+        if doubled:
+            return [Note("doubled work", f"task {key}: work number {event.number} came again")]
+        if not self.plans.get(event.plan, False):
+            return [Note("foreign plan", f"task {key}: plan {event.plan!r} is not ready here")]
+        if self._unwanted(key):
+            return [Note("late work", f"task {key}: no longer wanted on arrival", warn=False)]
+        if len(self.held) >= self.settings.max_held:
+            return [Note("work refused", f"task {key}: {len(self.held)} tasks are held already")]
+        self.answered.pop(key, None)
+        self.held.append(key)
+        return [Compute(key)] if len(self.held) == 1 else []
+
+    def _handle_computed(self, event: Computed, now: float) -> list[Any]:
+        assert self.held[0] == event.key, f"computed {event.key}, but {self.held[0]} was being computed"
+        del self.held[0]
+        actions: list[Any] = [SendResult(event.key)]
+        if event.error:
+            # Not listed as answered: the source sees a task neither held nor answered, and sends it elsewhere.
+            actions.append(Note("task failed", f"task {event.key}: {event.error}"))
+        else:
+            self.answered[event.key] = now
+            if event.seconds > 0:
+                speed = event.macs / event.seconds
+                self.speed = speed if not self.speed else 0.8 * self.speed + 0.2 * speed
+        return actions + ([Compute(self.held[0])] if self.held else [])
+
+    def _handle_progress(self, event: ProgressHeard, now: float) -> list[Any]:
+        progress = event.progress
+        source = self.sources.get(progress.source)
+        if source is None or source.state.session != progress.session:
+            return []  # its state tells us of it first
+        if source.progress is None or progress.sequence > source.progress.sequence:
+            source.progress = progress
+        return self._drop_unwanted(now)
+
+    def _handle_source(self, event: SourceHeard, now: float) -> list[Any]:
+        state, known = event.state, self.sources.get(event.state.source)
+        if known is None:
+            if len(self.sources) >= self.settings.max_sources:
+                return [Note("too many sources", f"source {state.source!r} ignored: {len(self.sources)} are known")]
+            self.sources[state.source] = _Source(state, now)
+            return [Note("source joined", f"source {state.source!r} on robot {state.robot!r} joined", warn=False)]
+        stale = now - known.heard_at > self.settings.source_timeout
+        if state.sequence <= known.state.sequence and not (stale and state.session != known.state.session):
+            return []
+        if state.session != known.state.session:
+            known.progress = None
+        known.state, known.heard_at = state, now
+        return self._drop_unwanted(now)
+
+    def _handle_reachable(self, event: SourceReachable, now: float) -> list[Any]:
+        (self._reachable.add if event.reachable else self._reachable.discard)(event.source)
+        return []
+
+    # State
+
+    def _unwanted(self, key: TaskKey) -> bool:
+        source = self.sources.get(key.source)
+        if source is None:
+            return False
+        if key.session != source.state.session or key.frame < source.state.oldest_open:
+            return True
+        return source.progress is not None and source.progress.done(key)
+
+    def _drop_unwanted(self, now: float) -> list[Any]:
+        """Drop waiting tasks that nobody wants; they count as answered, by somebody else."""
+        for key in [key for key in self.held[1:] if self._unwanted(key)]:
+            self.held.remove(key)
+            self.answered[key] = now
+        return []
+
+    def _forget_answers(self, now: float) -> None:
+        # A heartbeat longer than Progress settles it: this worker's state may overtake that Progress on its way to
+        # the source, which would take the task for lost.
+        for key, since in list(self.answered.items()):
+            if now - since > (self.settings.heartbeat if self._unwanted(key) else self.settings.remember):
+                del self.answered[key]
+
+    def _remember_seen(self, pair: tuple[str, int], number: int) -> None:
+        number = max(number, self.seen.pop(pair, 0))
+        # A source has one session at a time; a restarted one takes the place of its former self.
+        self.seen = {known: last for known, last in self.seen.items() if known[0] != pair[0]}
+        self.seen[pair] = number
+        while len(self.seen) > self.settings.max_sources:
+            del self.seen[next(iter(self.seen))]
+
+    def _offered_to(self, now: float) -> str:
+        """The source that room is offered to; empty when none can be served."""
+        able = [
+            source.state
+            for source in self.sources.values()
+            if source.state.source in self._reachable
+            and self.plans.get(source.state.plan, False)
+            and now - source.heard_at <= self.settings.source_timeout
+        ]
+        if not able:
+            return ""
+        # The own robot first while it has work, then the longest queue; with no work anywhere, the own robot.
+        best = max(able, key=lambda s: (s.queued > 0 and s.robot == self.robot, s.queued, s.robot == self.robot, s.source))
+        return best.source
+
+    def _publish(self, now: float) -> list[Any]:
+        room = max(0, 1 + self.settings.prefetch - len(self.held))
+        ready = frozenset(plan for plan, built in self.plans.items() if built)
+        told = (tuple(self.held), frozenset(self.answered), room, self._offered_to(now), ready, len(self.refused))
+        seen = dict(self.seen)
+        if (told, seen) == self._published and now < self._published_at + self.settings.heartbeat:
+            return []
+        self._published, self._published_at = (told, seen), now
+        self._sequence = next_sequence(self._sequence, now)
+        return [
+            PublishWorker(
+                WorkerState(
+                    self.name,
+                    self.robot,
+                    self.session,
+                    self._sequence,
+                    self.model,
+                    ready,
+                    frozenset(self.refused),
+                    tuple(self.held),
+                    frozenset(self.answered),
+                    room,
+                    told[3],
+                    seen,
+                    self.speed,
+                )
+            )
+        ]
+
+
+_HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {
+    PlanOffered: Worker._handle_offered,
+    PlanBuilt: Worker._handle_built,
+    WorkArrived: Worker._handle_work,
+    Computed: Worker._handle_computed,
+    ProgressHeard: Worker._handle_progress,
+    SourceHeard: Worker._handle_source,
+    SourceReachable: Worker._handle_reachable,
+    Tick: lambda worker, event, now: [],
+}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three state machines together, in virtual time: the laws hold whatever the robots do."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from virtual import Cluster, Faults, shape
+
+from dnn_dist.run.dispatcher import DispatcherSettings
+from dnn_dist.run.report import Status
+
+STEALING = DispatcherSettings()
+SHARING = DispatcherSettings(stealing=False)
+
+
+@pytest.mark.parametrize("settings", [STEALING, SHARING], ids=["stealing", "sharing"])
+@pytest.mark.parametrize("workers", [1, 2, 4, 12])
+def test_undisturbed_frames_are_complete(settings: DispatcherSettings, workers: int) -> None:
+    cluster = Cluster(workers, dispatcher=settings)
+    reports = cluster.run(20)
+    assert {report.status for report in reports} == {Status.COMPLETE}
+    assert all(report.quality == 1 and report.came == report.pieces == 9 for report in reports)
+    assert len(cluster.computed) == 20 * 9, "each piece is computed once"
+    assert len({name for name, _ in cluster.computed}) == min(9, workers), "every worker takes part"
+
+
+def test_faster_workers_do_more_by_stealing() -> None:
+    cluster = Cluster(2, shape(16), speeds=[1000, 250])
+    cluster.run(20, period=0.5, budget=0.5)
+    done = [sum(name == worker for name, _ in cluster.computed) for worker in ("w1", "w2")]
+    assert done[0] > 2 * done[1]
+
+
+def test_sharing_follows_the_weights() -> None:
+    cluster = Cluster(2, shape(8), dispatcher=DispatcherSettings(stealing=False, shares=(("w1", 3.0), ("w2", 1.0))))
+    cluster.run(5, period=0.3)
+    assert sum(name == "w1" for name, _ in cluster.computed) == 5 * 6
+
+
+def test_several_distributed_stages_follow_each_other() -> None:
+    reports = Cluster(4, shape(4, stages=3)).run(10, period=0.3)
+    assert {(report.status, report.pieces, report.came) for report in reports} == {(Status.COMPLETE, 12, 12)}
+
+
+@pytest.mark.parametrize("settings", [STEALING, SHARING], ids=["stealing", "sharing"])
+def test_a_killed_worker_costs_no_frame(settings: DispatcherSettings) -> None:
+    cluster = Cluster(4, faults=Faults(events=[(1.005, "kill", "w2")]), dispatcher=settings)
+    reports = cluster.run(20, period=0.2)
+    assert {report.status for report in reports} <= {Status.COMPLETE, Status.RECOMPUTED}
+    disturbed = [report.frame for report in reports if report.status is Status.RECOMPUTED]
+    assert 0 < len(disturbed) <= 3, "only frames near the kill are touched"
+
+
+def test_a_stopped_worker_comes_back_and_is_used_again() -> None:
+    cluster = Cluster(2, faults=Faults(events=[(1.005, "stop", "w2"), (2.5, "go", "w2")]))
+    reports = cluster.run(40, period=0.2)
+    assert {report.status for report in reports} <= {Status.COMPLETE, Status.RECOMPUTED}
+    last = {name for name, key in cluster.computed if key.frame >= 30}
+    assert last == {"w1", "w2"}
+
+
+def test_no_worker_at_all_gives_reports_without_result() -> None:
+    cluster = Cluster(1, faults=Faults(events=[(0.1, "kill", "w1")]))
+    assert {report.status for report in cluster.run(5)} == {Status.NO_RESULT}
+
+
+def test_too_slow_workers_give_filled_frames_with_their_quality() -> None:
+    reports = Cluster(1, speeds=[40.0]).run(3, period=1.5, budget=1.0)
+    assert {report.status for report in reports} == {Status.FILLED}
+    assert all(0 < report.quality < 1 and report.came + report.filled == 9 for report in reports)
+    assert all(report.quality == pytest.approx(report.came / 9) for report in reports)
+
+
+def test_failing_computations_go_elsewhere() -> None:
+    cluster = Cluster(3, faults=Faults(failing=0.1), seed=3)
+    assert {report.status for report in cluster.run(20)} <= {Status.COMPLETE, Status.RECOMPUTED}
+    assert cluster.notes.counts["task failed"] > 0
+
+
+def test_the_window_bounds_bytes_on_the_way() -> None:
+    # Cluster.check holds the bound after every event; here only that it does not cost a frame.
+    settings = DispatcherSettings(window=310)
+    assert {r.status for r in Cluster(4, dispatcher=settings).run(5, period=0.3)} == {Status.COMPLETE}
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_chaos_breaks_no_law(seed: int) -> None:
+    """Kills, stops, restarts, loss, doubling, delay and errors by seed; the laws are asserted after every event."""
+    rng = random.Random(seed)
+    workers = rng.randint(1, 6)
+    events = []
+    for _ in range(rng.randint(0, 8)):
+        events.append((rng.uniform(0, 3), rng.choice(["kill", "stop", "go", "restart"]), f"w{rng.randint(1, workers)}"))
+    faults = Faults(
+        loss=rng.choice([0, 0.02, 0.2]),
+        doubling=rng.choice([0, 0.1]),
+        delay=(0.0005, rng.choice([0.002, 0.02, 0.1])),
+        failing=rng.choice([0, 0.05]),
+        events=sorted(events),
+    )
+    settings = DispatcherSettings(stealing=rng.random() < 0.7, window=rng.choice([200, 1000, 10**6]))
+    plan = shape(rng.randint(1, 12), stages=rng.randint(1, 3))
+    speeds = [rng.choice([200.0, 1000.0, 5000.0]) for _ in range(workers)]
+    cluster = Cluster(workers, plan, seed, faults, settings, speeds)
+    cluster.run(20, period=rng.choice([0.05, 0.2]), budget=rng.choice([0.2, 0.5]))
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    def run() -> list[object]:
+        faults = Faults(loss=0.1, doubling=0.1, delay=(0.001, 0.02), events=[(0.7, "kill", "w1")])
+        cluster = Cluster(3, seed=5, faults=faults)
+        return [cluster.run(10), cluster.computed]
+
+    assert run() == run()
