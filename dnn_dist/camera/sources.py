@@ -210,4 +210,5 @@ def _grab(capture: cv2.VideoCapture) -> np.ndarray | None:
         return None
     if not good or image is None:
         return None
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+    rgb: np.ndarray = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+    return rgb

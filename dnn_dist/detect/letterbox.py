@@ -70,11 +70,13 @@ class Letterbox:
         What lies in the gray margin alone comes back without area. NaN stays NaN.
         """
         inside = (np.asarray(boxes, np.float64) - self.margin * 2) / self._scale
-        return np.clip(inside, 0.0, (self.image_h, self.image_w) * 2)
+        clipped: np.ndarray = np.clip(inside, 0.0, (self.image_h, self.image_w) * 2)
+        return clipped
 
     def to_model(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (N, 4) of the image -> the same in the model's input: undoes `to_image` inside the image."""
-        return np.asarray(boxes, np.float64) * self._scale + self.margin * 2
+        moved: np.ndarray = np.asarray(boxes, np.float64) * self._scale + self.margin * 2
+        return moved
 
     def tile_to_image(self, y0: int, x0: int, y1: int, x1: int) -> tuple[int, int, int, int]:
         """A tile of the model's input as whole pixels of the image; touching tiles still touch."""
