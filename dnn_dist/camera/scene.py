@@ -15,8 +15,11 @@ coverage per pixel; from the coverage follow occlusion and the boxes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +33,7 @@ _NEAR_M = 0.3  # quads that reach nearer to the camera than this are dropped
 _FAR_M = 10.0  # no object stands farther away
 
 Colour = tuple[float, float, float]  # RGB, 0..255
+Corners = list[Any]  # nested sequences or arrays that make an array of quads
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class _Solid:
         return _Solid(self.quads + np.array([x, y, z]), self.colours)
 
 
-def _solid(quads: list, colour: Colour | np.ndarray) -> _Solid:
+def _solid(quads: Corners, colour: Colour | np.ndarray) -> _Solid:
     array = np.asarray(quads, dtype=np.float64).reshape(-1, 4, 3)
     return _Solid(array, np.broadcast_to(np.asarray(colour, dtype=np.float64), (len(array), 3)))
 
@@ -125,7 +129,9 @@ def _turned(
     return _solid([*mantle, *lid], colour)
 
 
-def _panel(block_width: float, depth: float, u0: float, u1: float, y0: float, y1: float, colour) -> _Solid:
+def _panel(
+    block_width: float, depth: float, u0: float, u1: float, y0: float, y1: float, colour: np.ndarray
+) -> _Solid:
     """The same rectangle painted on all four sides of a block; u runs from 0 to 1 along each side."""
     quads = []
     for turn in range(4):
@@ -136,7 +142,7 @@ def _panel(block_width: float, depth: float, u0: float, u1: float, y0: float, y1
     return _solid(quads, colour)
 
 
-def _pick(rng: np.random.Generator, palette: list[Colour], spread: float = 14.0) -> np.ndarray:
+def _pick(rng: np.random.Generator, palette: Sequence[Colour], spread: float = 14.0) -> np.ndarray:
     colour = np.array(palette[int(rng.integers(len(palette)))]) + rng.normal(0, spread, 3)
     return np.clip(colour, 12, 250)
 
@@ -148,7 +154,7 @@ def _cone(rng: np.random.Generator) -> _Solid:
     base = colour if rng.random() < 0.5 else _pick(rng, [(35, 35, 38)], 6.0)
     solid = _block(2.5 * radius, 0.04, 2.5 * radius, base)
     cuts = [0.0, 0.28, 0.48, 0.64, 0.8, 1.0] if rng.random() < 0.6 else [0.0, 0.42, 0.68, 1.0]
-    for i, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(cuts)):
         low, high = radius * (1 - 0.85 * a), radius * (1 - 0.85 * b)
         part = _turned(low, high, (height - 0.04) * (b - a), band if i % 2 else colour)
         solid = solid + part.shift(y=0.04 + (height - 0.04) * a)
@@ -229,8 +235,8 @@ def _robot(rng: np.random.Generator) -> _Solid:
 
 def _wheels(width: float, depth: float, radius: float) -> _Solid:
     """Four wheels: flat twelve-sided discs with a hub, a little outside the chassis so that they cover it."""
-    quads: list = []
-    colours: list = []
+    quads: Corners = []
+    colours: Corners = []
     angle = np.arange(12) * (2 * math.pi / 12)
     for side in (-1, 1):
         for z in (-0.3 * depth, 0.3 * depth):
@@ -340,7 +346,8 @@ def _texture(kind: int) -> np.ndarray:
         step = 256 // cells
         large = cv2.resize(grain, None, fx=step, fy=step, interpolation=cv2.INTER_CUBIC)
         texture += large[2 * step : -2 * step, 2 * step : -2 * step] * rng.uniform(0.4, 1.0)
-    return np.clip(128 + 40 * texture / texture.std(), 0, 255).astype(np.uint8)
+    wrapped: np.ndarray = np.clip(128 + 40 * texture / texture.std(), 0, 255).astype(np.uint8)
+    return wrapped
 
 
 def _fill(image: np.ndarray, camera: _Camera, quads: np.ndarray, colours: np.ndarray) -> None:
@@ -419,11 +426,11 @@ def _paint_hall(image: np.ndarray, camera: _Camera, style: _Style) -> None:
     """End wall, then the two sides from far to near: racks with goods, or plain walls with pillars."""
     end = camera.z + style.wall_m
 
-    def upright(x0: float, z0: float, x1: float, z1: float, y0: float, y1: float) -> list:
+    def upright(x0: float, z0: float, x1: float, z1: float, y0: float, y1: float) -> Corners:
         return [(x0, y0, z0), (x0, y1, z0), (x1, y1, z1), (x1, y0, z1)]
 
-    quads: list = [upright(-30, end, 30, end, 0, 9), upright(-30, end, 30, end, 0, 0.25)]
-    colours: list = [style.wall, style.wall * 0.6]
+    quads: Corners = [upright(-30, end, 30, end, 0, 9), upright(-30, end, 30, end, 0, 0.25)]
+    colours: Corners = [style.wall, style.wall * 0.6]
     rng = np.random.default_rng((style.seed, 7))
     for _ in range(5):  # doors, signs and windows
         x, w, y, h = rng.uniform(-7, 7), rng.uniform(0.4, 2.2), rng.uniform(0, 2.0), rng.uniform(0.5, 1.8)
@@ -480,7 +487,9 @@ def _paint_shadows(image: np.ndarray, camera: _Camera, style: _Style, objects: l
 # -------------------------------------------------------- objects: coverage, occlusion, boxes
 
 
-def _paint_object(image: np.ndarray, camera: _Camera, style: _Style, item: _Object) -> tuple | None:
+def _paint_object(
+    image: np.ndarray, camera: _Camera, style: _Style, item: _Object
+) -> tuple[slice, slice, np.ndarray, float] | None:
     """Paint one object; returns (rows, columns, coverage, share inside the image), or None if out of view."""
     quads = item.quads()
     normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
