@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+# deploy/build.py makes the environment and builds; .venv/bin/dnn_dist-env runs things in it.
+
+PYTHON ?= python3
+RUN := .venv/bin/dnn_dist-env
+
+# DDS stays on this machine.
+test check demo: export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+
+.PHONY: build test check demo clean
+
+build:
+	@$(PYTHON) deploy/build.py
+
+# First what colcon installed with symlinks, then everything on the plain build.
+test: build
+	@$(PYTHON) deploy/build.py --symlink-install
+	DNN_DIST_PREFIX=$(CURDIR)/build/symlink/install/dnn_dist $(RUN) pytest -m install
+	$(RUN) pytest
+
+check: build
+	$(RUN) ruff check .
+	$(RUN) mypy
+	@$(MAKE) --no-print-directory test
+
+# make demo FRAMES=60 KILL=1
+demo: build
+	$(RUN) dnn_dist demo $(if $(FRAMES),--frames $(FRAMES)) $(if $(filter-out 0,$(KILL)),--kill)
+
+clean:
+	rm -rf .venv build install log out

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pip install .`: the core and the command line. Messages and nodes come with `colcon build` (CMakeLists.txt)."""
+
+from pathlib import Path
+from runpy import run_path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+core = [line for line in (here / "requirements/core.txt").read_text().splitlines() if line[:1] not in ("", "#")]
+executables = run_path(str(here / "dnn_dist/executables.py"))["EXECUTABLES"]
+
+setup(
+    name="dnn_dist",
+    version="0.1.0",
+    description="One neural network, run together by the robots that are there",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["dnn_dist", "dnn_dist.*"]),
+    package_data={"dnn_dist": ["py.typed"]},
+    install_requires=core,
+    extras_require={
+        "train": ["tensorflow-cpu>=2.16,<3"],
+        "dev": ["hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
+    },
+    # The nodes' names are too common for a folder that is on everybody's PATH; ROS 2 keeps them in lib/dnn_dist.
+    entry_points={"console_scripts": [f"dnn_dist = {executables['dnn_dist']}"]},
+)
