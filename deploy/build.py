@@ -166,8 +166,13 @@ def env_sh() -> str:
         below |= {"LD_LIBRARY_PATH": entries_outside("LD_LIBRARY_PATH"), "ROS_DISTRO": os.environ["ROS_DISTRO"]}
         text = [f"export {k}={shlex.quote(v)}" + keep(k) for k, v in below.items() if v]
     else:
-        below = {"AMENT_PREFIX_PATH": VENV, "CMAKE_PREFIX_PATH": VENV, "LD_LIBRARY_PATH": VENV / "lib"}
-        text = [f"export {k}={quoted(v)}" for k, v in below.items()]
+        libraries = [VENV / "lib", *sorted(VENV.glob("lib/python*/site-packages/ros_*.libs"))]
+        below = {
+            "AMENT_PREFIX_PATH": str(VENV),
+            "CMAKE_PREFIX_PATH": str(VENV),
+            "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        }
+        text = [f"export {k}={shlex.quote(v)}" for k, v in below.items()]
         # The wheels would run each Python twice to set the library path, which is set here.
         text += ["export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1", "unset PYTHONPATH"]
     return "\n".join(
