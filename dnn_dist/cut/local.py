@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A range of ops as one piece, untouched: a model's tail at the aggregator, or a plan for one robot."""
+
+from __future__ import annotations
+
+from dnn_dist.cut.piece import Piece, Stage, make_port
+from dnn_dist.errors import CutError
+from dnn_dist.graph.network import Network
+
+
+def cut_local(network: Network, first: int = 0, last: int | None = None) -> Stage:
+    """Ops first..last (None: to the end) as one piece that takes and gives whole tensors."""
+    last = len(network.ops) - 1 if last is None else last
+    if not 0 <= first <= last < len(network.ops):
+        raise CutError(f"@{first}..{last}: the model has ops 0..{len(network.ops) - 1}")
+    if (first, last) == (0, len(network.ops) - 1):
+        inputs, outputs = network.inputs, network.outputs  # the file itself, whatever it does with them
+    else:
+        inputs, outputs = network.live_before(first, last), network.live_after(first, last)
+    piece = Piece(
+        index=0,
+        inputs=tuple(make_port(network, tensor, None) for tensor in inputs),
+        outputs=tuple(make_port(network, tensor, None) for tensor in outputs),
+        macs=sum(op.macs for op in network.ops[first : last + 1]),
+        form="local",
+    )
+    return Stage("local", f"local@{first}..{last}", first, last, (piece,), inputs, outputs)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fused Tile Partitioning: the output of a range of ops in a grid of tiles, each computed from its own input crop.
+
+After DeepThings (Zhao, Barijough, Gerstlauer, 2018), for DAGs and every size: tile j of a width W in M columns is
+[floor(W*j/M), floor(W*(j+1)/M)), which is never empty while M <= W.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+
+from dnn_dist.cut.piece import Piece, Stage, make_port
+from dnn_dist.cut.walk import form_of, walk_tile
+from dnn_dist.errors import CutError
+from dnn_dist.graph.network import Network
+from dnn_dist.graph.region import Region
+
+Grid = tuple[int, int]  # rows, columns
+# The deepest front is cut less deep where its last ops are too small for the grid (a pool over everything, say),
+# but never so that less than this share of its work is left: then the grid is wrong, not the depth.
+_LEAST_SHARE_OF_FRONT = 0.5
+
+
+def split(size: int, parts: int) -> tuple[tuple[int, int], ...]:
+    """Half-open intervals that cover [0, size) once, each within one of the others' length."""
+    return tuple(pairwise(size * part // parts for part in range(parts + 1)))
+
+
+def tile_regions(height: int, width: int, grid: Grid) -> tuple[Region, ...]:
+    """The tiles of a height x width tensor, row by row. Each pixel is in exactly one; none is empty if the grid fits."""
+    return tuple(Region(*y, *x) for y in split(height, grid[0]) for x in split(width, grid[1]))
+
+
+def cut_tiles(network: Network, grid: Grid, first: int = 0, last: int | None = None) -> Stage:
+    """Ops first..last (None: the deepest that can be) in grid[0] x grid[1] tiles.
+
+    Every tensor that is live after `last` is an output, cut by the same grid on its own size.
+    Raises CutError when an op of the range cannot be tiled or the grid is finer than an output.
+    """
+    if min(grid) < 1:
+        raise CutError(f"tiles:{grid[0]}x{grid[1]}: a grid has at least one row and one column")
+    if not 0 <= first < len(network.ops) or (last is not None and not first <= last < len(network.ops)):
+        end = "" if last is None else last
+        raise CutError(f"@{first}..{end}: the model has ops 0..{len(network.ops) - 1}")
+    if last is None:
+        last = _deepest(network, grid, first)
+    for op in network.ops[first : last + 1]:
+        if not op.tileable:
+            raise CutError(f"op {op.index} {op.kind} cannot be tiled: {op.reason}; end the range before it")
+    outputs = network.live_after(first, last)
+    largest = _largest_grid(network, outputs)
+    if not _fits(grid, largest):
+        raise CutError(_too_fine(grid, first, last, largest))
+    tiles = [tile_regions(network.tensors[t].height, network.tensors[t].width, grid) for t in outputs]
+    pieces = tuple(
+        _piece(network, first, last, index, dict(zip(outputs, regions, strict=True)))
+        for index, regions in enumerate(zip(*tiles, strict=True))
+    )
+    inputs = tuple(t for t in network.live_before(first, last) if any(t == p.tensor for x in pieces for p in x.inputs))
+    spec = f"tiles:{grid[0]}x{grid[1]}@{first}..{last}"
+    return Stage("tiles", spec, first, last, pieces, inputs, outputs)
+
+
+def _piece(network: Network, first: int, last: int, index: int, outputs: dict[int, Region]) -> Piece:
+    walk = walk_tile(network, first, last, outputs)
+    return Piece(
+        index=index,
+        inputs=tuple(make_port(network, tensor, region) for tensor, region in walk.inputs.items()),
+        outputs=tuple(make_port(network, tensor, region) for tensor, region in outputs.items()),
+        macs=walk.macs,
+        form=hashlib.sha256(form_of(walk, network).encode()).hexdigest()[:16],
+    )
+
+
+def front_end(network: Network, first: int = 0) -> int | None:
+    """The last op of the longest run of tileable ops from `first` on; None when `first` itself cannot be tiled."""
+    last = None
+    for op in network.ops[first:]:
+        if not op.tileable:
+            break
+        last = op.index
+    return last
+
+
+def _deepest(network: Network, grid: Grid, first: int) -> int:
+    end = front_end(network, first)
+    if end is None:
+        op = network.ops[first]
+        raise CutError(f"nothing can be tiled: op {op.index} {op.kind}: {op.reason}")
+    work = sum(op.macs for op in network.ops[first : end + 1])
+    best: tuple[int, Grid] = (end, _largest_grid(network, network.live_after(first, end)))
+    for last in range(end, first - 1, -1):
+        if sum(op.macs for op in network.ops[first : last + 1]) < _LEAST_SHARE_OF_FRONT * work:
+            break
+        largest = _largest_grid(network, network.live_after(first, last))
+        if _fits(grid, largest):
+            return last
+        best = max(best, (last, largest), key=lambda candidate: candidate[1])
+    raise CutError(_too_fine(grid, first, *best))
+
+
+def _largest_grid(network: Network, outputs: tuple[int, ...]) -> Grid:
+    sizes = [(network.tensors[t].height, network.tensors[t].width) for t in outputs]
+    return min((h for h, _ in sizes), default=0), min((w for _, w in sizes), default=0)
+
+
+def _fits(grid: Grid, largest: Grid) -> bool:
+    return grid[0] <= largest[0] and grid[1] <= largest[1]
+
+
+def _too_fine(grid: Grid, first: int, last: int, largest: Grid) -> str:
+    return (
+        f"tiles:{grid[0]}x{grid[1]}: ops {first}..{last} give at most {largest[0]}x{largest[1]} tiles; "
+        f"take a grid up to {largest[0]}x{largest[1]} or cut fewer ops (@{first}..LAST)"
+    )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mapped .tflite file: its tables, and its constants by where they lie. Nothing is copied or unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from dnn_dist.errors import ModelError
+from dnn_dist.graph.flatbuffer import BrokenBuffer, Table
+
+IDENTIFIER = b"TFL3"
+
+
+class ModelFile:
+    """The file at `path`, mapped read-only for as long as somebody holds this object or a view of a constant.
+
+    Raises ModelError when there is no such file or it does not look like a .tflite file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as file:
+                head = file.read(8)
+                if not head:
+                    raise ModelError(f"{path}: the file is empty")
+                if head[4:8] != IDENTIFIER:
+                    raise ModelError(f"{path}: this is no .tflite file (bytes 4 to 7 are not 'TFL3')")
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise ModelError(f"{path}: no such file") from None
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+        try:
+            model = Table.root(self._map, "Model")
+            graphs = model["subgraphs"]
+            if not graphs:
+                raise BrokenBuffer("it holds no graph")
+            self.graph: Table = graphs[0]
+            self.tensors: list[Table] = self.graph["tensors"] or []
+            self.operators: list[Table] = self.graph["operators"] or []
+            self.operator_codes: list[Table] = model["operator_codes"] or []
+            self.buffers: list[Table] = model["buffers"] or []
+        except BrokenBuffer as error:
+            raise self.broken(error) from None
+
+    def broken(self, error: Exception) -> ModelError:
+        return ModelError(f"{self.path}: the file is damaged or cut short: {error}")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file's bytes; takes about a second per GB the first time."""
+        digest = hashlib.sha256()
+        with memoryview(self._map) as view:
+            for start in range(0, len(view), 1 << 24):
+                digest.update(view[start : start + (1 << 24)])
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._map)
+
+    def read(self) -> bytes:
+        """A copy of the whole file."""
+        return self._map[:]
+
+    def buffer_span(self, buffer: int) -> tuple[int, int]:
+        """(position in the file, bytes) of a buffer's content; (0, 0) when it has none."""
+        if not 0 <= buffer < len(self.buffers):
+            raise BrokenBuffer(f"buffer {buffer} of {len(self.buffers)} is asked for")
+        table = self.buffers[buffer]
+        position, size = int(table["offset"]), int(table["size"])
+        if position > 1:  # outside the FlatBuffer, after its end: files beyond 2 GB
+            if position + size > len(self._map):
+                raise BrokenBuffer(f"buffer {buffer} ends past the file")
+            return position, size
+        return table.span("data")
+
+    def buffer_bytes(self, buffer: int) -> np.ndarray:
+        """A buffer's content as a read-only view of the mapped file, uint8."""
+        position, size = self.buffer_span(buffer)
+        return np.frombuffer(self._map, np.uint8, size, position)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network: a DAG of ops over tensors, in the order in which the file runs them.
+
+These are values made by `tflite.read_network`; constants stay in the file and are reached by `Network.constant`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from dnn_dist.graph.geometry import Geometry
+from dnn_dist.graph.modelfile import ModelFile
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of the main graph."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    """As in the file, with the batch axis: NHWC for images."""
+    dtype: str
+    """NumPy's name where it has one: float32, int8, ..."""
+    scale: float | None
+    """real = scale * (stored - zero_point); None when not quantised, or by channel."""
+    zero_point: int
+    constant: bool
+    """Whether the file holds its value."""
+    bytes: int
+    """Of the whole tensor; 0 when the shape does not say (strings)."""
+    buffer: int
+    """Number of the buffer that holds its value, if constant."""
+    variable: bool
+    """Keeps its value from one run to the next."""
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """Without the batch axis: what pieces, tiles and messages carry."""
+        return self.shape[1:] if self.shape[:1] == (1,) else self.shape
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is NHWC with a batch of one, so that regions of it make sense."""
+        return len(self.shape) == 4 and self.shape[0] == 1
+
+    @property
+    def height(self) -> int:
+        return self.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.shape[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One op of the main graph."""
+
+    index: int
+    kind: str
+    """The schema's name (CONV_2D); a custom op is CUSTOM:<its name>."""
+    inputs: tuple[int, ...]
+    """Tensors read, constants included; -1 is an optional input that is not given."""
+    outputs: tuple[int, ...]
+    macs: int
+    """Multiply-accumulates for the whole output."""
+    activation_bytes: int
+    """Of all tensors read and written that are no constants."""
+    weight_bytes: int
+    """Of all constants read."""
+    geometry: Geometry | None
+    """How an output region maps to an input region; None when the op cannot be tiled."""
+    reason: str
+    """Why it cannot be tiled; empty when it can."""
+
+    @property
+    def tileable(self) -> bool:
+        return self.geometry is not None
+
+
+@dataclass(frozen=True, eq=False)  # no slots: cached properties need a __dict__
+class Network:
+    """The main graph of a .tflite file."""
+
+    file: ModelFile
+    tensors: tuple[Tensor, ...]
+    ops: tuple[Op, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file's bytes: the name that plans know the model by. Computed once, when first asked for."""
+        return self.file.sha256
+
+    @cached_property
+    def macs(self) -> int:
+        return sum(op.macs for op in self.ops)
+
+    @cached_property
+    def producers(self) -> dict[int, int]:
+        """Tensor -> index of the op that writes it. Model inputs and constants have none."""
+        return {tensor: op.index for op in self.ops for tensor in op.outputs}
+
+    @cached_property
+    def consumers(self) -> dict[int, tuple[int, ...]]:
+        """Tensor -> indices of the ops that read it, in order; empty for tensors that nobody reads."""
+        readers: dict[int, list[int]] = {tensor.index: [] for tensor in self.tensors}
+        for op in self.ops:
+            for tensor in sorted(set(op.inputs) - {-1}):
+                readers[tensor].append(op.index)
+        return {tensor: tuple(ops) for tensor, ops in readers.items()}
+
+    def activations(self, op: Op) -> tuple[int, ...]:
+        """The tensors `op` reads that are computed or fed in, each once, in the op's order."""
+        live = (t for t in op.inputs if t >= 0 and not self.tensors[t].constant and not self.tensors[t].variable)
+        return tuple(dict.fromkeys(live))
+
+    def live_before(self, first: int, last: int) -> tuple[int, ...]:
+        """Tensors that ops first..last read and do not make, in order of first use."""
+        made: set[int] = set()
+        needed: dict[int, None] = {}
+        for op in self.ops[first : last + 1]:
+            needed.update((t, None) for t in self.activations(op) if t not in made and self._is_live(t))
+            made.update(op.outputs)
+        return tuple(needed)
+
+    def live_after(self, first: int, last: int) -> tuple[int, ...]:
+        """Tensors that ops first..last make and that later ops or the caller want, in order of making."""
+        return tuple(
+            tensor
+            for op in self.ops[first : last + 1]
+            for tensor in op.outputs
+            if tensor in self.outputs or any(reader > last for reader in self.consumers[tensor])
+        )
+
+    def _is_live(self, tensor: int) -> bool:
+        # what nobody writes and nobody feeds is an empty stand-in that travels with its op
+        return tensor in self.producers or tensor in self.inputs
+
+    def constant(self, tensor: int) -> np.ndarray:
+        """The value of a constant, as a read-only view of the mapped file, in the tensor's shape."""
+        value = self.tensors[tensor]
+        content = self.file.buffer_bytes(value.buffer)
+        return content[: value.bytes].view(value.dtype).reshape(value.shape)

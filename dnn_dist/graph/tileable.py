@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which geometry an op has, or why it has none that can be tiled.
+
+An op can be tiled when a box of its output depends on a box of its input alone, and when the runtime computes each
+value of a tile in the same way as in the whole. Every rule that an op breaks is a sentence for the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dnn_dist.graph.geometry import Geometry, Pad, Pads, Pointwise, Upsample, Window
+
+# Of one input (and constants), value by value
+UNARY = frozenset(
+    "RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 LEAKY_RELU PRELU LOGISTIC TANH HARD_SWISH ABS NEG QUANTIZE DEQUANTIZE".split()
+)
+# Of two inputs of equal height and width, or one and a constant per channel
+BINARY = frozenset("ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE".split())
+_DTYPES = ("float32", "int8", "uint8", "int16")
+
+
+class TensorLike(Protocol):
+    """What is asked of a tensor here (network.Tensor has it)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def constant(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpFacts:
+    """One op as read from the file, before its geometry is known."""
+
+    kind: str
+    options: Callable[[str], Any]
+    """Value of a field of its options table."""
+    inputs: Sequence[TensorLike | None]
+    outputs: Sequence[TensorLike]
+    value: Callable[[int], np.ndarray]
+    """Value of its n-th input, which is a constant."""
+
+
+class NotTileable(Exception):
+    """The op cannot be tiled; the text says why."""
+
+
+def geometry_of(op: OpFacts) -> Geometry:
+    """The op's geometry; raises NotTileable."""
+    rule = _RULES.get(op.kind)
+    if rule is None:
+        raise NotTileable("no rule says how its output regions depend on its input")
+    if len(op.outputs) != 1 or not op.inputs:
+        raise NotTileable("it has not one output and some input")
+    spatial = [tensor for tensor in op.inputs if tensor is not None and not tensor.constant]
+    if not spatial:
+        raise NotTileable("all it reads is constant")
+    for tensor in (*spatial, *op.outputs):
+        if len(tensor.shape) != 4 or tensor.shape[0] != 1:
+            raise NotTileable(f"{list(tensor.shape)} is no single image (1 x height x width x channels)")
+        if min(tensor.shape) < 1:
+            raise NotTileable(f"{list(tensor.shape)} holds nothing")
+        if tensor.dtype not in _DTYPES:
+            raise NotTileable(f"tiles of {tensor.dtype} are not supported")
+    return rule(op)
+
+
+def _size(tensor: TensorLike | None) -> tuple[int, int]:
+    assert tensor is not None
+    return tensor.shape[1], tensor.shape[2]
+
+
+def _pointwise(op: OpFacts) -> Geometry:
+    size = _size(op.outputs[0])
+    for number, tensor in enumerate(op.inputs):
+        if tensor is None:
+            raise NotTileable(f"input {number} is missing")
+        if tensor.constant:
+            if any(extent != 1 for extent in tensor.shape[:-1]):
+                raise NotTileable(f"its constant of shape {list(tensor.shape)} differs from pixel to pixel")
+        elif _size(tensor) != size:
+            raise NotTileable(f"input {number} is stretched from {_size(tensor)} to {size} (broadcast)")
+    return Pointwise()
+
+
+def _concatenation(op: OpFacts) -> Geometry:
+    if op.options("axis") not in (3, -1):
+        raise NotTileable(f"it joins along axis {op.options('axis')}, not along channels")
+    if any(tensor is None or tensor.constant for tensor in op.inputs):
+        raise NotTileable("one of its inputs is constant")
+    return _pointwise(op)
+
+
+def _window(op: OpFacts, kernel: tuple[int, int], dilation: tuple[int, int], fill: str) -> Geometry:
+    first = op.inputs[0]
+    if first is None or first.constant:
+        raise NotTileable("its image is constant")
+    window = Window(
+        size=_size(first),
+        kernel=kernel,
+        stride=(op.options("stride_h"), op.options("stride_w")),
+        dilation=dilation,
+        same=op.options("padding") == 0,
+        fill=fill,
+    )
+    if min(*window.kernel, *window.stride, *window.dilation) < 1:
+        raise NotTileable("its kernel, stride or dilation is below one")
+    if (window.output_size(0), window.output_size(1)) != _size(op.outputs[0]):
+        raise NotTileable("its output's size does not follow from kernel, stride and padding")
+    return window
+
+
+def _convolution(op: OpFacts) -> Geometry:
+    image, weights = op.inputs[0], op.inputs[1] if len(op.inputs) > 1 else None
+    if weights is None or not weights.constant or any(t is not None and not t.constant for t in op.inputs[2:]):
+        raise NotTileable("its weights are computed, not constant")
+    if image is not None and image.dtype == "float32" and weights.dtype != "float32":
+        # The runtime quantises the activations by the range of all of them, which no tile knows
+        raise NotTileable(f"{weights.dtype} weights on float32 activations: each run has a scale of its own")
+    if len(weights.shape) != 4 or min(weights.shape) < 1:
+        raise NotTileable(f"weights of shape {list(weights.shape)}")
+    dilation = (op.options("dilation_hfactor"), op.options("dilation_wfactor"))
+    return _window(op, (weights.shape[1], weights.shape[2]), dilation, "zero")
+
+
+def _pool(fill: str) -> Callable[[OpFacts], Geometry]:
+    def rule(op: OpFacts) -> Geometry:
+        return _window(op, (op.options("filter_height"), op.options("filter_width")), (1, 1), fill)
+
+    return rule
+
+
+def _pad(op: OpFacts) -> Geometry:
+    if any(tensor is None or not tensor.constant for tensor in op.inputs[1:]) or len(op.inputs) < 2:
+        raise NotTileable("its pads are computed, not constant")
+    amounts = op.value(1)
+    if amounts.shape != (4, 2) or amounts.min() < 0 or amounts[0].any():
+        raise NotTileable(f"pads of {amounts.tolist()}")
+    (top, bottom), (left, right) = amounts[1].tolist(), amounts[2].tolist()
+    height, width = _size(op.inputs[0])
+    if (height + top + bottom, width + left + right) != _size(op.outputs[0]):
+        raise NotTileable("its output's size does not follow from its pads")
+    return Pad((height, width), Pads(top, bottom, left, right))
+
+
+def _resize_nearest(op: OpFacts) -> Geometry:
+    (height, width), (out_height, out_width) = _size(op.inputs[0]), _size(op.outputs[0])
+    if out_height % height or out_width % width:
+        raise NotTileable(f"{height} x {width} to {out_height} x {out_width} is no whole factor")
+    factor = out_height // height, out_width // width
+    for source, target in ((height, out_height), (width, out_width)):
+        if (_nearest(op, source, target) != np.arange(target) // (target // source)).any():
+            raise NotTileable("align_corners or rounding moves its pixels, so that tiles would differ")
+    return Upsample(factor)
+
+
+def _nearest(op: OpFacts, source: int, target: int) -> np.ndarray:
+    """Which input row LiteRT's kernel reads for each output row; in float32, as the kernel does it.
+
+    The scale depends on the factor alone, so that the map of a tile is the head of the map of the whole.
+    """
+    align = bool(op.options("align_corners")) and target > 1
+    scale = np.float32(source - 1) / np.float32(target - 1) if align else np.float32(source) / np.float32(target)
+    offset = np.float32(0.5 if op.options("half_pixel_centers") else 0.0)
+    place = (np.arange(target, dtype=np.float32) + offset) * scale
+    # TfLiteRound rounds halves away from zero
+    return np.minimum(np.floor(place + np.float32(0.5)) if align else np.floor(place), source - 1).astype(np.int64)
+
+
+_RULES: dict[str, Callable[[OpFacts], Geometry]] = {
+    **dict.fromkeys(UNARY | BINARY, _pointwise),
+    "CONCATENATION": _concatenation,
+    "CONV_2D": _convolution,
+    "DEPTHWISE_CONV_2D": _convolution,
+    "MAX_POOL_2D": _pool("lowest"),
+    "AVERAGE_POOL_2D": _pool("none"),
+    "PAD": _pad,
+    "PADV2": _pad,
+    "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
+}

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the small converter-made models of the tests: NAME_float32.tflite and NAME_int8.tflite (all integer inside).
+
+Needs TensorFlow 2.21; the files are in the repository, so that tests do without. Run: python test/models/make_fixtures.py
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+K = tf.keras
+L = K.layers
+HERE = Path(__file__).parent
+
+
+def conv(x, filters, kernel=3, stride=1, dilation=1, padding="same", act=None, bn=False):
+    x = L.Conv2D(filters, kernel, stride, padding, dilation_rate=dilation, use_bias=not bn, activation=None)(x)
+    x = L.BatchNormalization()(x) if bn else x
+    return L.Activation(act)(x) if act else x
+
+
+def chain():
+    """Convolutions with folded batch norms, max-pools of both paddings, a leaky ReLU."""
+    x = i = L.Input((41, 37, 3))
+    x = L.LeakyReLU(negative_slope=0.1)(conv(x, 6, bn=True))
+    x = L.MaxPooling2D(2)(x)
+    x = conv(x, 8, (5, 2), act="relu", bn=True)
+    x = L.MaxPooling2D(3, 2, "same")(x)
+    x = conv(x, 8, 3, stride=1, act="relu6")
+    return K.Model(i, conv(x, 5, 1))
+
+
+def residual():
+    """Residual blocks, a projection with stride, a concatenation of two depths, a dense tail."""
+    x = i = L.Input((32, 40, 3))
+    x = conv(x, 8, act="relu")
+    x = L.Add()([x, conv(conv(x, 8, act="relu"), 8)])
+    y = L.Add()([conv(x, 8, 1, 2), conv(conv(x, 8, 3, 2, act="relu"), 8)])
+    y = L.ReLU()(y)
+    x = L.Concatenate()([L.MaxPooling2D(2)(x), y, L.AveragePooling2D(3, 2, "same")(x)])
+    x = conv(x, 6, 1, act="relu")
+    x = L.GlobalAveragePooling2D()(x)
+    return K.Model(i, L.Dense(4, activation="softmax")(x))
+
+
+def mobile():
+    """Depthwise convolutions with ReLU6, hard-swish, ZeroPadding2D before stride two, inverted residuals."""
+    x = i = L.Input((35, 45, 3))
+    x = L.ZeroPadding2D(((0, 1), (0, 1)))(x)
+    x = conv(x, 8, 3, 2, padding="valid", act="relu6", bn=True)
+    y = conv(x, 16, 1, act="relu6", bn=True)
+    y = L.DepthwiseConv2D(3, padding="same")(y)
+    y = L.Activation("hard_silu")(y)
+    x = L.Add()([x, conv(y, 8, 1)])
+    x = L.ZeroPadding2D(((1, 1), (2, 1)))(x)
+    x = L.DepthwiseConv2D(5, 2, padding="valid", depth_multiplier=2, activation="relu6")(x)
+    return K.Model(i, conv(x, 6, 1))
+
+
+def dilated():
+    """Dilated convolutions of both paddings, even kernels, SiLU (LOGISTIC and MUL), tanh."""
+    x = i = L.Input((29, 31, 4))
+    x = conv(x, 6, 3, dilation=2, act="silu")
+    x = conv(x, 6, 2, dilation=3)
+    x = L.Activation("tanh")(x)
+    x = conv(x, 6, 4, padding="valid", act="sigmoid")
+    return K.Model(i, conv(x, 4, 3, dilation=2, padding="valid"))
+
+
+def pyramid():
+    """Two scales joined by nearest-neighbour upsampling; two outputs, as in detectors with feature pyramids."""
+    i = L.Input((32, 48, 3))
+    x = conv(i, 6, 3, 2, act="relu")
+    x = a = conv(x, 8, 3, 2, act="relu")
+    x = conv(x, 10, 3, 2, act="relu")
+    fine = L.Concatenate()([L.UpSampling2D(2)(conv(x, 6, 1, act="relu")), a])
+    return K.Model(i, [conv(x, 5, 1), conv(fine, 5, 3)])
+
+
+def averages():
+    """Average pools of both paddings and several strides."""
+    x = i = L.Input((33, 26, 3))
+    x = conv(x, 6, 3, act="relu")
+    x = L.AveragePooling2D(3, 1, "same")(x)
+    x = conv(x, 6, 1)
+    x = L.AveragePooling2D((4, 2), (3, 2), "same")(x)
+    return K.Model(i, L.AveragePooling2D(2, 1, "valid")(conv(x, 5, 3, act="relu")))
+
+
+def squeeze():
+    """Squeeze and excitation: a mean over everything ends what can be tiled, in the middle of the network."""
+    x = i = L.Input((24, 24, 3))
+    x = conv(x, 8, 3, act="relu")
+    s = L.GlobalAveragePooling2D(keepdims=True)(x)
+    s = conv(conv(s, 4, 1, act="relu"), 8, 1, act="sigmoid")
+    x = L.Multiply()([x, s])
+    return K.Model(i, conv(x, 4, 3))
+
+
+def siamese():
+    """Two inputs through shared weights, subtracted and scaled by a constant."""
+    a, b = L.Input((20, 22, 2)), L.Input((20, 22, 2))
+    shared = L.Conv2D(6, 3, padding="same", activation="relu")
+    x = L.Subtract()([shared(a), shared(b)])
+    x = L.Rescaling(0.5, 0.25)(x)
+    return K.Model([a, b], conv(x, 3, 3, 2))
+
+
+MODELS: tuple[Callable[[], K.Model], ...] = (
+    chain, residual, mobile, dilated, pyramid, averages, squeeze, siamese)  # fmt: skip
+
+
+def convert(model: K.Model, quantise: bool, rng: np.random.Generator) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if quantise:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: (
+            [rng.random((1, *i.shape[1:]), np.float32) for i in model.inputs] for _ in range(32)
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    return converter.convert()
+
+
+def main() -> None:
+    for number, make in enumerate(MODELS):
+        K.backend.clear_session()
+        K.utils.set_random_seed(number)
+        model = make()
+        for weights in model.weights:  # untrained batch norms would fold to nothing
+            if weights.name in ("moving_mean", "beta", "bias"):
+                weights.assign(np.random.default_rng(number).normal(0, 0.2, weights.shape))
+            if weights.name in ("moving_variance", "gamma"):
+                weights.assign(np.random.default_rng(number).uniform(0.5, 1.5, weights.shape))
+        for dtype in ("float32", "int8"):
+            content = convert(model, dtype == "int8", np.random.default_rng(number))
+            (HERE / f"{make.__name__}_{dtype}.tflite").write_bytes(content)
+            print(make.__name__, dtype, len(content))
+
+
+if __name__ == "__main__":
+    main()
