@@ -10,10 +10,15 @@ import struct
 
 import pytest
 
-SCALARS = {"Bool": "?", "Int8": "b", "Uint8": "B", "Int16": "h", "Uint16": "H", "Int32": "i", "Uint32": "I",
-           "Int64": "q", "Uint64": "Q", "Float32": "f", "Float64": "d"}  # fmt: skip
-UNIONS = {"details": "QuantizationDetails", "array_segments": "SparseIndexVector", "array_indices": "SparseIndexVector",
-          "builtin_options": "BuiltinOptions", "builtin_options2": "BuiltinOptions2"}  # fmt: skip
+NAMES = ["Bool", "Int8", "Uint8", "Int16", "Uint16", "Int32", "Uint32", "Int64", "Uint64", "Float32", "Float64"]
+SCALARS = dict(zip(NAMES, "?bBhHiIqQfd", strict=True))
+UNIONS = {
+    "details": "QuantizationDetails",
+    "array_segments": "SparseIndexVector",
+    "array_indices": "SparseIndexVector",
+    "builtin_options": "BuiltinOptions",
+    "builtin_options2": "BuiltinOptions2",
+}
 
 
 def _snake(name: str) -> str:
@@ -35,7 +40,7 @@ def _field_type(method: str, body: str) -> str:
 
 
 def _fields(source: str) -> list[str]:
-    """The fields of a table as "name:type=default", at their slots; a deprecated slot without accessor is "-"."""
+    """The fields of a table as "name:type=default", at their slots; a slot without accessor is "-"."""
     found: dict[int, str] = {}
     for method, body in re.findall(r"    def (\w+)\(self(?:, j)?\):\n((?:        .*\n|\n)+)", source):
         offset = re.search(r"self\._tab\.Offset\((\d+)\)", body)
@@ -48,12 +53,16 @@ def _fields(source: str) -> list[str]:
     return [found.get(slot, "-") for slot in range(max(found, default=-1) + 1)]
 
 
+def _members(union) -> dict[int, str]:
+    return {value: member for member, value in vars(union).items() if isinstance(value, int) and value}
+
+
 def derive():
     """(tables, unions, operators, tensor types) of LiteRT's schema, everything reachable from Model."""
     module = pytest.importorskip("ai_edge_litert.schema_py_generated")
-    classes = dict(re.findall(r"^class (\w+)\(object\):\n((?:    .*\n|#.*\n|\n)+)", inspect.getsource(module), re.M))
-    unions = {name: {value: member for member, value in vars(getattr(module, name)).items()
-                     if isinstance(value, int) and value} for name in sorted(set(UNIONS.values()))}  # fmt: skip
+    source = inspect.getsource(module)
+    classes = dict(re.findall(r"^class (\w+)\(object\):\n((?:    .*\n|#.*\n|\n)+)", source, re.M))
+    unions = {name: _members(getattr(module, name)) for name in sorted(set(UNIONS.values()))}
     tables: dict[str, list[str]] = {}
     todo = ["Model"]
     while todo:
@@ -78,12 +87,13 @@ def test_schema_is_that_of_litert():
     for name, fields in tables.items():
         ours = schema.TABLES.get(name)
         assert ours is not None, name
-        assert [f"{f.name}:{f.type}" if f else "-" for f in ours] == [re.sub("=.*", "", f) for f in fields], name
+        texts = [f"{field.name}:{field.type}" if field else "-" for field in ours]
+        assert texts == [re.sub("=.*", "", field) for field in fields], name
         for field, text in zip(ours, fields, strict=True):
             if field and "=" in text:
                 assert float(field.default) == pytest.approx(float(text.split("=")[1])), (name, text)
     assert {k: dict(v) for k, v in schema.UNIONS.items()} == unions
-    assert schema.OPERATORS == operators
+    assert operators == schema.OPERATORS
     assert [t.lower() for _, t in sorted(types.items())] == list(schema.DTYPES)
 
 
@@ -97,7 +107,8 @@ if __name__ == "__main__":
     tables, unions, operators, types = derive()
     print('_TABLES = """')
     for name in sorted(tables):
-        print("\n".join(textwrap.wrap(f"{name}: {' '.join(tables[name])}", 108, subsequent_indent="    ")).rstrip())
+        line = f"{name}: {' '.join(tables[name])}"
+        print("\n".join(textwrap.wrap(line, 108, subsequent_indent="    ")))
     print('"""')
     for name, members in unions.items():
         text = " ".join(members[i] for i in range(1, max(members) + 1))

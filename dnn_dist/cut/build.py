@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A piece as the bytes of a .tflite file.
 
-What a tile adds to the network's own ops: PAD before a convolution and PADV2 before a max-pool, for the rows and
-columns that the crop lacks on its outer sides only, and SLICE where an op reads less than the tile holds. The
-runtime then computes each value by the same instructions as in the whole, so that results are equal bit for bit.
-The same piece gives the same bytes, and so do pieces of one stage with equal form.
+What a tile adds to the network's own ops: PAD before a convolution and PADV2 before a max-pool, for the rows
+and columns that the crop lacks on its outer sides only, and SLICE where an op reads less than the tile holds.
+The runtime then computes each value by the same instructions as in the whole, so that results are equal bit
+for bit. The same piece gives the same bytes, and so do pieces of one stage with equal form.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INT8_VERSION = 2  # of PAD, PADV2 and SLICE: the first that takes int8; one mor
 
 
 def build_piece(network: Network, stage: Stage, piece: Piece) -> bytes:
-    """The .tflite of `piece`; inputs and outputs stand in the order of its ports, with a batch axis of one."""
+    """The .tflite of `piece`; in- and outputs in the order of its ports, with a batch axis of one."""
     if stage.kind == "tiles":
         outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
         return _Tile(network, walk_tile(network, stage.first, stage.last, outputs)).build()
@@ -33,7 +33,9 @@ def build_piece(network: Network, stage: Stage, piece: Piece) -> bytes:
     for op in network.ops[stage.first : stage.last + 1]:
         inputs = [writer.copy_tensor(t) if t >= 0 else -1 for t in op.inputs]
         writer.copy_op(op.index, inputs, [writer.copy_tensor(t) for t in op.outputs])
-    return writer.finish(*([writer.copy_tensor(t) for t in tensors] for tensors in (stage.inputs, stage.outputs)))
+    return writer.finish(
+        *([writer.copy_tensor(t) for t in tensors] for tensors in (stage.inputs, stage.outputs))
+    )
 
 
 class _Tile:
@@ -42,7 +44,9 @@ class _Tile:
     def __init__(self, network: Network, walk: TileWalk) -> None:
         self._network, self._walk = network, walk
         self._writer = GraphWriter(network)
-        self._held: dict[int, int] = {}  # the network's tensor -> the writer's, of the box that the tile holds
+        self._held: dict[
+            int, int
+        ] = {}  # the network's tensor -> the writer's, of the box that the tile holds
         self._cropped: dict[tuple[int, Region], int] = {}
         self._padded: dict[tuple[int, Region, Pads, str], int] = {}
 
@@ -61,9 +65,14 @@ class _Tile:
 
     def _add(self, step: Step) -> None:
         op, need = self._network.ops[step.op], step.need
-        geometry, options = op.geometry, {}
+        geometry = op.geometry
+        options: dict[str, int] = {}
         inputs = [
-            -1 if t < 0 else self._constant(t) if self._network.tensors[t].constant else self._crop(t, need.input)
+            -1
+            if t < 0
+            else self._constant(t)
+            if self._network.tensors[t].constant
+            else self._crop(t, need.input)
             for t in op.inputs
         ]
         if isinstance(geometry, Window) and not need.same:
@@ -105,7 +114,7 @@ class _Tile:
         return self._cropped[tensor, region]
 
     def _pad(self, tensor: int, region: Region, pads: Pads, fill: str) -> int:
-        """The box of a tensor with pads around it: of the value that stands for zero, or of the lowest there is."""
+        """The box of a tensor with pads around it: of what stands for zero, or of the lowest value."""
         key = (tensor, region, pads, fill)
         if key not in self._padded:
             height, width = region.height + pads.top + pads.bottom, region.width + pads.left + pads.right

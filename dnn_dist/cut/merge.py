@@ -15,7 +15,7 @@ from dnn_dist.graph.network import Network
 
 
 def scatter(stage: Stage, piece: Piece, tensors: Mapping[int, np.ndarray]) -> list[np.ndarray]:
-    """The arrays that `piece` takes, in the order of its ports; views of the whole arrays where that can be."""
+    """The arrays that `piece` takes, in the order of its ports: views of the whole arrays."""
     del stage  # tiles and local pieces alike take boxes; slices of channels will not
     return [
         tensors[port.tensor] if port.region is None else tensors[port.tensor][port.region.slices]
@@ -37,7 +37,9 @@ def gather(stage: Stage, piece: Piece, outputs: Sequence[np.ndarray], into: dict
     Raises ValueError when an array does not have its port's shape or type: then nothing was written.
     """
     if len(outputs) != len(piece.outputs):
-        raise ValueError(f"piece {piece.index} of {stage.spec} gives {len(piece.outputs)} arrays, got {len(outputs)}")
+        raise ValueError(
+            f"piece {piece.index} of {stage.spec} gives {len(piece.outputs)} arrays, got {len(outputs)}"
+        )
     for port, array in zip(piece.outputs, outputs, strict=True):
         if array.shape != port.shape or array.dtype.name != port.dtype:
             raise ValueError(

@@ -4,8 +4,9 @@
     cut    = stage *(";" stage)
     stage  = "tiles:" ROWS "x" COLUMNS ["@" FIRST ".." [LAST]]  |  "local" ["@" FIRST ".." [LAST]]
 
-Without a range a stage starts where the one before it ended; tiles then go as deep as they can, local to the end.
-What no stage names at the end of the network becomes a local stage, so that stages always cover the whole network.
+Without a range a stage starts where the one before it ended; tiles then go as deep as they can, local to the
+end. What no stage names at the end of the network becomes a local stage, so that stages always cover the
+whole network.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fused Tile Partitioning: the output of a range of ops in a grid of tiles, each computed from its own input crop.
+"""Fused Tile Partitioning: the output of a range of ops in a grid of tiles, each from its own input crop.
 
-After DeepThings (Zhao, Barijough, Gerstlauer, 2018), for DAGs and every size: tile j of a width W in M columns is
-[floor(W*j/M), floor(W*(j+1)/M)), which is never empty while M <= W.
+After DeepThings (Zhao, Barijough, Gerstlauer, 2018), for DAGs and every size: tile j of a width W in M columns
+is [floor(W*j/M), floor(W*(j+1)/M)), which is never empty while M <= W.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dnn_dist.graph.network import Network
 from dnn_dist.graph.region import Region
 
 Grid = tuple[int, int]  # rows, columns
-# The deepest front is cut less deep where its last ops are too small for the grid (a pool over everything, say),
-# but never so that less than this share of its work is left: then the grid is wrong, not the depth.
+# The deepest front is cut less deep where its last ops are too small for the grid (a pool over everything,
+# say), but never so that less than this share of its work is left: then the grid is wrong, not the depth.
 _LEAST_SHARE_OF_FRONT = 0.5
 
 
@@ -28,7 +28,7 @@ def split(size: int, parts: int) -> tuple[tuple[int, int], ...]:
 
 
 def tile_regions(height: int, width: int, grid: Grid) -> tuple[Region, ...]:
-    """The tiles of a height x width tensor, row by row. Each pixel is in exactly one; none is empty if the grid fits."""
+    """The tiles of a height x width tensor, row by row: each pixel in exactly one, none empty."""
     return tuple(Region(*y, *x) for y in split(height, grid[0]) for x in split(width, grid[1]))
 
 
@@ -57,7 +57,8 @@ def cut_tiles(network: Network, grid: Grid, first: int = 0, last: int | None = N
         _piece(network, first, last, index, dict(zip(outputs, regions, strict=True)))
         for index, regions in enumerate(zip(*tiles, strict=True))
     )
-    inputs = tuple(t for t in network.live_before(first, last) if any(t == p.tensor for x in pieces for p in x.inputs))
+    read = {port.tensor for piece in pieces for port in piece.inputs}
+    inputs = tuple(t for t in network.live_before(first, last) if t in read)
     spec = f"tiles:{grid[0]}x{grid[1]}@{first}..{last}"
     return Stage("tiles", spec, first, last, pieces, inputs, outputs)
 
@@ -74,7 +75,7 @@ def _piece(network: Network, first: int, last: int, index: int, outputs: dict[in
 
 
 def front_end(network: Network, first: int = 0) -> int | None:
-    """The last op of the longest run of tileable ops from `first` on; None when `first` itself cannot be tiled."""
+    """The last op of the run of tileable ops from `first` on; None when `first` cannot be tiled."""
     last = None
     for op in network.ops[first:]:
         if not op.tileable:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One tile of a range of ops, walked back from the boxes it must give to the boxes it must be given.
 
-In a chain each op needs one box of its input. In a DAG several ops read one tensor; the tile then holds the smallest
-box around all their needs (SEEDS of the method: DeepThings' traversal, generalised), and a reader of less reads a
-slice. Ops that this tile's outputs do not depend on do not appear.
+In a chain each op needs one box of its input. In a DAG several ops read one tensor; the tile then holds the
+smallest box around all their needs (SEEDS of the method: DeepThings' traversal, generalised), and a reader of
+less reads a slice. Ops that this tile's outputs do not depend on do not appear.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def _geometry(op: Op) -> Geometry:
 
 
 def form_of(walk: TileWalk, network: Network) -> str:
-    """What tells this tile's graph from another's: sizes and relative places, not where in the image it lies."""
+    """What tells this tile's graph from another's: sizes and relative places, not its place in the image."""
     parts = [f"{t}:{r.height}x{r.width}" for t, r in walk.inputs.items()]
     for step in walk.steps:
         need, pads = step.need, step.need.pads
         crops = [_relative(need.input, walk.held[t]) for t in network.activations(network.ops[step.op])]
         parts.append(
-            f"{step.op}{'s' if need.same else ''}:{'/'.join(crops)}+{pads.top},{pads.bottom},{pads.left},{pads.right}"
-            f">{need.output.height}x{need.output.width}"
+            f"{step.op}{'s' if need.same else ''}:{'/'.join(crops)}"
+            f"+{pads.top},{pads.bottom},{pads.left},{pads.right}>{need.output.height}x{need.output.width}"
         )
     parts.extend(f"{t}={_relative(r, walk.held[t])}" for t, r in walk.outputs.items())
     return " ".join(parts)

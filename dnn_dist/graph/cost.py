@@ -12,8 +12,8 @@ Shape = tuple[int, ...]
 def macs(kind: str, inputs: Sequence[Shape | None], outputs: Sequence[Shape]) -> int:
     """MACs from the shapes alone (with batch; None: an input that is not given).
 
-    A convolution costs, per output value, one MAC for each weight of a filter; a fully connected layer one per
-    weight and row of its input; a transposed convolution one per weight and *input* pixel.
+    A convolution costs, per output value, one MAC for each weight of a filter; a fully connected layer one
+    per weight and row of its input; a transposed convolution one per weight and *input* pixel.
     """
     if not outputs or len(inputs) < 2 or inputs[1] is None:
         return 0

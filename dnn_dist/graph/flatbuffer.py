@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """FlatBuffers, both ways, after a schema given as data (`schema.py`). Every access is checked.
 
-Reading: a `Table` is a lazy view; nothing is touched but what is asked for, so a mapped file of 500 MB costs a few
-pages. Whatever a broken or hostile file holds, an access gives a value or raises `BrokenBuffer`: FlatBuffers'
-offsets point forward only and every position, length and count is held against the end of the buffer.
+Reading: a `Table` is a lazy view; nothing is touched but what is asked for, so a mapped file of 500 MB costs
+a few pages. Whatever a broken or hostile file holds, an access gives a value or raises `BrokenBuffer`:
+FlatBuffers' offsets point forward only and every position, length and count is held against the end of the
+buffer.
 
-Writing: `pack` lays a tree of dicts out front to back, parents before children, so that each offset is known to point
-forward; vectors of bytes are aligned to 16, as kernels like their weights.
+Writing: `pack` lays a tree of dicts out front to back, parents before children, so that each offset is known
+to point forward; vectors of bytes are aligned to 16, as kernels like their weights.
 
-Layout (FlatBuffers' internals page): a table starts with an int32 distance back to its vtable; the vtable holds u16
-[own size, table size, offset of field 0, ...], 0 for an absent field; strings, vectors and tables are reached by a
-u32 distance from where it stands.
+Layout (FlatBuffers' internals page): a table starts with an int32 distance back to its vtable; the vtable
+holds u16 [own size, table size, offset of field 0, ...], 0 for an absent field; strings, vectors and tables
+are reached by a u32 distance from where it stands.
 """
 
 from __future__ import annotations
@@ -23,9 +24,14 @@ import numpy as np
 from dnn_dist.graph.schema import TABLES, UNIONS, Field
 
 _MAX_STRING_BYTES = 1 << 16  # a name longer than this is an attack: many tensors can share one string
-_NUMPY = {"?": "?", "b": "i1", "B": "u1", "h": "<i2", "H": "<u2", "i": "<i4", "I": "<u4", "q": "<i8", "Q": "<u8",
-          "f": "<f4", "d": "<f8"}  # fmt: skip
-_SLOTS = {name: {field.name: (slot, field) for slot, field in enumerate(fields) if field} for name, fields in TABLES.items()}
+_NUMPY = {
+    **{"?": "?", "b": "i1", "B": "u1", "h": "<i2", "H": "<u2", "i": "<i4", "I": "<u4"},
+    **{"q": "<i8", "Q": "<u8", "f": "<f4", "d": "<f8"},
+}
+_SLOTS = {
+    name: {field.name: (slot, field) for slot, field in enumerate(fields) if field}
+    for name, fields in TABLES.items()
+}
 
 
 class BrokenBuffer(ValueError):
@@ -133,14 +139,14 @@ class Table:
 
 
 def pack(tree: dict[str, Any], table: str, identifier: bytes) -> bytearray:
-    """`tree` (field name -> scalar, str, array or buffer, dict, list of dicts) as a FlatBuffer with root `table`."""
+    """`tree` (field -> scalar, str, array, dict, list of dicts) as a FlatBuffer with root `table`."""
     out = bytearray(4) + identifier
     _patch(out, 0, _put_table(out, tree, table))
     return out
 
 
 def _align(out: bytearray, alignment: int, ahead: int = 0) -> None:
-    """Pads so that the byte `ahead` of the end falls on a multiple of `alignment` (absolute, from the start)."""
+    """Pads so that the byte `ahead` of the end falls on a multiple of `alignment`, from the start."""
     out.extend(bytes(-(len(out) + ahead) % alignment))
 
 
@@ -153,7 +159,9 @@ def _put_table(out: bytearray, tree: dict[str, Any], table: str) -> int:
     unknown = set(tree) - {field.name for field in slots if field}
     if unknown:
         raise KeyError(f"{table} has no field {sorted(unknown)}")
-    present = [(slot, field) for slot, field in enumerate(slots) if field and tree.get(field.name) is not None]
+    present = [
+        (slot, field) for slot, field in enumerate(slots) if field and tree.get(field.name) is not None
+    ]
     present.sort(key=lambda entry: -_inline_bytes(entry[1]))  # widest first leaves no holes
     offsets: dict[int, int] = {}
     size = 4
@@ -165,7 +173,9 @@ def _put_table(out: bytearray, tree: dict[str, Any], table: str) -> int:
     last = max(offsets, default=-1)
     _align(out, 2)
     vtable = len(out)
-    out += struct.pack(f"<{last + 3}H", 2 * (last + 3), size, *(offsets.get(slot, 0) for slot in range(last + 1)))
+    out += struct.pack(
+        f"<{last + 3}H", 2 * (last + 3), size, *(offsets.get(slot, 0) for slot in range(last + 1))
+    )
     _align(out, 8)
     start = len(out)
     out += bytes(size)

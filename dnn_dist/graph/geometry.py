@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which box of its input an op needs for a box of its output, and with which pads.
 
-Four geometries cover every op that can be tiled: a sliding Window, Pointwise ops, an explicit Pad, an Upsample by
-whole factors. Each answers `need(output)` with a `Need`: the input box to crop, the pads to add on each side, and the
-output box that comes of it, which holds the one asked for and is larger only where the op cannot be made to give less.
+Four geometries cover every op that can be tiled: a sliding Window, Pointwise ops, an explicit Pad, an
+Upsample by whole factors. Each answers `need(output)` with a `Need`: the input box to crop, the pads to add
+on each side, and the output box that comes of it, which holds the one asked for and is larger only where the
+op cannot be made to give less.
 
-The formulas are those of Fused Tile Partitioning (DeepThings, eqs. 1-4) for one side at a time, with dilation D:
-input [S*o1 - P, S*(o2 - 1) - P + D*(F - 1) + 1) for output [o1, o2), cut at the tensor's border, what was cut
-becoming the pad of that side.
+The formulas are those of Fused Tile Partitioning (DeepThings, eqs. 1-4) for one side at a time, with dilation
+D: input [S*o1 - P, S*(o2 - 1) - P + D*(F - 1) + 1) for output [o1, o2), cut at the tensor's border, what was
+cut becoming the pad of that side.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Window:
     """What the pad is made of: "zero", "lowest" (max-pool), or "none": the op leaves it out of its mean."""
 
     def lead(self, axis: int) -> int:
-        """Rows or columns of SAME padding before the first: half of the total, rounded down, as LiteRT has it."""
+        """Rows or columns of SAME padding before the first: half of all, rounded down, as in LiteRT."""
         size, stride = self.size[axis], self.stride[axis]
         return max(0, (-(-size // stride) - 1) * stride + self._reach(axis) - size) // 2 if self.same else 0
 
@@ -99,11 +100,13 @@ class Window:
         return (max(0, start), min(size, stop)), max(0, -start), max(0, stop - size)
 
     def _need_same(self, y: Span, x: Span) -> Need:
-        """A mean that leaves the pad out cannot be padded by hand, so the op pads a crop that it takes for the whole.
+        """A mean that leaves the pad out cannot be padded by hand, so the op pads a crop that it takes for
+        the whole.
 
-        SAME's lead depends on the size modulo the stride only. A crop that starts at a multiple of the stride and
-        whose size has the whole's remainder is therefore padded alike, and its windows fall where the whole's fall.
-        Windows cut by a border of the crop that is none of the whole give wrong means: the tile slices those off.
+        SAME's lead depends on the size modulo the stride only. A crop that starts at a multiple of the stride
+        and whose size has the whole's remainder is therefore padded alike, and its windows fall where the
+        whole's fall. Windows cut by a border of the crop that is none of the whole give wrong means: the tile
+        slices those off.
         """
         spans, outputs = [], []
         for axis, (start, end) in enumerate((y, x)):
@@ -130,7 +133,7 @@ class Pad:
 
 
 def _pad_span(size: int, lead: int, first: int, end: int) -> tuple[Span, int, int, Span]:
-    """(input span, pad before, pad after, output span); a tile of nothing but pad takes the nearest input too."""
+    """(input span, pad before, pad after, output span); a tile of mere pad takes the nearest input."""
     first, end = min(first, lead + size - 1), max(end, lead + 1)
     start, stop = max(0, first - lead), min(size, end - lead)
     return (start, stop), max(0, lead - first), max(0, end - lead - size), (first, end)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network: a DAG of ops over tensors, in the order in which the file runs them.
 
-These are values made by `tflite.read_network`; constants stay in the file and are reached by `Network.constant`.
+These are values made by `tflite.read_network`; constants stay in the file and are reached by
+`Network.constant`.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Network:
 
     @property
     def sha256(self) -> str:
-        """Hash of the file's bytes: the name that plans know the model by. Computed once, when first asked for."""
+        """Hash of the file's bytes: the name that plans know the model by. Computed when first asked for."""
         return self.file.sha256
 
     @cached_property
@@ -122,7 +123,9 @@ class Network:
 
     def activations(self, op: Op) -> tuple[int, ...]:
         """The tensors `op` reads that are computed or fed in, each once, in the op's order."""
-        live = (t for t in op.inputs if t >= 0 and not self.tensors[t].constant and not self.tensors[t].variable)
+        live = (
+            t for t in op.inputs if t >= 0 and not self.tensors[t].constant and not self.tensors[t].variable
+        )
         return tuple(dict.fromkeys(live))
 
     def live_before(self, first: int, last: int) -> tuple[int, ...]:

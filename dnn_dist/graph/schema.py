@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schema of .tflite files as data: which table has which fields, in slot order.
 
-Taken from the FlatBuffers schema that LiteRT ships (tensorflow/lite schema.fbs); `test/test_schema.py` derives
-the same text from LiteRT's generated code, compares, and prints it anew when LiteRT's grows. Having it as data makes
-reading checked and lazy, lets any operator be copied without knowing it, and needs neither `flatbuffers` nor
-20,000 lines of generated accessors, which tflite-runtime does not ship.
+Taken from the FlatBuffers schema that LiteRT ships (tensorflow/lite schema.fbs); `test/test_schema.py`
+derives the same text from LiteRT's generated code, compares, and prints it anew when LiteRT's grows. Having
+it as data makes reading checked and lazy, lets any operator be copied without knowing it, and needs neither
+`flatbuffers` nor 20,000 lines of generated accessors, which tflite-runtime does not ship.
 
-A line is `Table: field:type=default ...`. Types: struct's letters for scalars, `s` string, `@T` table, `|U` a union
-(its member's number is the field before it), `[x]` a vector; `-` is a slot that is no longer used.
+A line is `Table: field:type=default ...`. Types: struct's letters for scalars, `s` string, `@T` table, `|U` a
+union (its member's number is the field before it), `[x]` a vector; `-` is a slot that is no longer used.
 """
 
 from dataclasses import dataclass
@@ -225,8 +225,31 @@ STABLEHLO_CASE
 """
 
 DTYPES = tuple(
-    """float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 complex128 uint64 resource
-variant uint32 uint16 int4 bfloat16 int2 uint4 float8_e4m3fn float8_e5m2""".split()
+    [
+        "float32",
+        "float16",
+        "int32",
+        "uint8",
+        "int64",
+        "string",
+        "bool",
+        "int16",
+        "complex64",
+        "int8",
+        "float64",
+        "complex128",
+        "uint64",
+        "resource",
+        "variant",
+        "uint32",
+        "uint16",
+        "int4",
+        "bfloat16",
+        "int2",
+        "uint4",
+        "float8_e4m3fn",
+        "float8_e5m2",
+    ]
 )
 """Names of tensor types in order of their number. Where NumPy has the type the name is NumPy's."""
 
@@ -264,7 +287,8 @@ def _field(text: str) -> Field | None:
 
 def _parse_tables() -> dict[str, tuple[Field | None, ...]]:
     tables: dict[str, tuple[Field | None, ...]] = {name: () for name in _EMPTY_TABLES.split()}
-    name, fields = "", []
+    name = ""
+    fields: list[Field | None] = []
     for word in _TABLES.split():
         if word.endswith(":"):
             name, fields = word[:-1], []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a .tflite file as a Network.
 
-Everything that later code trusts is checked here, once: indices, the order of ops, sizes of constants. Whatever the
-file holds, the answer is a Network or a ModelError of one line. Of several graphs the first is the main one; the
-others (bodies of loops and branches) are not looked at.
+Everything that later code trusts is checked here, once: indices, the order of ops, sizes of constants.
+Whatever the file holds, the answer is a Network or a ModelError of one line. Of several graphs the first is
+the main one; the others (bodies of loops and branches) are not looked at.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OLD_CODE_LIMIT = 127  # codes up to here may stand in the deprecated field alon
 
 
 def read_network(path: str | Path) -> Network:
-    """The network in the file at `path`; raises ModelError (missing, empty, another kind of file, damaged)."""
+    """The network in the file at `path`; raises ModelError (missing, empty, no .tflite, damaged)."""
     file = ModelFile(path)
     try:
         tensors = tuple(_tensor(file, index, table) for index, table in enumerate(file.tensors))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which geometry an op has, or why it has none that can be tiled.
 
-An op can be tiled when a box of its output depends on a box of its input alone, and when the runtime computes each
-value of a tile in the same way as in the whole. Every rule that an op breaks is a sentence for the user.
+An op can be tiled when a box of its output depends on a box of its input alone, and when the runtime computes
+each value of a tile in the same way as in the whole. Every rule that an op breaks is a sentence for the user.
 """
 
 from __future__ import annotations
@@ -17,10 +17,24 @@ from dnn_dist.graph.geometry import Geometry, Pad, Pads, Pointwise, Upsample, Wi
 
 # Of one input (and constants), value by value
 UNARY = frozenset(
-    "RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 LEAKY_RELU PRELU LOGISTIC TANH HARD_SWISH ABS NEG QUANTIZE DEQUANTIZE".split()
+    [
+        "RELU",
+        "RELU6",
+        "RELU_N1_TO_1",
+        "RELU_0_TO_1",
+        "LEAKY_RELU",
+        "PRELU",
+        "LOGISTIC",
+        "TANH",
+        "HARD_SWISH",
+        "ABS",
+        "NEG",
+        "QUANTIZE",
+        "DEQUANTIZE",
+    ]
 )
 # Of two inputs of equal height and width, or one and a constant per channel
-BINARY = frozenset("ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE".split())
+BINARY = frozenset(["ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"])
 _DTYPES = ("float32", "int8", "uint8", "int16")
 
 
@@ -119,7 +133,11 @@ def _window(op: OpFacts, kernel: tuple[int, int], dilation: tuple[int, int], fil
 
 def _convolution(op: OpFacts) -> Geometry:
     image, weights = op.inputs[0], op.inputs[1] if len(op.inputs) > 1 else None
-    if weights is None or not weights.constant or any(t is not None and not t.constant for t in op.inputs[2:]):
+    if (
+        weights is None
+        or not weights.constant
+        or any(t is not None and not t.constant for t in op.inputs[2:])
+    ):
         raise NotTileable("its weights are computed, not constant")
     if image is not None and image.dtype == "float32" and weights.dtype != "float32":
         # The runtime quantises the activations by the range of all of them, which no tile knows
@@ -167,11 +185,14 @@ def _nearest(op: OpFacts, source: int, target: int) -> np.ndarray:
     The scale depends on the factor alone, so that the map of a tile is the head of the map of the whole.
     """
     align = bool(op.options("align_corners")) and target > 1
-    scale = np.float32(source - 1) / np.float32(target - 1) if align else np.float32(source) / np.float32(target)
+    scale = (
+        np.float32(source - 1) / np.float32(target - 1) if align else np.float32(source) / np.float32(target)
+    )
     offset = np.float32(0.5 if op.options("half_pixel_centers") else 0.0)
     place = (np.arange(target, dtype=np.float32) + offset) * scale
     # TfLiteRound rounds halves away from zero
-    return np.minimum(np.floor(place + np.float32(0.5)) if align else np.floor(place), source - 1).astype(np.int64)
+    row: np.ndarray = np.floor(place + np.float32(0.5)) if align else np.floor(place)
+    return np.minimum(row.astype(np.int64), source - 1)
 
 
 _RULES: dict[str, Callable[[OpFacts], Geometry]] = {

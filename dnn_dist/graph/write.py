@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes part of a network, or ops around it, as a .tflite file.
 
-Ops and constants are copied from the network's own file with their options, versions and quantisation, so that the
-runtime computes them as it does in the whole; ops that a cut adds (PAD, SLICE) are made here. The bytes depend on the
-calls alone.
+Ops and constants are copied from the network's own file with their options, versions and quantisation, so
+that the runtime computes them as it does in the whole; ops that a cut adds (PAD, SLICE) are made here. The
+bytes depend on the calls alone.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from dnn_dist.errors import CutError
-from dnn_dist.graph.modelfile import IDENTIFIER
 from dnn_dist.graph.flatbuffer import pack
+from dnn_dist.graph.modelfile import IDENTIFIER
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.schema import DTYPES, OPERATOR_CODES, UNIONS
 
@@ -26,7 +26,7 @@ _GRAPH_FIELDS = ("subgraph_index", "subgraph_indices", "subgraph")
 
 
 class GraphWriter:
-    """Collects tensors and ops; `finish` gives the file. Tensors are known by the number that adding them returned."""
+    """Collects tensors and ops; `finish` gives the file. Adding a tensor returns its number in the file."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -38,12 +38,14 @@ class GraphWriter:
         self._copied_buffers: dict[int, int] = {}
 
     def copy_tensor(self, index: int) -> int:
-        """The network's tensor as it is, with its value if it is a constant; once, however often it is asked for."""
+        """The network's tensor as it is, with its value if it is constant; once, however often asked for."""
         if index not in self._copied_tensors:
             tensor, tree = self._network.tensors[index], self._tree(index)
             tree["buffer"] = self._copy_buffer(tensor.buffer) if tensor.constant else 0
             if tree.pop("external_buffer", 0):
-                raise CutError(f"tensor '{tensor.name}' lies in another file; merge the model into one file first")
+                raise CutError(
+                    f"tensor '{tensor.name}' lies in another file; merge the model into one file first"
+                )
             self._tensors.append(tree)
             self._copied_tensors[index] = len(self._tensors) - 1
         return self._copied_tensors[index]
@@ -57,7 +59,9 @@ class GraphWriter:
 
     def add_constant(self, name: str, value: np.ndarray, like: int | None = None) -> int:
         """A constant; with the quantisation of the network's tensor `like` if given."""
-        tree = self._tree(like) if like is not None else {"type": DTYPES.index(value.dtype.name)}
+        tree: dict[str, Any] = (
+            self._tree(like) if like is not None else {"type": DTYPES.index(value.dtype.name)}
+        )
         self._buffers.append({"data": np.frombuffer(value.tobytes(), np.uint8)})
         tree.update(name=name, shape=np.array(value.shape, np.int32), buffer=len(self._buffers) - 1)
         self._tensors.append(tree)
@@ -69,11 +73,15 @@ class GraphWriter:
         tree = self._network.file.operators[index].unpack()
         for field in tree.get("builtin_options", {}) | tree.get("builtin_options2", {}):
             if field.endswith(_GRAPH_FIELDS):
-                raise CutError(f"op {index} {op.kind} runs another graph of the file; cut before or after it only")
+                raise CutError(
+                    f"op {index} {op.kind} runs another graph of the file; cut before or after it only"
+                )
         if tree.pop("large_custom_options_size", 0):
-            raise CutError(f"op {index} {op.kind} keeps its options outside the graph; cut before or after it only")
+            raise CutError(
+                f"op {index} {op.kind} keeps its options outside the graph; cut before or after it only"
+            )
         tree.pop("debug_metadata_index", None)
-        code = self._network.file.operator_codes[tree["opcode_index"] if "opcode_index" in tree else 0].unpack()
+        code = self._network.file.operator_codes[tree.get("opcode_index", 0)].unpack()
         tree.update(opcode_index=self._code(code), inputs=np.array(inputs), outputs=np.array(outputs))
         if "intermediates" in tree:
             tree["intermediates"] = np.array([self.copy_tensor(t) for t in tree["intermediates"].tolist()])

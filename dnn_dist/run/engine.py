@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the bytes of a .tflite file: LiteRT, or its predecessor tflite-runtime where only that is installed."""
+"""Runs the bytes of a .tflite file: by LiteRT, or by tflite-runtime where only that is installed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dnn_dist.errors import DnnDistError, ModelError
 
 
 def _interpreter_class() -> Any:
-    """The runtime's Interpreter; imported when first needed, so that reading and cutting models does without."""
+    """The runtime's Interpreter; imported when first needed: reading and cutting models do without."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         try:
-            from tflite_runtime.interpreter import Interpreter  # type: ignore[import-not-found,no-redef]
+            from tflite_runtime.interpreter import Interpreter
         except ImportError:
             raise DnnDistError("no runtime for .tflite models here: pip install ai-edge-litert") from None
     return Interpreter
 
 
 class Engine:
-    """One piece, ready to run. Not for use by two threads at once; `run` releases the GIL while it computes."""
+    """One piece, ready to run. Not for two threads at once; `run` releases the GIL while it computes."""
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
         """Builds the interpreter (about 10 ms) with the runtime's default delegate, XNNPACK.
@@ -43,7 +43,8 @@ class Engine:
         self._outputs = self._interpreter.get_output_details()
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for `inputs`, in the graph's order; arrays without the batch axis, outputs owned by the caller.
+        """Outputs for `inputs`, in the graph's order; arrays without the batch axis, outputs owned by the
+        caller.
 
         Raises ValueError when the arrays do not fit the model, ModelError when the runtime fails.
         """

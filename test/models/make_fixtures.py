@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the small converter-made models of the tests: NAME_float32.tflite and NAME_int8.tflite (all integer inside).
+"""Makes the small converter-made models of the tests: NAME_float32.tflite, NAME_int8.tflite (integer inside).
 
-Needs TensorFlow 2.21; the files are in the repository, so that tests do without. Run: python test/models/make_fixtures.py
+Needs TensorFlow 2.21; the files are in the repository, so that tests do without.
+Run: python test/models/make_fixtures.py
 """
 
 from collections.abc import Callable
@@ -16,14 +17,24 @@ HERE = Path(__file__).parent
 
 
 def conv(x, filters, kernel=3, stride=1, dilation=1, padding="same", act=None, bn=False):
-    x = L.Conv2D(filters, kernel, stride, padding, dilation_rate=dilation, use_bias=not bn, activation=None)(x)
+    x = L.Conv2D(filters, kernel, stride, padding, dilation_rate=dilation, use_bias=not bn)(x)
     x = L.BatchNormalization()(x) if bn else x
     return L.Activation(act)(x) if act else x
 
 
+def image(*shape):
+    # A batch of one, as dilated convolutions and resizing become ops of their own kind only when it is known
+    return L.Input(shape, batch_size=1)
+
+
+def upsample(x, factor):
+    size = (x.shape[1] * factor, x.shape[2] * factor)
+    return L.Lambda(lambda t: tf.image.resize(t, size, "nearest"), output_shape=(*size, x.shape[3]))(x)
+
+
 def chain():
     """Convolutions with folded batch norms, max-pools of both paddings, a leaky ReLU."""
-    x = i = L.Input((41, 37, 3))
+    x = i = image(41, 37, 3)
     x = L.LeakyReLU(negative_slope=0.1)(conv(x, 6, bn=True))
     x = L.MaxPooling2D(2)(x)
     x = conv(x, 8, (5, 2), act="relu", bn=True)
@@ -34,7 +45,7 @@ def chain():
 
 def residual():
     """Residual blocks, a projection with stride, a concatenation of two depths, a dense tail."""
-    x = i = L.Input((32, 40, 3))
+    x = i = image(32, 40, 3)
     x = conv(x, 8, act="relu")
     x = L.Add()([x, conv(conv(x, 8, act="relu"), 8)])
     y = L.Add()([conv(x, 8, 1, 2), conv(conv(x, 8, 3, 2, act="relu"), 8)])
@@ -47,7 +58,7 @@ def residual():
 
 def mobile():
     """Depthwise convolutions with ReLU6, hard-swish, ZeroPadding2D before stride two, inverted residuals."""
-    x = i = L.Input((35, 45, 3))
+    x = i = image(35, 45, 3)
     x = L.ZeroPadding2D(((0, 1), (0, 1)))(x)
     x = conv(x, 8, 3, 2, padding="valid", act="relu6", bn=True)
     y = conv(x, 16, 1, act="relu6", bn=True)
@@ -61,7 +72,7 @@ def mobile():
 
 def dilated():
     """Dilated convolutions of both paddings, even kernels, SiLU (LOGISTIC and MUL), tanh."""
-    x = i = L.Input((29, 31, 4))
+    x = i = image(29, 31, 4)
     x = conv(x, 6, 3, dilation=2, act="silu")
     x = conv(x, 6, 2, dilation=3)
     x = L.Activation("tanh")(x)
@@ -70,18 +81,18 @@ def dilated():
 
 
 def pyramid():
-    """Two scales joined by nearest-neighbour upsampling; two outputs, as in detectors with feature pyramids."""
-    i = L.Input((32, 48, 3))
+    """Two scales joined by nearest-neighbour upsampling; two outputs, as in feature pyramids."""
+    i = image(32, 48, 3)
     x = conv(i, 6, 3, 2, act="relu")
     x = a = conv(x, 8, 3, 2, act="relu")
     x = conv(x, 10, 3, 2, act="relu")
-    fine = L.Concatenate()([L.UpSampling2D(2)(conv(x, 6, 1, act="relu")), a])
+    fine = L.Concatenate()([upsample(conv(x, 6, 1, act="relu"), 2), a])
     return K.Model(i, [conv(x, 5, 1), conv(fine, 5, 3)])
 
 
 def averages():
     """Average pools of both paddings and several strides."""
-    x = i = L.Input((33, 26, 3))
+    x = i = image(33, 26, 3)
     x = conv(x, 6, 3, act="relu")
     x = L.AveragePooling2D(3, 1, "same")(x)
     x = conv(x, 6, 1)
@@ -91,7 +102,7 @@ def averages():
 
 def squeeze():
     """Squeeze and excitation: a mean over everything ends what can be tiled, in the middle of the network."""
-    x = i = L.Input((24, 24, 3))
+    x = i = image(24, 24, 3)
     x = conv(x, 8, 3, act="relu")
     s = L.GlobalAveragePooling2D(keepdims=True)(x)
     s = conv(conv(s, 4, 1, act="relu"), 8, 1, act="sigmoid")
@@ -101,7 +112,7 @@ def squeeze():
 
 def siamese():
     """Two inputs through shared weights, subtracted and scaled by a constant."""
-    a, b = L.Input((20, 22, 2)), L.Input((20, 22, 2))
+    a, b = image(20, 22, 2), image(20, 22, 2)
     shared = L.Conv2D(6, 3, padding="same", activation="relu")
     x = L.Subtract()([shared(a), shared(b)])
     x = L.Rescaling(0.5, 0.25)(x)
