@@ -94,15 +94,12 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     content = _bytes_of(message)
     try:
         # A camera's picture goes with its calibration: it is not turned by what an EXIF header says.
-        image = (
-            cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if content.size else None
-        )
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(content, flags) if content.size else None
     except cv2.error as error:
         raise ImageError(f"compressed image can't be decoded: {_line(error)}") from error
     if image is None:
-        raise ImageError(
-            f"compressed image of {content.size} bytes, format '{message.format}', can't be decoded"
-        )
+        raise ImageError(f"compressed image of {content.size} bytes ('{message.format}') can't be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -140,7 +137,7 @@ def cv_bridge() -> Any:
         from cv_bridge import CvBridge
 
         bridge = CvBridge()
-        bridge.cvtype2_to_dtype_with_channels("8UC3")  # loads its C++ half, which a newer NumPy breaks
+        bridge.encoding_to_cvtype2("rgb8")  # loads its C++ half, which a newer NumPy breaks
     except Exception:  # ImportError, or whatever a half built for another NumPy or Python raises
         return None
     return bridge
@@ -149,7 +146,7 @@ def cv_bridge() -> Any:
 def _bridgeable(message: Image, encoding: Encoding) -> bool:
     """Whether cv_bridge does this right.
 
-    It shears rows padded by less than a whole pixel, and its way with big-endian pictures is gone from NumPy 2.
+    It shears rows padded by less than a whole pixel, and fails on big-endian pictures under NumPy 2.
     """
     return (
         message.encoding in BRIDGED
