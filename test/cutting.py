@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running cut models in tests: whole, and as the pieces of a cut."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from dnn_dist.cut.build import build_piece
+from dnn_dist.cut.merge import empty_outputs, gather, scatter
+from dnn_dist.cut.piece import Stage
+from dnn_dist.graph.network import Network
+from dnn_dist.run.engine import Engine
+
+FIXTURES = Path(__file__).parent / "models"
+EXAMPLES = int(os.environ.get("DNN_DIST_EXAMPLES", "40"))
+"""How many examples hypothesis tries per test."""
+
+
+def random_inputs(network: Network, seed: int = 0) -> dict[int, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for number in network.inputs:
+        tensor = network.tensors[number]
+        if tensor.dtype == "float32":
+            arrays[number] = rng.normal(0, 1, tensor.array_shape).astype(np.float32)
+        else:
+            arrays[number] = rng.integers(-128, 128, tensor.array_shape).astype(tensor.dtype)
+    return arrays
+
+
+def run_whole(network: Network, inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    engine = Engine(network.file.read())
+    return dict(zip(network.outputs, engine.run([inputs[t] for t in network.inputs]), strict=True))
+
+
+def run_stages(network: Network, stages: tuple[Stage, ...], inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    arrays = dict(inputs)
+    for stage in stages:
+        engines: dict[str, Engine] = {}
+        into = empty_outputs(network, stage)
+        for piece in stage.pieces:
+            if piece.form not in engines:
+                engines[piece.form] = Engine(build_piece(network, stage, piece))
+            gather(stage, piece, engines[piece.form].run(scatter(stage, piece, arrays)), into)
+        arrays |= into
+    return arrays
+
+
+def assert_equal(network: Network, stages: tuple[Stage, ...], seed: int = 0) -> None:
+    """The merged pieces give what the whole gives, bit for bit."""
+    inputs = random_inputs(network, seed)
+    whole, merged = run_whole(network, inputs), run_stages(network, stages, inputs)
+    for tensor, array in whole.items():
+        got = merged[tensor]
+        differing = np.argwhere(array.view(f"u{array.itemsize}") != got.view(f"u{got.itemsize}"))
+        assert not len(differing), (
+            f"{network.tensors[tensor].name}: {len(differing)} of {array.size} differ, first {differing[0]}, "
+            f"by up to {np.abs(array.astype(np.float64) - got).max()}"
+        )
