@@ -58,7 +58,7 @@ def open_source(spec: str, height: int, width: int, seed: int = 0, loop: bool = 
         if not path.exists() or number is None:
             raise ConfigError(f"camera source '{spec}': no such camera; ls /dev/video* shows those there are")
         return DeviceSource(int(number[1]), height, width)
-    if path.is_dir():
+    if spec and path.is_dir():
         return FolderSource(path, loop)
     if path.is_file():
         return VideoSource(str(path), loop)

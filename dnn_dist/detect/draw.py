@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The annotated picture for RViz and the demo: what was found, who computed which tile, how complete it is.
 
-Colours are from or near the palettes of Okabe and Ito (2008) and Tol (2021), which colour-blind people can
-tell apart; lost tiles are hatched as well, so that nothing hangs on colour alone. All colours are RGB.
+Colours of classes and of states are chosen to stay apart for colour-blind people, and a test measures it;
+besides, classes are written out and lost tiles hatched, so that nothing hangs on colour alone. Those of workers
+are close to Tol's light palette (2021). All are RGB.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ AMBER: Colour = (255, 176, 0)
 RED: Colour = (225, 60, 40)
 GREEN: Colour = (68, 187, 153)
 CLASS_COLOURS: tuple[Colour, ...] = (
-    (86, 180, 233),
-    (240, 228, 66),
-    (233, 150, 190),
-    (0, 200, 140),
-    (190, 150, 255),
-    (255, 255, 255),
+    (80, 165, 235),
+    (250, 240, 50),
+    (232, 122, 162),
+    (80, 250, 120),
+    (200, 255, 255),
+    (120, 160, 80),
 )
 WORKER_COLOURS: tuple[Colour, ...] = (
     (119, 170, 221),

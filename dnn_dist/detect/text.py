@@ -11,7 +11,9 @@ import numpy as np
 
 Colour = tuple[int, int, int]
 SEMIBOLD = 550
-LINE_FONT = cv2.FONT_HERSHEY_SIMPLEX
+LINE_FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX)  # strokes of one line, of two
+PLAIN = str.maketrans({"·": "|", "…": "."})
+"""What line fonts can't write; the rest of what they can't becomes a question mark."""
 
 
 @cache
@@ -25,7 +27,7 @@ def text_width(text: str, size: int) -> int:
     if _font() is not None:
         left, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), _font(), size, SEMIBOLD)
         return int(left + width)
-    return int(cv2.getTextSize(_ascii(text), LINE_FONT, size / 28, 1)[0][0])
+    return int(cv2.getTextSize(_ascii(text), _line_font(size), size / 28, 1)[0][0])
 
 
 def put_text(image: np.ndarray, text: str, x: int, baseline: int, size: int, colour: Colour) -> None:
@@ -36,7 +38,7 @@ def put_text(image: np.ndarray, text: str, x: int, baseline: int, size: int, col
             image, text, (x, baseline), colour, _font(), size, SEMIBOLD, cv2.PUT_TEXT_ALIGN_LEFT, no_wrap
         )
     else:
-        cv2.putText(image, _ascii(text), (x, baseline), LINE_FONT, size / 28, colour, 1, cv2.LINE_AA)
+        cv2.putText(image, _ascii(text), (x, baseline), _line_font(size), size / 28, colour, 1, cv2.LINE_AA)
 
 
 def fit_text(text: str, size: int, width: int) -> str:
@@ -51,4 +53,8 @@ def fit_text(text: str, size: int, width: int) -> str:
 
 
 def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
+    return text.translate(PLAIN).encode("ascii", "replace").decode()
+
+
+def _line_font(size: int) -> int:
+    return LINE_FONTS[size > 12]  # two strokes run together in small letters

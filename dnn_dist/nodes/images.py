@@ -181,7 +181,7 @@ def _convert(rows: np.ndarray, message: Image, encoding: Encoding) -> np.ndarray
         return pixels
     try:
         return cv2.cvtColor(pixels, encoding.to_rgb)
-    except cv2.error as error:  # e.g. a YUV picture with an odd number of columns
+    except cv2.error as error:  # some versions refuse YUV with an odd number of columns
         raise ImageError(
             f"{message.height}x{message.width} image in {message.encoding} can't be converted: {_line(error)}"
         ) from error
