@@ -22,6 +22,10 @@ Grid = tuple[int, int]  # rows, columns
 _LEAST_SHARE_OF_FRONT = 0.5
 
 
+class NothingToTile(CutError):
+    """The range starts with an op that cannot be tiled: the model's fault, not the text's."""
+
+
 def split(size: int, parts: int) -> tuple[tuple[int, int], ...]:
     """Half-open intervals that cover [0, size) once, each within one of the others' length."""
     return tuple(pairwise(size * part // parts for part in range(parts + 1)))
@@ -88,7 +92,7 @@ def _deepest(network: Network, grid: Grid, first: int) -> int:
     end = front_end(network, first)
     if end is None:
         op = network.ops[first]
-        raise CutError(f"nothing can be tiled: op {op.index} {op.kind}: {op.reason}")
+        raise NothingToTile(f"nothing can be tiled: op {op.index} {op.kind}: {op.reason}")
     work = sum(op.macs for op in network.ops[first : end + 1])
     best: tuple[int, Grid] = (end, _largest_grid(network, network.live_after(first, end)))
     for last in range(end, first - 1, -1):
