@@ -116,6 +116,10 @@ def test_png_is_exact_and_jpeg_near():
 # ---------------------------------------------------------------- garbage
 
 
+HUGE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + 2 * (10**6).to_bytes(4, "big") + b"\x08\x02"
+JPEG = cv2.imencode(".jpg", picture())[1].tobytes()
+
+
 def with_fields(**fields):
     message = image_message(picture(), "rgb8")
     vars(message).update(fields)
@@ -135,8 +139,10 @@ def with_fields(**fields):
         (with_fields(data=array.array("B")), "holds 0"),
         (with_fields(data=None), "without data"),
         (compressed_message(b""), "0 bytes"),
-        (compressed_message(b"no picture"), "can't be decoded"),
-        (compressed_message(b"\xff\xd8\xff\xe0 JPEG that breaks off"), "can't be decoded"),
+        (compressed_message(b"no picture"), "neither JPEG nor PNG"),
+        (compressed_message(b"\xff\xd8\xff\xe0 JPEG that breaks off"), "neither JPEG nor PNG"),
+        (compressed_message(HUGE), "claims 1000000x1000000 pixels"),
+        (compressed_message(JPEG[: JPEG.index(b"\xff\xda")]), "can't be decoded"),
         (compressed_message(b"", "16UC1; compressedDepth"), "depth"),
     ],
 )

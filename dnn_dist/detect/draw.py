@@ -2,8 +2,8 @@
 """The annotated picture for RViz and the demo: what was found, who computed which tile, how complete it is.
 
 Colours of classes and of states are chosen to stay apart for colour-blind people, and a test measures it;
-besides, classes are written out and lost tiles hatched, so that nothing hangs on colour alone. Those of workers
-are close to Tol's light palette (2021). All are RGB.
+besides, classes are written out and lost tiles hatched, so that nothing hangs on colour alone. Those of
+workers are close to Tol's light palette (2021). All are RGB.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ assigning an array to a `uint8[]` field takes a thousand times longer.
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,6 +56,8 @@ ENCODINGS = {
     "bayer_gbrg8": Encoding(1, "u1", cv2.COLOR_BayerGR2RGB),
     "bayer_grbg8": Encoding(1, "u1", cv2.COLOR_BayerGB2RGB),
 }
+MAX_PIXELS = 1 << 26
+"""A compressed image that claims more than these 67 million is taken for garbage."""
 BRIDGED = {"rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "yuv422", "yuv422_yuy2"} | {
     name for name in ENCODINGS if name.startswith("bayer")
 }
@@ -85,17 +88,25 @@ def image_to_rgb(message: Image) -> np.ndarray:
 
 
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
-    """CompressedImage (JPEG, PNG, what else OpenCV reads) -> RGB uint8 (H, W, 3). ImageError if it is none.
+    """CompressedImage (JPEG or PNG) -> RGB uint8 (H, W, 3). ImageError when it is no picture.
 
     Never through cv_bridge: that does the same imdecode, but fails on a gray JPEG.
     """
     if "compressedDepth" in message.format:
         raise ImageError(f"compressed image of format '{message.format}' holds depth, not a picture")
     content = _bytes_of(message)
+    size = _declared_size(content.tobytes())
+    if size is None:
+        raise ImageError(
+            f"compressed image of {content.size} bytes ('{message.format}') is neither JPEG nor PNG"
+        )
+    if not 0 < size[0] * size[1] <= MAX_PIXELS:
+        raise ImageError(
+            f"compressed image claims {size[0]}x{size[1]} pixels, at most {MAX_PIXELS} are taken"
+        )
     try:
         # A camera's picture goes with its calibration: it is not turned by what an EXIF header says.
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(content, flags) if content.size else None
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ImageError(f"compressed image can't be decoded: {_line(error)}") from error
     if image is None:
@@ -138,7 +149,7 @@ def cv_bridge() -> Any:
 
         bridge = CvBridge()
         bridge.encoding_to_cvtype2("rgb8")  # loads its C++ half, which a newer NumPy breaks
-    except Exception:  # ImportError, or whatever a half built for another NumPy or Python raises
+    except (ImportError, AttributeError, RuntimeError):  # the last two from one built for another NumPy
         return None
     return bridge
 
@@ -185,6 +196,25 @@ def _convert(rows: np.ndarray, message: Image, encoding: Encoding) -> np.ndarray
         raise ImageError(
             f"{message.height}x{message.width} image in {message.encoding} can't be converted: {_line(error)}"
         ) from error
+
+
+def _declared_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width that a JPEG or PNG claims to have; None for anything else.
+
+    To be known before decoding: a few bytes of garbage can make a decoder ask for gigabytes.
+    """
+    if content.startswith(b"\x89PNG\r\n\x1a\n") and len(content) >= 24:
+        width, height = struct.unpack(">II", content[16:24])
+        return height, width
+    at = 2 if content.startswith(b"\xff\xd8") else len(content)
+    while (
+        at + 9 <= len(content) and content[at] == 0xFF
+    ):  # a JPEG is a chain of segments: marker, length, body
+        marker, length, _, height, width = struct.unpack(">BHBHH", content[at + 1 : at + 9])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame, in any coding
+            return height, width
+        at += 1 if marker == 0xFF else 2 + length  # a marker may be preceded by filling
+    return None
 
 
 def _bytes_of(message: Image | CompressedImage) -> np.ndarray:
