@@ -24,10 +24,10 @@ FILLS = ("last", "zeros")
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """How a byte of the image becomes the model's input: real value = scale * (byte - zero_point)."""
+    """How a byte of the image becomes the model's input: real value = scale * byte + offset."""
 
     scale: float = 1.0 / 255.0
-    zero_point: int = 0
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,6 @@ def _typed(tree: dict[str, Any], key: str, kind: type) -> Any:
 
 def _pixels(tree: Any) -> Pixels:
     try:
-        return Pixels(scale=float(tree["scale"]), zero_point=int(tree["zero_point"]))
+        return Pixels(scale=float(tree["scale"]), offset=float(tree["offset"]))
     except (TypeError, KeyError, ValueError):
-        raise PlanError(f"plan: pixels is {tree!r}, expected {{scale: NUMBER, zero_point: NUMBER}}") from None
+        raise PlanError(f"plan: pixels is {tree!r}, expected {{scale: NUMBER, offset: NUMBER}}") from None

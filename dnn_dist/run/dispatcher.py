@@ -214,19 +214,27 @@ class Dispatcher:
             if len(self.workers) >= self.settings.max_workers:
                 return [Note("too many workers", f"worker {state.worker!r} ignored: {len(self.workers)} are known")]
             self.workers[state.worker] = WorkerView(state, now, reachable=state.worker in self._reachable)
-            return [Note("worker joined", f"worker {state.worker!r} on robot {state.robot!r} joined", warn=False)]
-        restarted = view.state.session != state.session
+            joined = Note("worker joined", f"worker {state.worker!r} on robot {state.robot!r} joined", warn=False)
+            return [joined, *self._refusal(frozenset(), state)]
+        before = view.state
         if not view.hear(state, now):
             return []
-        if restarted:
-            return self._end_all(view, f"worker {state.worker!r} restarted")
+        if before.session != state.session:
+            ended = self._end_all(view, f"worker {state.worker!r} restarted")
+            return [*ended, *self._refusal(frozenset(), state)]
         for lease in view.leases.values():
             lease.acknowledged = lease.acknowledged or self._seen(view) >= lease.number
             if lease.heads_at is None and state.held[:1] == (lease.key,):
                 lease.heads_at = now
             if lease.answered_at is None and lease.key in state.answered:
                 lease.answered_at = now
-        return []
+        return self._refusal(before.refused, state)
+
+    def _refusal(self, known: frozenset[str], state: WorkerState) -> list[Any]:
+        """What there is to say when a worker has come to refuse a plan of this source."""
+        refused = (state.refused - known) & self._plans.keys()
+        text = f"worker {state.worker!r} cannot serve plan {', '.join(refused)}: its model is {state.model[:12]}"
+        return [Note("plan refused by worker", f"{text}; see its log, and give every robot the same file")] if refused else []
 
     def _make_place(self) -> None:
         """Forget workers that fell silent, when there are as many as may be remembered."""

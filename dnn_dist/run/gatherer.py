@@ -106,6 +106,15 @@ class Fill:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """A stage has all its outputs; `whole`: none was filled in."""
+
+    frame: int
+    stage: int
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunLocal:
     """Run a local stage on its thread; its end is the event `LocalDone`."""
 
@@ -166,7 +175,7 @@ class Gatherer:
         self.frames: dict[int, _Frame] = {}  # open, ascending
         self.next_frame = 0  # frames from here on are not announced yet
         self._plans: dict[str, PlanShape] = {}
-        self._early: dict[TaskKey, ResultArrived] = {}
+        self.early: dict[TaskKey, ResultArrived] = {}  # results that overtook their frame's announcement
         self._stage_seconds: dict[tuple[str, int], deque[float]] = {}  # (plan, stage) -> how long it took
         self._sequence = 0
         self._changed = False
@@ -218,8 +227,8 @@ class Gatherer:
         self.frames[event.frame] = _Frame(event.plan, now, event.budget)
         self._changed = True
         actions += self._enter(event.frame, now, handed_over=True)
-        for key in [key for key in self._early if key.frame <= event.frame]:
-            early = self._early.pop(key)
+        for key in [key for key in self.early if key.frame <= event.frame]:
+            early = self.early.pop(key)
             if key.frame == event.frame:
                 actions += self._handle_result(early, now)
         return actions
@@ -230,7 +239,7 @@ class Gatherer:
         if self.session is not None:
             text = f"source {self.source!r} goes on with frame {first_frame} of session {session:x}"
             actions.append(Note("source restarted", text))
-        self._early = {key: early for key, early in self._early.items() if key.session == session}
+        self.early = {key: early for key, early in self.early.items() if key.session == session}
         self.session, self.next_frame = session, first_frame
         return actions
 
@@ -269,9 +278,9 @@ class Gatherer:
 
     def _keep_early(self, event: ResultArrived) -> bool:
         near = self.session is None or event.key.frame < self.next_frame + self.settings.max_open
-        if not near or len(self._early) >= self.settings.max_early:
+        if not near or len(self.early) >= self.settings.max_early:
             return False
-        self._early[event.key] = event
+        self.early[event.key] = event
         return True
 
     def _account(self, frame: _Frame, event: ResultArrived, bytes_in: int) -> None:
@@ -315,10 +324,11 @@ class Gatherer:
         frame.computed += max(frame.stage_computed.values(), default=0.0)
         self._changed = True
         frame.stage += 1
+        settled = Settled(number, frame.stage - 1, whole=not frame.filled)
         if frame.stage < len(self._plans[frame.plan].stages):
-            return self._enter(number, now)
+            return [settled, *self._enter(number, now)]
         status = Status.FILLED if frame.filled else Status.RECOMPUTED if frame.recomputed else Status.COMPLETE
-        return [self._end(number, status, now)]
+        return [settled, self._end(number, status, now)]
 
     def _end(self, number: int, status: Status, now: float) -> Publish:
         frame = self.frames.pop(number)

@@ -2,8 +2,8 @@
 """Keys and tensors as they travel between robots.
 
 A tensor on the wire may have another type than in the model: pixels travel as uint8 and become float32, or the model's
-own int8, where they are used. `decode` is the only place that converts, so that the whole model run in one process and
-its pieces on ten robots see the same numbers.
+own int8, where they are used. This is the only place that converts, so that the whole model run in one process and its
+pieces on ten robots see the same numbers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.graph.region import Region
+from dnn_dist.plan.plan import Pixels
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "bool")}
@@ -76,22 +77,32 @@ def decode(tensor: WireTensor, dtype: str, scale: float, zero_point: int, shape:
         raise WireError(f"tensor {tensor.name!r}: shape {array.shape}, expected {tuple(shape)}")
     if array.dtype == dtype and (tensor.scale == 0 or (tensor.scale, tensor.zero_point) == (scale, zero_point)):
         return array
-    if array.dtype == np.uint8 and tensor.scale:
-        # 256 values only: converting by table is faster than arithmetic, and the same on every robot.
-        return _convert(np.arange(256, dtype=np.uint8), tensor, dtype, scale, zero_point)[array]
-    return _convert(array, tensor, dtype, scale, zero_point)
-
-
-def _convert(array: np.ndarray, tensor: WireTensor, dtype: str, scale: float, zero_point: int) -> np.ndarray:
     real = array.astype(np.float64)
     if tensor.scale:
         real = (real - tensor.zero_point) * tensor.scale
+    return quantise(real, dtype, scale, zero_point)
+
+
+def decode_pixels(
+    array: np.ndarray, pixels: Pixels, dtype: str, scale: float, zero_point: int, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Bytes of the image as the model's input wants them; arguments as for `decode`.
+
+    There are 256 values only: converting by table is faster than arithmetic, and the same on every robot.
+    """
+    if array.shape != tuple(shape) or array.dtype != np.uint8:
+        raise WireError(f"pixels: {array.dtype} {array.shape}, expected uint8 {tuple(shape)}")
+    real = np.arange(256) * pixels.scale + pixels.offset
+    return quantise(real, dtype, scale, zero_point)[array]
+
+
+def quantise(real: np.ndarray, dtype: str, scale: float, zero_point: int) -> np.ndarray:
+    """Real values as `dtype`; integers as round(real / scale) + zero_point, clipped."""
     if not np.issubdtype(DTYPES[dtype], np.integer):
         return real.astype(dtype)
-    if scale:
-        real = real / scale + zero_point
     limits = np.iinfo(DTYPES[dtype])
-    return np.clip(np.rint(real), limits.min, limits.max).astype(dtype)
+    stored = np.rint(real / scale) + zero_point if scale else np.rint(real)
+    return np.clip(stored, limits.min, limits.max).astype(dtype)
 
 
 def dequantise(array: np.ndarray, scale: float, zero_point: int) -> np.ndarray:

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`dnn_dist demo`: a cluster on this machine. Synthetic camera, gateway, workers, a live table, a video of the result."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from dnn_dist.cli.summary import Summary
+from dnn_dist.cli.supervisor import Supervisor, share
+from dnn_dist.cluster import Cluster, processes, read_cluster, with_workers
+from dnn_dist.errors import ConfigError
+
+PI_3 = 2100.0
+"""Million MACs a second of one core of a Raspberry Pi 3: VGG16's 15.3 GMAC of convolutions in 7.25 s, as measured by
+the authors of the collaborative execution framework."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--frames", type=int, default=60, help="frames to report before the end (default 60)")
+    parser.add_argument("--workers", type=int, default=4, help="workers, each as a robot of its own (default 4)")
+    parser.add_argument("--kill", action="store_true", help="kill a worker half way (SIGKILL)")
+    parser.add_argument("--params", type=Path, help="parameter file of a cluster (default: the one that is shipped)")
+    parser.add_argument("--network", default="", help="transport profile: local, wired or wifi")
+    parser.add_argument(
+        "--pace",
+        type=float,
+        default=PI_3,
+        metavar="MMACS",
+        help="let each worker compute as slowly as a robot of this many million MACs a second (default: a Raspberry "
+        "Pi 3), so that workers on one machine behave as robots; 0: full speed",
+    )
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of video, picture and summary")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds without a report that end the demo")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start, watch, stop, sum up. 0 when every frame was reported once and at least one was complete."""
+    if args.frames < 1:
+        raise ConfigError(f"--frames is {args.frames}, expected 1 or more")
+    profiles = share() / "config" / "network"
+    cluster = with_workers(read_cluster(args.params or share() / "config" / "cluster.yaml"), args.workers)
+    cluster = _paced(cluster, args.pace)
+    started = processes(cluster, profiles, network=args.network)
+    cameras = [process for process in started if process.executable == "camera"]
+    if not cameras:
+        raise ConfigError("the parameter file lists no camera; the demo needs one source")
+    others = [process for process in started if process.executable != "camera"]
+    environment = {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
+        "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.randint(1, 100)),
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    # Imported here: only a machine with ROS can get this far, and the command line must work without.
+    from dnn_dist.nodes.watch import watching
+
+    prefix = f"{_source(cluster)}/" if len([robot for robot in cluster.robots if robot.source]) > 1 else ""
+    summary = Summary(args.out, args.frames, rate=float(cameras[0].parameters.get("rate", 5.0)))
+    with (
+        Supervisor(args.out / "log", environment) as supervisor,
+        watching({**environment, **started[0].environment}, prefix=prefix, overlay=True) as watch,
+    ):
+        watch.on_report = summary.add_report
+        watch.on_overlay = summary.add_overlay
+        supervisor.start(others)
+        _await_workers(watch, supervisor, args)
+        supervisor.start(cameras)
+        _watch(watch, supervisor, summary, args)
+        codes = supervisor.stop()
+    summary.detections = {frame: len(found.detections) for (_, frame), found in watch.detections.items()}
+    told = summary.write(exit_codes=codes, pace=args.pace)
+    Console().print(_table(told, None))
+    print(summary.closing_line(told))
+    return 0 if told["frames_reported"] >= args.frames and told["reported"].get("complete") else 1
+
+
+def _paced(cluster: Cluster, pace: float) -> Cluster:
+    parameters = {node: dict(values) for node, values in cluster.parameters.items()}
+    parameters.setdefault("worker", {}).setdefault("pace", pace)
+    return replace(cluster, parameters=parameters)
+
+
+def _source(cluster: Cluster) -> str:
+    return next(robot.source for robot in cluster.robots if robot.source)
+
+
+def _await_workers(watch: Any, supervisor: Supervisor, args: argparse.Namespace) -> None:
+    """Wait until all workers offer room, so that the first frame finds a cluster."""
+    end = time.monotonic() + args.timeout
+    while not watch.ready(args.workers):
+        watch.spin(0.1)
+        for name, child in supervisor.running.items():
+            if child.poll():
+                last = supervisor.log(name).strip().splitlines()
+                raise ConfigError(f"{name} ended: {last[-1] if last else 'no word'}")
+        if time.monotonic() > end:
+            raise ConfigError(
+                f"only {sorted(watch.workers) or 'no worker'} answered within {args.timeout:g} s; "
+                f"see {args.out / 'log'} for what the nodes say"
+            )
+
+
+def _watch(watch: Any, supervisor: Supervisor, summary: Summary, args: argparse.Namespace) -> None:
+    """The live table, until all frames are reported or nothing comes any more."""
+    victim = sorted(name for name in supervisor.running if name.startswith("worker"))[-1] if args.kill else ""
+    console = Console()
+    told = 0
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        while len(summary.reports) < args.frames:
+            watch.spin(0.1)
+            supervisor.look()
+            if victim and len(summary.reports) >= args.frames // 2:
+                supervisor.kill(victim)
+                summary.killed(victim)
+                victim = ""
+            if console.is_terminal:
+                live.update(_table(summary.told(), summary.age()))
+            elif len(summary.reports) // 10 > told:
+                told = len(summary.reports) // 10
+                print(summary.line(), flush=True)
+            if summary.age() > args.timeout:
+                print(f"no report for {args.timeout:g} s; see {args.out / 'log'}", file=sys.stderr)
+                return
+    # The pictures of the last frames are still being drawn.
+    end = time.monotonic() + 1.0
+    while summary.pictures < len(summary.reports) and time.monotonic() < end:
+        watch.spin(0.05)
+
+
+def _table(told: Mapping[str, Any], age: float | None) -> Table:
+    latency = told["latency_ms"]
+    title = f"{told['frames_reported']} frames, {told['frames_per_second']:.1f}/s, latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms"
+    if age is not None:
+        title += f", last frame {age:.1f} s ago"
+    table = Table(title=title)
+    for heading in ("worker", "tasks", "stolen", "recomputed", "KB in", "KB out", "computing s"):
+        table.add_column(heading, justify="left" if heading == "worker" else "right")
+    for name, share_ in sorted(told["workers"].items()):
+        row = (share_["tasks"], share_["stolen"], share_["recomputed"], share_["bytes_in"] // 1000, share_["bytes_out"] // 1000)
+        table.add_row(name, *map(str, row), f"{share_['computed_s']:.1f}")
+    table.caption = ", ".join(f"{status} {count}" for status, count in told["reported"].items())
+    return table
+

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of the demo showed: summary.json, a video and a picture."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dnn_dist.run.report import Status
+
+
+class Summary:
+    """Collects reports and overlays of a run and writes what they come to."""
+
+    def __init__(self, out: Path, frames: int, rate: float) -> None:
+        """`frames`: how many are wanted; later ones are not counted. `rate`: frames a second of the video."""
+        self.reports: list[Any] = []  # FrameReport messages
+        self.detections: dict[int, int] = {}  # frame -> number of detections
+        self.pictures = 0
+        self._out, self._frames = out, frames
+        self._began: float | None = None
+        self._last = time.monotonic()
+        self._kill: dict[str, Any] | None = None
+        self._rate = rate
+        self._video: cv2.VideoWriter | None = None
+        self._picture: tuple[int, np.ndarray] | None = None
+        for old in ("summary.json", "demo.mp4", "demo.png"):
+            (out / old).unlink(missing_ok=True)
+
+    def add_report(self, report: Any) -> None:
+        """A frame was reported."""
+        if len(self.reports) >= self._frames:
+            return
+        self._last = time.monotonic()
+        self._began = self._began or self._last
+        self.reports.append(report)
+
+    def add_overlay(self, image: np.ndarray) -> None:
+        """An annotated image, RGB."""
+        if self._video is None:
+            size = (image.shape[1], image.shape[0])
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._video = cv2.VideoWriter(str(self._out / "demo.mp4"), codec, self._rate, size)
+        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self.pictures += 1
+        if self.pictures <= max(1, 2 * self._frames // 3):
+            self._picture = (self.pictures, image)
+
+    def killed(self, worker: str) -> None:
+        """A worker was killed now."""
+        self._kill = {"worker": worker, "after_frames": len(self.reports)}
+
+    def age(self) -> float:
+        """Seconds since the last report, or since the start."""
+        return time.monotonic() - self._last
+
+    def told(self) -> dict[str, Any]:
+        """The summary so far, as it stands in summary.json. Latencies in ms."""
+        latencies = sorted(1000 * report.latency for report in self.reports)
+        undisturbed = [1000 * r.latency for r in self.reports if r.status == Status.COMPLETE]
+        span = self._last - (self._began or self._last)
+        statuses = Counter(Status(report.status).name.lower() for report in self.reports)
+        numbers = [report.frame for report in self.reports]
+        return {
+            "frames_taken_in": max(numbers, default=-1) + 1,
+            "frames_reported": len(self.reports),
+            "frames_reported_twice": len(numbers) - len(set(numbers)),
+            "images_dropped": max((report.dropped for report in self.reports), default=0),
+            "reported": {status.name.lower(): statuses[status.name.lower()] for status in Status},
+            "with_detections": sum(self.detections.get(number, 0) > 0 for number in numbers),
+            "frames_per_second": (len(self.reports) - 1) / span if span > 0 else 0.0,
+            "latency_ms": {f"p{p}": float(np.percentile(latencies, p)) if latencies else 0.0 for p in (50, 90, 99)},
+            "undisturbed_median_ms": float(np.median(undisturbed)) if undisturbed else 0.0,
+            "deadline_ms": 1000 * max((report.budget for report in self.reports), default=0.0),
+            "parts_ms": {part: self._median(part) for part in ("computed", "local", "waited")},
+            "workers": self._workers(),
+            "killed": self._kill,
+        }
+
+    def _median(self, part: str) -> float:
+        return float(np.median([1000 * getattr(report, part) for report in self.reports])) if self.reports else 0.0
+
+    def _workers(self) -> dict[str, dict[str, float]]:
+        total: dict[str, dict[str, float]] = {}
+        for report in self.reports:
+            for share in report.workers:
+                entry = total.setdefault(share.worker, Counter())
+                for name in ("tasks", "stolen", "recomputed", "bytes_in", "bytes_out"):
+                    entry[name] += getattr(share, name)
+                entry["computed_s"] += share.computed
+        return {name: dict(entry) for name, entry in sorted(total.items())}
+
+    def line(self) -> str:
+        """Progress in one line."""
+        told = self.told()
+        latency = told["latency_ms"]
+        return (
+            f"{told['frames_reported']:4d} frames, {told['frames_per_second']:.1f}/s, "
+            f"p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms, "
+            + ", ".join(f"{status} {count}" for status, count in told["reported"].items() if count)
+        )
+
+    def write(self, exit_codes: Mapping[str, int], **conditions: Any) -> dict[str, Any]:
+        """Write summary.json, close the video, write the picture; returns what stands in the summary."""
+        if self._video is not None:
+            self._video.release()
+        if self._picture is not None:
+            cv2.imwrite(str(self._out / "demo.png"), cv2.cvtColor(self._picture[1], cv2.COLOR_RGB2BGR))
+        told = {**self.told(), "exit_codes": dict(exit_codes), "conditions": conditions}
+        (self._out / "summary.json").write_text(json.dumps(told, indent=2) + "\n")
+        return told
+
+    def closing_line(self, told: Mapping[str, Any]) -> str:
+        """Where to look."""
+        kill = f"; {told['killed']['worker']} was killed after {told['killed']['after_frames']} frames" if told["killed"] else ""
+        return f"{self.pictures} pictures in {self._out}/demo.mp4, one in demo.png, figures in summary.json{kill}"

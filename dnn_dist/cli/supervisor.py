@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts a cluster's processes on this machine, starts again what dies, and stops them all: what launch does on a robot."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from dnn_dist.cluster import Process
+from dnn_dist.errors import ConfigError
+
+
+def executables() -> Path:
+    """The folder of the installed nodes; ConfigError in one line when the package is not built."""
+    try:
+        from ament_index_python.packages import get_package_prefix
+
+        folder = Path(get_package_prefix("dnn_dist")) / "lib" / "dnn_dist"
+    except (ImportError, LookupError):
+        folder = Path()
+    if not (folder / "worker").is_file():
+        raise ConfigError("the nodes are not built, or their environment is not sourced; run `make build` first")
+    return folder
+
+
+def share() -> Path:
+    """The installed package's folder of configuration."""
+    return executables().parents[1] / "share" / "dnn_dist"
+
+
+class Supervisor:
+    """The processes of a cluster. A context manager: at its end nothing is left running."""
+
+    def __init__(
+        self, logs: Path, environment: Mapping[str, str], respawn_delay: float = 0.5, stop_timeout: float = 5.0
+    ) -> None:
+        """`environment` is added to each process's own; what a process prints goes to `logs`/NAME.log."""
+        self._logs, self._environment = logs, environment
+        self._respawn_delay, self._stop_timeout = respawn_delay, stop_timeout
+        self._folder = executables()
+        self._wanted: dict[str, Process] = {}
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self._due: dict[str, float] = {}  # name -> when to start it again, s
+        self.respawns: dict[str, int] = {}
+        self._parameters = tempfile.TemporaryDirectory(prefix="dnn_dist_")
+
+    def __enter__(self) -> Supervisor:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._parameters.cleanup()
+
+    def start(self, processes: Iterable[Process]) -> None:
+        """Start processes and keep them running."""
+        for process in processes:
+            self._wanted[process.name] = process
+            self._start(process)
+
+    def look(self) -> None:
+        """Start again what has died; call this often."""
+        now = time.monotonic()
+        for name, child in list(self.running.items()):
+            if child.poll() is not None:
+                del self.running[name]
+                self._due[name] = now + self._respawn_delay
+        for name, due in list(self._due.items()):
+            if now >= due:
+                del self._due[name]
+                self.respawns[name] = self.respawns.get(name, 0) + 1
+                self._start(self._wanted[name])
+
+    def kill(self, name: str) -> None:
+        """End a process as a power cut would: SIGKILL."""
+        self.running[name].kill()
+
+    def stop(self) -> dict[str, int]:
+        """Ask all to end (SIGINT), as Ctrl-C does; kill what does not. Returns exit codes by name."""
+        self._due.clear()
+        for child in self.running.values():
+            with suppress(ProcessLookupError):
+                child.send_signal(signal.SIGINT)
+        end = time.monotonic() + self._stop_timeout
+        codes = {}
+        for name, child in self.running.items():
+            try:
+                codes[name] = child.wait(timeout=max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                codes[name] = child.wait()
+        self.running.clear()
+        return codes
+
+    def log(self, name: str) -> str:
+        """What a process has printed so far."""
+        with suppress(OSError):
+            return (self._logs / f"{name}.log").read_text(errors="replace")
+        return ""
+
+    def _start(self, process: Process) -> None:
+        settings = Path(self._parameters.name) / f"{process.name}.yaml"
+        settings.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(process.parameters)}}))
+        arguments = ["-r", f"__node:={process.name}", "--params-file", str(settings)]
+        if process.namespace:
+            arguments += ["-r", f"__ns:=/{process.namespace.strip('/')}"]
+        for old, new in process.remappings.items():
+            arguments += ["-r", f"{old}:={new}"]
+        with (self._logs / f"{process.name}.log").open("ab") as log:
+            self.running[process.name] = subprocess.Popen(
+                [str(self._folder / process.executable), "--ros-args", *arguments],
+                env={**os.environ, **self._environment, **process.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for this process, which then stops its children itself
+                preexec_fn=_die_with_parent,
+            )
+
+
+def _die_with_parent() -> None:
+    """Linux: have the kernel end this process when its parent is gone, however that went."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

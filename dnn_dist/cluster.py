@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a cluster's parameter file to the processes that a robot starts, with their environment. A pure function.
+
+The launch file and the demo are two thin mappings of `processes`. DDS reads its transports when it starts, so they are
+part of a process's environment and not of its parameters.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dnn_dist.errors import ConfigError
+from dnn_dist.settings import NODES, Meaning, meanings
+from dnn_dist.run.wire import NAME
+
+# UDP also within a machine: nearly as fast as shared memory, and a killed process leaves nothing behind.
+TRANSPORTS = {
+    "local": "UDPv4?max_msg_size=65000B&sockets_size=4MB",
+    "wired": "UDPv4?max_msg_size=65000B&sockets_size=4MB",
+    "wifi": "UDPv4?max_msg_size=1400B&sockets_size=4MB",
+}
+"""Profile -> FASTDDS_BUILTIN_TRANSPORTS. On the air a datagram must fit one packet: of an IP-fragmented one, any lost
+fragment loses all."""
+
+OUTPUTS = ("image", "image/compressed", "detections", "detections_2d", "overlay", "report")
+"""Topics of a source that carry its name when the cluster has several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Robot:
+    """One robot of the cluster."""
+
+    name: str
+    nodes: tuple[str, ...]  # executables
+    source: str = ""  # name of its camera, if it has one
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # node -> its own values
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A parameter file, checked."""
+
+    robots: tuple[Robot, ...]
+    network: str = "local"
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # node, or "all" -> values
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One node to start."""
+
+    executable: str
+    name: str  # of the node
+    robot: str
+    namespace: str
+    parameters: Mapping[str, Any]
+    remappings: Mapping[str, str]
+    environment: Mapping[str, str]  # to be added
+
+
+def read_cluster(path: str | Path) -> Cluster:
+    """Read a parameter file. ConfigError in one line, with the cure, when it is missing or wrong."""
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {' '.join(str(error).split())}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return parse_cluster(tree, str(path))
+
+
+def parse_cluster(tree: Any, where: str) -> Cluster:
+    """The cluster in a parsed YAML document; `where` opens the error messages."""
+    top = _mapping(tree, where, ("network", "robots", "parameters"))
+    network = top.get("network", "local")
+    if network not in TRANSPORTS:
+        raise ConfigError(f"{where}: network is {network!r}, expected one of {', '.join(TRANSPORTS)}")
+    robots = tuple(
+        _robot(name, entry, where) for name, entry in _mapping(top.get("robots"), f"{where}: robots").items()
+    )
+    sources = [robot.source for robot in robots if robot.source]
+    doubled = sorted({source for source in sources if sources.count(source) > 1})
+    if doubled:
+        raise ConfigError(f"{where}: source {doubled[0]!r} stands at two robots; give each camera a name of its own")
+    parameters = _parameters(top.get("parameters") or {}, f"{where}: parameters", ("all", *NODES))
+    return Cluster(robots, network, parameters)
+
+
+def with_workers(cluster: Cluster, workers: int) -> Cluster:
+    """The cluster with this many workers: the first ones of the file, and robots r1, r2, ... beyond."""
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}, expected 1 or more")
+    robots, kept = [], 0
+    for robot in cluster.robots:
+        here = min(robot.nodes.count("worker"), workers - kept)
+        kept += here
+        others = tuple(node for node in robot.nodes if node != "worker")
+        if others or here:
+            robots.append(replace(robot, nodes=(*others, *["worker"] * here)))
+    names = {robot.name for robot in robots}
+    spare = (name for name in (f"r{number}" for number in range(1, 10**6)) if name not in names)
+    robots += [Robot(next(spare), ("worker",)) for _ in range(workers - kept)]
+    return replace(cluster, robots=tuple(robots))
+
+
+def processes(
+    cluster: Cluster, profiles: str | Path, robot: str = "", namespace: str = "", network: str = ""
+) -> tuple[Process, ...]:
+    """The processes of one robot, or of all of them.
+
+    `profiles`: the folder of the shipped network profiles. `network` overrides the file's. Everything that a robot is
+    told is the same wherever this runs, so that one file serves them all.
+    """
+    names = [entry.name for entry in cluster.robots]
+    if robot and robot not in names:
+        raise ConfigError(f"robot is {robot!r}, the parameter file has {', '.join(names)}{_near(robot, names)}")
+    network = network or cluster.network
+    if network not in TRANSPORTS:
+        raise ConfigError(f"network is {network!r}, expected one of {', '.join(TRANSPORTS)}")
+    environment = transport(network, profiles)
+    several = sum(bool(entry.source) for entry in cluster.robots) > 1
+    started = []
+    for entry in cluster.robots:
+        workers = 0
+        for node in entry.nodes:
+            if robot and entry.name != robot:
+                continue
+            name = f"{node}_{entry.name}"
+            own: dict[str, Any] = {"robot": entry.name, "source": entry.source}
+            if node == "worker":
+                workers += 1
+                own["worker"] = entry.name if workers == 1 else f"{entry.name}_{workers}"
+                name = f"worker_{own['worker']}"
+            if node == "camera":
+                del own["source"]  # of a camera, that is what it sees
+            known = meanings(NODES[node])
+            values = {**cluster.parameters.get("all", {}), **own, **cluster.parameters.get(node, {})}
+            values |= {**entry.parameters.get("all", {}), **entry.parameters.get(node, {})}
+            remappings = {topic: f"{entry.source}/{topic}" for topic in OUTPUTS} if several and entry.source else {}
+            started.append(
+                Process(
+                    executable=node,
+                    name=name,
+                    robot=entry.name,
+                    namespace=namespace,
+                    parameters={key: value for key, value in values.items() if key in known},
+                    remappings=remappings,
+                    environment=environment,
+                )
+            )
+    return tuple(started)
+
+
+def transport(network: str, profiles: str | Path) -> dict[str, str]:
+    """The environment in which DDS takes up a network profile."""
+    environment = {"FASTDDS_BUILTIN_TRANSPORTS": TRANSPORTS[network]}
+    profile = Path(profiles) / f"{network}.xml"
+    if profile.is_file():
+        environment |= {
+            "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
+            "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
+            "RMW_FASTRTPS_PUBLICATION_MODE": "AUTO",
+        }
+    return environment
+
+
+def _robot(name: Any, entry: Any, where: str) -> Robot:
+    here = f"{where}: robots: {name}"
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(f"{here}: expected a name of a to z, 0 to 9 and _, e.g. r1")
+    keys = _mapping(entry, here, ("nodes", "source", "parameters"))
+    nodes = keys.get("nodes")
+    if not isinstance(nodes, list) or not nodes:
+        raise ConfigError(f"{here}: nodes is {nodes!r}, expected a list of {', '.join(NODES)}")
+    for node in nodes:
+        if node not in NODES:
+            raise ConfigError(f"{here}: nodes has {node!r}, expected {', '.join(NODES)}{_near(str(node), NODES)}")
+        if node != "worker" and nodes.count(node) > 1:
+            raise ConfigError(f"{here}: nodes has {node} twice; only workers may stand several times")
+    source = keys.get("source", "")
+    if source and not (isinstance(source, str) and NAME.fullmatch(source)):
+        raise ConfigError(f"{here}: source is {source!r}, expected a name of a to z, 0 to 9 and _, e.g. front")
+    if not source and set(nodes) - {"worker"}:
+        raise ConfigError(f"{here}: has a {nodes[0]} but no source; add a name for its camera, e.g. source: front")
+    return Robot(name, tuple(nodes), source, _parameters(keys.get("parameters") or {}, here, ("all", *NODES)))
+
+
+def _parameters(tree: Any, where: str, nodes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    checked: dict[str, dict[str, Any]] = {}
+    everything: dict[str, tuple[Any, Meaning]] = {}
+    for settings in NODES.values():
+        everything |= meanings(settings)
+    for node, values in _mapping(tree, where, nodes).items():
+        known = everything if node == "all" else meanings(NODES[node])
+        here = f"{where}: {node}"
+        entries = _mapping(values, here, tuple(known))
+        checked[node] = {name: _value(f"{here}: {name}", value, *known[name]) for name, value in entries.items()}
+    return checked
+
+
+def _value(where: str, value: Any, default: Any, meaning: Meaning) -> Any:
+    """The value as its parameter's type; ConfigError when it is not one."""
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)  # 5 for 5.0 is what people write; ROS would refuse it
+    if type(value) is not type(default):
+        raise ConfigError(f"{where} is {value!r}, expected {_kind(default)}, e.g. {default!r}; it is {meaning.text}")
+    if meaning.choices and value not in meaning.choices:
+        raise ConfigError(f"{where} is {value!r}, expected one of {', '.join(meaning.choices)}")
+    too_low = meaning.low is not None and value < meaning.low
+    if too_low or (meaning.high is not None and value > meaning.high):
+        raise ConfigError(f"{where} is {value!r}, expected {meaning.low:g} to {meaning.high:g}; it is {meaning.text}")
+    return value
+
+
+def _kind(default: Any) -> str:
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[type(default)]
+
+
+def _mapping(tree: Any, where: str, keys: tuple[str, ...] = ()) -> Mapping[Any, Any]:
+    if not isinstance(tree, dict) or (not tree and not keys):
+        raise ConfigError(f"{where}: got {tree!r}, expected keys and values")
+    for key in tree if keys else ():
+        if key not in keys:
+            raise ConfigError(f"{where}: unknown key {key!r}{_near(str(key), keys) or ', expected ' + ', '.join(keys)}")
+    return tree
+
+
+def _near(word: str, known: Any) -> str:
+    match = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {match[0]!r}?" if match else ""

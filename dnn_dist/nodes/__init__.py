@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ROS 2 nodes: thin shells that read parameters, build a core object, connect topics, and perform its actions.
+
+    camera.py  partition.py  worker.py  aggregator.py  gateway.py    one executable each
+    parameters.py   those as ROS parameters
+    convert.py      messages from and to the core's values
+    images.py       images from and to arrays
+    qos.py          one place for every topic's quality of service
+    shell.py        what all nodes share: executor, timer, session, notes to log and diagnostics, start and stop
+    pair.py         topics of one pair of source and worker
+    planning.py     from parameters to the plan in force
+    computing.py    a thread that computes, and tells the executor when it has ended
+
+Only this folder and launch/ import rclpy or messages. No policy and no arithmetic here: what a node decides, it asks
+of a state machine in run/.
+"""

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Aggregator node: merges results, runs the rest of the model, publishes detections, overlay and report. What it
+decides is in run/gatherer.py.
+
+`Aggregator` is the part that a gateway holds too; `AggregatorNode` is the executable, whose partition is another process.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from dnn_dist import msg
+from dnn_dist.detect.boxes import Detection
+from dnn_dist.detect.draw import TileMark, draw_overlay
+from dnn_dist.detect.letterbox import Letterbox
+from dnn_dist.nodes import convert
+from dnn_dist.nodes.computing import Computing, one_line
+from dnn_dist.nodes.images import rgb_to_image, to_rgb
+from dnn_dist.nodes.parameters import Parameters
+from dnn_dist.nodes.planning import load_card, load_head, load_network
+from dnn_dist.nodes.qos import IMAGE_IN, LATCHED_IN, OUTPUT, STATE, tensors
+from dnn_dist.settings import AggregatorSettings
+from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.plan.plan import Plan
+from dnn_dist.run import gatherer as g
+from dnn_dist.run.notes import Note
+from dnn_dist.run.report import FrameReport, Status
+from dnn_dist.run.state import Progress
+from dnn_dist.run.store import TensorStore
+from dnn_dist.run.wire import TaskKey, WireError
+
+
+@dataclass(slots=True)
+class FrameInfo:
+    """What an open frame needs for its outputs."""
+
+    header: Header
+    letterbox: Letterbox
+    dropped: int
+    image: np.ndarray | None
+    detections: list[Detection] = field(default_factory=list)
+    tiles: dict[int, tuple[str, str]] = field(default_factory=dict)  # piece of stage 0 -> (state, worker)
+
+
+class Aggregator:
+    """Topics, threads and tensors around the gatherer."""
+
+    def __init__(self, shell: Shell, parameters: Parameters[AggregatorSettings]) -> None:
+        self._shell, self._parameters = shell, parameters
+        self.source = convert.name_of(parameters.now.source, "source")
+        self._robots: dict[str, str] = {}  # worker -> robot
+        self._frames: dict[int, FrameInfo] = {}
+        self._arrived: dict[TaskKey, tuple[str, int, list[np.ndarray]]] = {}  # (worker, attempt, outputs)
+        self._results: dict[str, Any] = {}  # worker -> subscription
+        self.store: TensorStore | None = None
+        self.hand_over: Callable[[int, int], None] | None = None  # a later distributed stage is next
+        self.tell: Callable[[Progress], None] | None = None  # the partition in this process
+
+    def configure(self) -> None:
+        self.network = load_network(self._parameters.now.model)
+        self._head = load_head(self.network, load_card(self.network))
+        self._card_thresholds = (self._head.score_threshold, self._head.nms_threshold)
+        self._machine = g.Gatherer(self.source)
+        self.change()
+
+    def change(self) -> None:
+        """Parameters have changed."""
+        if not hasattr(self, "_machine"):
+            return
+        p = self._parameters.now
+        self._machine.settings = g.GathererSettings(guard=p.guard)
+        score, nms = self._card_thresholds
+        self._head.score_threshold = p.score_threshold if p.score_threshold >= 0 else score
+        self._head.nms_threshold = p.nms_threshold if p.nms_threshold >= 0 else nms
+
+    def start(self) -> None:
+        shell = self._shell
+        self._running = Computing(shell, "local stages")
+        self._drawing = Computing(shell, "drawing")
+        self._detections = shell.offer(msg.Detections, "detections", OUTPUT)
+        self._vision = self._offer_vision()
+        self._overlay = shell.offer(Image, "overlay", OUTPUT)
+        self._report = shell.offer(msg.FrameReport, "report", OUTPUT)
+        self._progress = shell.offer(msg.Progress, "progress", STATE)
+        shell.receive(msg.WorkerState, "worker_state", STATE, self._hear_worker)
+
+    def stop(self) -> None:
+        if hasattr(self, "_running"):
+            self._running.stop()
+            self._drawing.stop()
+
+    def _offer_vision(self) -> Any:
+        try:
+            from vision_msgs.msg import Detection2DArray
+        except ImportError:
+            self._shell.get_logger().info("vision_msgs is not installed: no detections_2d topic, only our detections")
+            return None
+        return self._shell.offer(Detection2DArray, "detections_2d", OUTPUT)
+
+    def health(self) -> dict[str, Any]:
+        return {"workers connected": " ".join(sorted(self._results)) or "none", "frames open": len(self._frames)}
+
+    # Events in
+
+    def install(self, store: TensorStore) -> None:
+        """Put a plan in force for frames to come."""
+        self.store = store
+        self._handle(g.PlanInstalled(store.plan.hash, store.shape))
+
+    def announce(
+        self, frame: int, session: int, plan: str, budget: float, about: FrameInfo, pixels: np.ndarray | None = None
+    ) -> None:
+        """A frame begins. `pixels`: the model's input as bytes, where this process has it."""
+        if frame in self._machine.frames or self.store is None:
+            self._shell.note(Note("frame refused", f"frame {frame}: announced twice, or before any plan"))
+            return
+        self.store.begin(frame, pixels)
+        self._frames[frame] = about
+        self._handle(g.FrameAnnounced(session, frame, plan, budget))
+        if frame not in self._machine.frames:
+            self._frames.pop(frame, None)
+            self.store.release(frame)
+
+    def _hear_worker(self, message: msg.WorkerState) -> None:
+        worker = convert.name_of(message.worker, "worker")
+        self._robots[worker] = message.robot
+        if worker in self._results:
+            return
+        if len(self._results) >= 256:
+            raise WireError(f"worker {worker!r} ignored: 256 are connected")
+        topic = f"{self.source}/{worker}/result"
+        self._results[worker] = self._shell.receive(
+            msg.Result, topic, tensors(), lambda result: self._hear_result(worker, result)
+        )
+
+    def _hear_result(self, worker: str, message: msg.Result) -> None:
+        key = convert.read_key(message.key)
+        if message.worker != worker:
+            raise WireError(f"result {key} of worker {message.worker[:64]!r} came on the topic of {worker!r}")
+        if self.store is None or message.plan != self.store.plan.hash:
+            raise WireError(f"result {key} of worker {worker!r}: plan {message.plan[:32]!r} is not in force here")
+        outputs = []
+        if not message.error:
+            tensors_in = [convert.read_tensor(tensor) for tensor in message.outputs]
+            outputs = self.store.check(key.stage, key.piece, tensors_in)
+        self._arrived[key] = (worker, message.attempt, outputs)
+        stolen = self._robots.get(worker) != self._parameters.now.robot
+        size = sum(output.nbytes for output in outputs)
+        self._handle(
+            g.ResultArrived(
+                key, message.plan, worker, stolen, message.attempt, message.computed, size, message.error[:200]
+            )
+        )
+
+    def _tick(self) -> None:
+        self._handle(g.Tick())
+
+    # Actions out
+
+    def _handle(self, event: Any) -> None:
+        for action in self._machine.handle(event, self._shell.now()):
+            self._perform[type(action)](self, action)
+        early = self._machine.early
+        for key in [key for key in self._arrived if key not in early]:
+            del self._arrived[key]
+        self._shell.wake_at(self, self._machine.next_wake(), self._tick)
+
+    def _merge(self, action: g.Merge) -> None:
+        key = action.key
+        worker, attempt, outputs = self._arrived[key]
+        self._store().merge(key.frame, key.stage, key.piece, outputs)
+        if key.stage == 0:
+            self._frames[key.frame].tiles[key.piece] = ("recomputed" if attempt else "fresh", worker)
+
+    def _fill(self, action: g.Fill) -> None:
+        self._store().fill(action.frame, action.stage, action.pieces)
+        if action.stage == 0:
+            self._frames[action.frame].tiles.update(dict.fromkeys(action.pieces, ("filled", "")))
+
+    def _settled(self, action: g.Settled) -> None:
+        self._store().settle(action.frame, action.stage, whole=action.whole)
+
+    def _run_local(self, action: g.RunLocal) -> None:
+        store, about, began = self._store(), self._frames[action.frame], self._shell.now()
+
+        def job() -> list[Detection]:
+            store.run_local(action.frame, action.stage)
+            return self._head(store.results(action.frame), about.letterbox) if action.last else []
+
+        def done(detections: list[Detection] | None, error: Exception | None) -> None:
+            about.detections = detections or []
+            seconds = self._shell.now() - began
+            self._handle(g.LocalDone(action.frame, action.stage, seconds, "" if error is None else one_line(error)))
+
+        self._running.submit(job, done)
+
+    def _hand_over(self, action: g.HandOver) -> None:
+        if self.hand_over is None:
+            raise WireError("a plan of several distributed stages needs the gateway: partition and aggregator in one")
+        self.hand_over(action.frame, action.stage)
+
+    def _publish(self, action: g.Publish) -> None:
+        report, about = action.report, self._frames.pop(action.report.frame)
+        session = self._machine.session or 0
+        detections = about.detections if report.status is not Status.NO_RESULT else []
+        send, source = self._shell.send, self.source
+        send(self._detections, convert.detections_message(about.header, source, session, report, detections))
+        send(self._report, convert.report_message(about.header, source, session, report, about.dropped))
+        if self._vision is not None:
+            send(self._vision, convert.vision_message(about.header, detections))
+        late = report.latency - report.budget - self._parameters.now.timer_slack
+        if late > 0:
+            text = f"frame {report.frame} was reported {late * 1000:.0f} ms after its deadline and slack"
+            self._shell.note(Note("report late", f"{text}; this machine is overloaded"))
+        if self._overlay.get_subscription_count() and about.image is not None and not self._drawing.busy:
+            self._draw(about, report, detections)
+        self._store().release(report.frame)
+
+    def _draw(self, about: FrameInfo, report: FrameReport, detections: Sequence[Detection]) -> None:
+        tiles = [
+            TileMark(*about.letterbox.tile_to_image(*self._store().extent(0, piece)), state, worker)
+            for piece, (state, worker) in sorted(about.tiles.items())
+        ]
+        status = report.status.name.lower().replace("_", " ")
+        caption = f"{status}  quality {report.quality:.2f}  {report.latency * 1000:.0f} ms"
+        image, scale = about.image, self._parameters.now.overlay_scale
+        assert image is not None
+        self._drawing.submit(
+            lambda: draw_overlay(image, detections, tiles, caption, scale),
+            lambda drawn, error: self._drawn(about, drawn, error),
+        )
+
+    def _drawn(self, about: FrameInfo, image: np.ndarray | None, error: Exception | None) -> None:
+        if image is None:
+            self._shell.note(Note("drawing failed", one_line(error) if error else "no picture"))
+            return
+        self._shell.send(self._overlay, rgb_to_image(image, about.header))
+
+    def _publish_progress(self, action: g.PublishProgress) -> None:
+        self._shell.send(self._progress, convert.progress_message(action.progress))
+        if self.tell is not None:
+            self.tell(action.progress)
+
+    def _note(self, action: Note) -> None:
+        self._shell.note(action)
+
+    def _store(self) -> TensorStore:
+        assert self.store is not None
+        return self.store
+
+    _perform: dict[type, Callable[[Aggregator, Any], None]] = {
+        g.Merge: _merge,
+        g.Fill: _fill,
+        g.Settled: _settled,
+        g.RunLocal: _run_local,
+        g.HandOver: _hand_over,
+        g.Publish: _publish,
+        g.PublishProgress: _publish_progress,
+        Note: _note,
+    }
+
+
+class AggregatorNode(Shell):
+    """An aggregator by itself: plans, frames and images come by topics."""
+
+    def __init__(self) -> None:
+        super().__init__("aggregator")
+        self._part = None
+        self._parameters = Parameters(self, AggregatorSettings, lambda: self._part and self._part.change())
+        self.robot = self._parameters.now.robot
+        self._part = Aggregator(self, self._parameters)
+        self._images: dict[tuple[int, int], np.ndarray] = {}  # stamp -> image, the newest few
+
+    def configure(self) -> None:
+        self._part.configure()
+
+    def start(self) -> None:
+        self._part.start()
+        self.receive(msg.Plan, "plan", LATCHED_IN, self._hear_plan)
+        self.receive(msg.Frame, f"{self._part.source}/frame", STATE, self._hear_frame)
+        compressed = self._parameters.now.compressed
+        type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        self.receive(type_, topic, IMAGE_IN, self._hear_image)
+
+    def stop(self) -> None:
+        self._part.stop()
+
+    def health(self) -> dict[str, Any]:
+        return self._part.health()
+
+    def _hear_plan(self, message: msg.Plan) -> None:
+        if message.source != self._part.source:
+            return
+        plan = Plan.from_yaml(message.text)
+        store = TensorStore(self._part.network, plan, self._parameters.now.threads)
+        if any(stage.kind == "local" and set(stage.inputs) & set(self._part.network.inputs) for stage in store.stages):
+            raise WireError(f"plan {plan.hash}: its local stage reads the image; run the gateway instead")
+        self._part.install(store)
+
+    def _hear_image(self, message: Image | CompressedImage) -> None:
+        self._images[message.header.stamp.sec, message.header.stamp.nanosec] = to_rgb(message)
+        while len(self._images) > 8:
+            del self._images[next(iter(self._images))]
+
+    def _hear_frame(self, message: msg.Frame) -> None:
+        if message.source != self._part.source:
+            raise WireError(f"frame of source {message.source[:64]!r} came on the topic of {self._part.source!r}")
+        height, width = self._part.network.tensors[self._part.network.inputs[0]].array_shape[:2]
+        letterbox = Letterbox(message.height, message.width, height, width)
+        image = self._images.get((message.header.stamp.sec, message.header.stamp.nanosec))
+        about = FrameInfo(message.header, letterbox, message.dropped, image)
+        self._part.announce(message.frame, message.session, message.plan, message.budget, about)
+
+
+def main() -> int:
+    return run(AggregatorNode, sys.argv)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Camera node: publishes frames of a device, a video, a folder or a synthetic scene, at a rate."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from dnn_dist.camera.sources import open_source
+from dnn_dist.nodes.computing import Computing, one_line
+from dnn_dist.nodes.images import rgb_to_compressed, rgb_to_image
+from dnn_dist.nodes.parameters import Parameters
+from dnn_dist.nodes.qos import IMAGE_OUT
+from dnn_dist.settings import CameraSettings
+from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.run.notes import Note
+
+
+class Camera(Shell):
+    """Reads on a thread, so that a slow source drops frames instead of delaying them."""
+
+    def __init__(self) -> None:
+        super().__init__("camera")
+        self._parameters = Parameters(self, CameraSettings, self._retime)
+        self._taken = 0
+        self._dropped = 0
+        self._ended = False
+
+    def configure(self) -> None:
+        settings = self._parameters.now
+        self._source = open_source(settings.source, settings.height, settings.width, loop=settings.loop)
+
+    def start(self) -> None:
+        compressed = self._parameters.now.compressed
+        type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        self._publisher = self.offer(type_, topic, IMAGE_OUT)
+        self._reading = Computing(self, "camera")
+        self._timer = self.create_timer(1.0 / self._parameters.now.rate, self._tick)
+
+    def stop(self) -> None:
+        if hasattr(self, "_reading"):
+            self._reading.stop()
+        if hasattr(self, "_source"):
+            self._source.close()
+
+    def health(self) -> dict[str, Any]:
+        return {"frames published": self._taken, "frames dropped": self._dropped}
+
+    def _retime(self) -> None:
+        self._timer.timer_period_ns = int(1e9 / self._parameters.now.rate)
+
+    def _tick(self) -> None:
+        if self._ended or (
+            self._taken == 0 and self._parameters.now.wait_for_subscriber and not self._publisher.get_subscription_count()
+        ):
+            return
+        if self._reading.busy:
+            self._dropped += 1
+            self.note(Note("frame dropped", "the source is slower than the rate asked for", warn=False))
+            return
+        self._reading.submit(self._source.read, self._publish)
+
+    def _publish(self, image: np.ndarray | None, error: Exception | None) -> None:
+        if error is not None:
+            self.note(Note("camera failed", one_line(error)))
+            return
+        if image is None:
+            self._ended = True
+            self.get_logger().info(f"the source has ended after {self._taken} frames")
+            return
+        settings = self._parameters.now
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=settings.frame_id)
+        if settings.compressed:
+            message = rgb_to_compressed(image, header, "jpeg", settings.jpeg_quality)
+        else:
+            message = rgb_to_image(image, header)
+        self.send(self._publisher, message)
+        self._taken += 1
+
+
+def main() -> int:
+    return run(Camera, sys.argv)

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages from and to the core's values. What comes in is validated here, once; inside it is trusted.
+
+Every `read_...` raises WireError in one line when a message does not hold what it should.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from std_msgs.msg import Header
+
+from dnn_dist import msg
+from dnn_dist.detect.boxes import Detection
+from dnn_dist.graph.region import Region
+from dnn_dist.run.report import FrameReport, WorkerShare
+from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
+from dnn_dist.run.wire import NAME, TaskKey, WireError, WireTensor, array_from_bytes
+
+MOST = 4096
+"""Entries of any list in a control message; a longer one is not ours."""
+
+
+def name_of(text: str, what: str) -> str:
+    """A source's or worker's name; it becomes part of topic names, so it is checked."""
+    if not NAME.fullmatch(text):
+        raise WireError(f"{what} is {text[:80]!r}, expected a to z, 0 to 9 and _, e.g. 'front'")
+    return text
+
+
+def _few(entries: Sequence, what: str) -> Sequence:
+    if len(entries) > MOST:
+        raise WireError(f"{what}: {len(entries)} entries, expected at most {MOST}")
+    return entries
+
+
+def _seconds(value: float, what: str) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise WireError(f"{what} is {value}, expected a duration in seconds")
+    return float(value)
+
+
+# Keys and tensors
+
+
+def key_message(key: TaskKey) -> msg.TaskKey:
+    return msg.TaskKey(source=key.source, session=key.session, frame=key.frame, stage=key.stage, piece=key.piece)
+
+
+def read_key(message: msg.TaskKey) -> TaskKey:
+    return TaskKey(
+        name_of(message.source, "source"), message.session, message.frame, message.stage, message.piece
+    )
+
+
+def tensor_message(tensor: WireTensor) -> msg.Tensor:
+    region = tensor.region
+    message = msg.Tensor(
+        name=tensor.name,
+        dtype=tensor.array.dtype.name,
+        scale=tensor.scale,
+        zero_point=tensor.zero_point,
+        shape=list(tensor.array.shape),
+        region=[] if region is None else [region.y0, region.x0, region.y1, region.x1],
+    )
+    # frombytes copies once; assigning the array would convert value by value, a thousand times slower.
+    message.data.frombytes(np.ascontiguousarray(tensor.array).data.cast("B"))
+    return message
+
+
+def read_tensor(message: msg.Tensor) -> WireTensor:
+    if len(message.region) not in (0, 4):
+        raise WireError(f"tensor {message.name[:80]!r}: region has {len(message.region)} numbers, expected 0 or 4")
+    region = None
+    if len(message.region):
+        y0, x0, y1, x1 = (int(edge) for edge in message.region)
+        region = Region(y0=y0, y1=y1, x0=x0, x1=x1)
+    shape = tuple(int(extent) for extent in message.shape)
+    array = array_from_bytes(message.name[:80], message.dtype, shape, memoryview(message.data).cast("B"))
+    return WireTensor(message.name, array, float(message.scale), int(message.zero_point), region)
+
+
+# Control
+
+
+def worker_message(state: WorkerState) -> msg.WorkerState:
+    return msg.WorkerState(
+        worker=state.worker,
+        robot=state.robot,
+        session=state.session,
+        sequence=state.sequence,
+        model=state.model,
+        plans=sorted(state.plans),
+        refused=sorted(state.refused),
+        held=[key_message(key) for key in state.held],
+        answered=[key_message(key) for key in state.answered],
+        room=state.room,
+        offered_to=state.offered_to,
+        seen=[
+            msg.SeenWork(source=source, session=session, number=number)
+            for (source, session), number in state.seen.items()
+        ],
+        speed=state.speed,
+    )
+
+
+def read_worker(message: msg.WorkerState) -> WorkerState:
+    return WorkerState(
+        worker=name_of(message.worker, "worker"),
+        robot=message.robot,
+        session=message.session,
+        sequence=message.sequence,
+        model=message.model,
+        plans=frozenset(_few(message.plans, "plans")),
+        refused=frozenset(_few(message.refused, "refused")),
+        held=tuple(read_key(key) for key in _few(message.held, "held")),
+        answered=frozenset(read_key(key) for key in _few(message.answered, "answered")),
+        room=message.room,
+        offered_to=message.offered_to,
+        seen={(seen.source, seen.session): seen.number for seen in _few(message.seen, "seen")},
+        speed=_seconds(message.speed, "speed"),
+    )
+
+
+def source_message(state: SourceState) -> msg.SourceState:
+    return msg.SourceState(
+        source=state.source,
+        robot=state.robot,
+        session=state.session,
+        sequence=state.sequence,
+        plan=state.plan,
+        oldest_open=state.oldest_open,
+        queued=state.queued,
+    )
+
+
+def read_source(message: msg.SourceState) -> SourceState:
+    return SourceState(
+        source=name_of(message.source, "source"),
+        robot=message.robot,
+        session=message.session,
+        sequence=message.sequence,
+        plan=message.plan,
+        oldest_open=message.oldest_open,
+        queued=message.queued,
+    )
+
+
+def progress_message(progress: Progress) -> msg.Progress:
+    return msg.Progress(
+        source=progress.source,
+        session=progress.session,
+        sequence=progress.sequence,
+        oldest_open=progress.oldest_open,
+        stages=[
+            msg.StageProgress(frame=frame, stage=stage, settled=state.settled, held=_bits(state.held))
+            for (frame, stage), state in progress.stages.items()
+        ],
+    )
+
+
+def read_progress(message: msg.Progress) -> Progress:
+    return Progress(
+        source=name_of(message.source, "source"),
+        session=message.session,
+        sequence=message.sequence,
+        oldest_open=message.oldest_open,
+        stages={
+            (entry.frame, entry.stage): StageProgress(_pieces(entry.held), entry.settled)
+            for entry in _few(message.stages, "stages")
+        },
+    )
+
+
+def _bits(pieces: Iterable[int]) -> list[int]:
+    number = sum(1 << piece for piece in pieces)
+    return list(number.to_bytes((number.bit_length() + 7) // 8, "little"))
+
+
+def _pieces(held: Sequence[int]) -> frozenset[int]:
+    return frozenset(
+        8 * index + bit for index, byte in enumerate(_few(held, "held")) for bit in range(8) if byte >> bit & 1
+    )
+
+
+# Outputs
+
+
+def detections_message(
+    header: Header, source: str, session: int, report: FrameReport, detections: Sequence[Detection]
+) -> msg.Detections:
+    return msg.Detections(
+        header=header,
+        source=source,
+        session=session,
+        frame=report.frame,
+        status=int(report.status),
+        quality=report.quality,
+        detections=[
+            msg.Detection(
+                class_id=found.class_id,
+                label=found.label,
+                score=found.score,
+                y0=found.y0,
+                x0=found.x0,
+                y1=found.y1,
+                x1=found.x1,
+            )
+            for found in detections
+        ],
+    )
+
+
+def report_message(header: Header, source: str, session: int, report: FrameReport, dropped: int) -> msg.FrameReport:
+    return msg.FrameReport(
+        header=header,
+        source=source,
+        session=session,
+        frame=report.frame,
+        plan=report.plan,
+        status=int(report.status),
+        quality=report.quality,
+        pieces=report.pieces,
+        came=report.came,
+        decoded=report.decoded,
+        recomputed=report.recomputed,
+        filled=report.filled,
+        latency=report.latency,
+        budget=report.budget,
+        computed=report.computed,
+        local=report.local,
+        waited=report.waited,
+        dropped=dropped,
+        workers=[_share_message(name, share) for name, share in sorted(report.workers.items())],
+    )
+
+
+def _share_message(name: str, share: WorkerShare) -> msg.WorkerShare:
+    return msg.WorkerShare(
+        worker=name,
+        tasks=share.tasks,
+        stolen=share.stolen,
+        recomputed=share.recomputed,
+        bytes_in=share.bytes_in,
+        bytes_out=share.bytes_out,
+        computed=share.computed,
+    )
+
+
+def vision_message(header: Header, detections: Sequence[Detection]):  # type: ignore[no-untyped-def]
+    """vision_msgs/Detection2DArray; raises ImportError where vision_msgs is not installed."""
+    from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+    array = Detection2DArray(header=header)
+    for found in detections:
+        box = BoundingBox2D(size_x=float(found.x1 - found.x0), size_y=float(found.y1 - found.y0))
+        box.center.position.x = (found.x0 + found.x1) / 2
+        box.center.position.y = (found.y0 + found.y1) / 2
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id = found.label
+        hypothesis.hypothesis.score = float(found.score)
+        array.detections.append(Detection2D(header=header, bbox=box, results=[hypothesis]))
+    return array

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Partition node: takes the newest frame, cuts it, and hands tasks to workers. What it decides is in run/dispatcher.py.
+
+`Partition` is the part that a gateway holds too; `PartitionNode` is the executable, whose aggregator is another process.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from dnn_dist import msg
+from dnn_dist.detect.letterbox import Letterbox
+from dnn_dist.nodes import convert
+from dnn_dist.nodes.images import to_rgb
+from dnn_dist.nodes.parameters import Parameters
+from dnn_dist.nodes.planning import load_card, load_network, make_plan
+from dnn_dist.nodes.qos import IMAGE_IN, LATCHED, STATE, tensors
+from dnn_dist.settings import PartitionSettings
+from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.run import dispatcher as d
+from dnn_dist.run.notes import Note
+from dnn_dist.run.state import Progress
+from dnn_dist.run.store import TensorStore
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A frame as it is told to the aggregator, before any work is sent."""
+
+    header: Header
+    session: int
+    frame: int
+    plan: str
+    budget: float  # s
+    image: np.ndarray  # RGB, as the camera gave it
+    letterbox: Letterbox  # from the image to the model's input
+    pixels: np.ndarray  # the model's input, uint8 H x W x 3
+    dropped: int  # images dropped so far
+
+
+class Partition:
+    """Topics and tensors around the dispatcher."""
+
+    def __init__(
+        self, shell: Shell, parameters: Parameters[PartitionSettings], announce: Callable[[Announcement], None]
+    ) -> None:
+        self._shell, self._parameters, self._announce = shell, parameters, announce
+        settings = parameters.now
+        self.source = convert.name_of(settings.source, "source")
+        self.session = shell.session
+        self._frame = 0  # the next one's number
+        self._open: dict[int, float] = {}  # frame -> deadline, s
+        self._waiting: Image | CompressedImage | None = None  # the newest image, while frames are in work
+        self.dropped = 0
+        self._work: dict[str, Any] = {}  # worker -> publisher
+
+    def configure(self) -> None:
+        settings = self._parameters.now
+        network = load_network(settings.model)
+        plan = make_plan(network, load_card(network), settings.cut, settings.fill)
+        self.store = TensorStore(network, plan, settings.threads)
+        self.plan = plan
+        self._input = network.tensors[network.inputs[0]].array_shape
+        self._machine = d.Dispatcher(self.source, settings.robot, self.session)
+        self.change()
+
+    def change(self) -> None:
+        """Parameters have changed."""
+        if not hasattr(self, "_machine"):
+            return
+        p = self._parameters.now
+        self._machine.settings = d.DispatcherSettings(
+            stealing=p.mode == "stealing",
+            window=p.window,
+            transit=p.transit,
+            worker_timeout=p.worker_timeout,
+            lease_min=p.lease_min,
+            lease_factor=p.lease_factor,
+            max_attempts=p.max_attempts,
+        )
+
+    def start(self) -> None:
+        shell = self._shell
+        self._plan = shell.offer(msg.Plan, "plan", LATCHED)
+        self._state = shell.offer(msg.SourceState, "source_state", STATE)
+        shell.receive(msg.WorkerState, "worker_state", STATE, self._hear_worker)
+        compressed = self._parameters.now.compressed
+        type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        shell.receive(type_, topic, IMAGE_IN, self._hear_image)
+        text = self.plan.to_yaml()
+        shell.send(self._plan, msg.Plan(source=self.source, session=self.session, plan=self.plan.hash, text=text))
+        self._handle(d.PlanInstalled(self.plan.hash, self.store.shape))
+        shell.get_logger().info(f"plan {self.plan.hash}: {self.plan.cut} of {self.store.network.path.name}")
+
+    def health(self) -> dict[str, Any]:
+        if not hasattr(self, "_machine"):
+            return {}
+        views = self._machine.workers.values()
+        able = [view.state.worker for view in views if view.serves(self.plan.hash)]
+        return {
+            "plan": self.plan.hash,
+            "cut": self.plan.cut,
+            "workers": " ".join(sorted(able)) or "none ready",
+            "workers silent": " ".join(sorted(view.state.worker for view in views if view.silent)) or "none",
+            "images dropped": self.dropped,
+            "frames taken": self._frame,
+            "bytes on the way": self._machine.in_flight(),
+        }
+
+    # Events in
+
+    def _hear_image(self, message: Image | CompressedImage) -> None:
+        if self._waiting is not None:
+            self.dropped += 1
+        self._waiting = message
+        self._take_newest()
+
+    def _take_newest(self) -> None:
+        if self._waiting is None or len(self._open) >= self._parameters.now.max_frames:
+            return
+        message, self._waiting = self._waiting, None
+        now = self._shell.now()
+        image = to_rgb(message)
+        letterbox = Letterbox(image.shape[0], image.shape[1], *self._input[:2])
+        pixels = letterbox.apply(image)
+        number, budget = self._frame, self._parameters.now.deadline
+        self._frame += 1
+        self._open[number] = now + budget
+        self.store.begin(number, pixels)
+        plan = self.plan.hash
+        self._announce(
+            Announcement(
+                message.header, self.session, number, plan, budget, image, letterbox, pixels, self.dropped
+            )
+        )
+        self._handle(d.StageReady(number, 0, plan, now + budget))
+
+    def stage_ready(self, frame: int, stage: int) -> None:
+        """The aggregator has the inputs of the frame's next distributed stage in the store."""
+        if frame in self._open:
+            self._handle(d.StageReady(frame, stage, self.plan.hash, self._open[frame]))
+
+    def hear_progress(self, progress: Progress) -> None:
+        """What the aggregator holds."""
+        self._handle(d.ProgressHeard(progress))
+
+    def _hear_worker(self, message: msg.WorkerState) -> None:
+        state = convert.read_worker(message)
+        self._handle(d.WorkerHeard(state))
+        if state.worker in self._machine.workers:
+            if state.worker not in self._work:
+                topic = f"{self.source}/{state.worker}/work"
+                self._work[state.worker] = self._shell.offer(msg.Work, topic, tensors(lifespan=5.0))
+            reachable = self._work[state.worker].get_subscription_count() > 0
+            self._handle(d.WorkerReachable(state.worker, reachable))
+
+    def _tick(self) -> None:
+        self._handle(d.Tick())
+
+    # Actions out
+
+    def _handle(self, event: Any) -> None:
+        for action in self._machine.handle(event, self._shell.now()):
+            self._perform[type(action)](self, action)
+        self._shell.wake_at(self, self._machine.next_wake(), self._tick)
+        self._take_newest()
+
+    def _send_work(self, action: d.SendWork) -> None:
+        key = action.key
+        inputs = self.store.work(key.frame, key.stage, key.piece)
+        message = msg.Work(
+            key=convert.key_message(key),
+            plan=action.plan,
+            worker_session=action.worker_session,
+            number=action.number,
+            attempt=action.attempt,
+            budget=action.budget,
+            inputs=[convert.tensor_message(tensor) for tensor in inputs],
+        )
+        self._shell.send(self._work[action.worker], message)
+
+    def _publish(self, action: d.PublishSource) -> None:
+        self._shell.send(self._state, convert.source_message(action.state))
+
+    def _release(self, action: d.ReleaseFrame) -> None:
+        self._open.pop(action.frame, None)
+        self.store.release(action.frame)
+
+    def _note(self, action: Note) -> None:
+        self._shell.note(action)
+
+    _perform: dict[type, Callable[[Partition, Any], None]] = {
+        d.SendWork: _send_work,
+        d.PublishSource: _publish,
+        d.ReleaseFrame: _release,
+        Note: _note,
+    }
+
+
+class PartitionNode(Shell):
+    """A partition by itself: frames are announced, and progress is heard, by topics."""
+
+    def __init__(self) -> None:
+        super().__init__("partition")
+        self._part = None
+        parameters = Parameters(self, PartitionSettings, lambda: self._part and self._part.change())
+        self.robot = parameters.now.robot
+        self._part = Partition(self, parameters, self._announce)
+
+    def configure(self) -> None:
+        self._part.configure()
+
+    def start(self) -> None:
+        self._frames = self.offer(msg.Frame, f"{self._part.source}/frame", STATE)
+        self.receive(msg.Progress, "progress", STATE, self._hear_progress)
+        self._part.start()
+
+    def health(self) -> dict[str, Any]:
+        return self._part.health()
+
+    def _announce(self, it: Announcement) -> None:
+        height, width = it.image.shape[:2]
+        message = msg.Frame(
+            header=it.header,
+            source=self._part.source,
+            session=it.session,
+            frame=it.frame,
+            plan=it.plan,
+            budget=it.budget,
+            height=height,
+            width=width,
+            dropped=it.dropped,
+        )
+        self.send(self._frames, message)
+
+    def _hear_progress(self, message: msg.Progress) -> None:
+        if message.source == self._part.source:
+            self._part.hear_progress(convert.read_progress(message))
+
+
+def main() -> int:
+    return run(PartitionNode, sys.argv)

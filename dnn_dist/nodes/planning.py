@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From parameters to what a node works with: the model file, its card, and the plan in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dnn_dist.detect.card import ModelCard, card_for
+from dnn_dist.detect.head import Head, make_head
+from dnn_dist.errors import ConfigError
+from dnn_dist.graph.network import Network
+from dnn_dist.graph.tflite import read_network
+from dnn_dist.plan.plan import Pixels, Plan
+
+
+def find_model(name: str) -> Path:
+    """The .tflite file of a path, or of the bare name of a shipped one. ConfigError when there is none."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    shipped = shipped_models()
+    if shipped is not None and (shipped / name).is_file() and name:
+        return shipped / name
+    known = sorted(file.name for file in shipped.glob("*.tflite")) if shipped else []
+    raise ConfigError(
+        f"model: there is no file {name!r}; give a path, or one that is shipped: {', '.join(known) or 'none found'}"
+    )
+
+
+def shipped_models() -> Path | None:
+    """The folder of shipped models: of the installed package, or of the checkout."""
+    try:
+        from ament_index_python.packages import get_package_share_directory
+
+        candidates = [Path(get_package_share_directory("dnn_dist")) / "models"]
+    except (ImportError, LookupError):
+        candidates = []
+    candidates.append(Path(__file__).resolve().parents[2] / "models")
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+def load_network(model: str) -> Network:
+    """Read a model that takes one image. ModelError or ConfigError in one line when it does not."""
+    network = read_network(find_model(model))
+    shapes = [network.tensors[index].array_shape for index in network.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != 3:
+        raise ConfigError(f"{network.path}: takes {shapes}, expected one image of height x width x 3")
+    return network
+
+
+def load_card(network: Network) -> ModelCard:
+    """The card of a model; ConfigError when it is missing and needed, or does not fit."""
+    tensors = network.tensors
+    outputs = [tensors[index].array_shape for index in network.outputs]
+    return card_for(network.path, tensors[network.inputs[0]].array_shape, outputs)
+
+
+def load_head(network: Network, card: ModelCard) -> Head:
+    """The detection head that the card names, checked against the model's outputs."""
+    return make_head(card, [network.tensors[index].array_shape for index in network.outputs])
+
+
+def make_plan(network: Network, card: ModelCard, cut: str, fill: str) -> Plan:
+    """The plan that a source puts in force."""
+    return Plan(network.sha256, cut, fill, Pixels(card.scale, card.offset))

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality of service of every topic, in one place, so that both ends agree.
+
+A subscriber that asks for a deadline which the publisher does not offer gets nothing at all; hence both take the
+profile from the same function. QoS events feed diagnostics only: the budget in a message and the aggregator's own
+steady clock decide what is late.
+"""
+
+from __future__ import annotations
+
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+IMAGE_IN = _profile(reliable=False, depth=1)
+"""Subscriptions to images: the newest, from any publisher."""
+IMAGE_OUT = _profile(reliable=False, depth=1)
+"""A camera's images: a lost one is older than the next."""
+OUTPUT = _profile(reliable=True, depth=10)
+"""Detections, overlays, reports: reliable, so that any subscriber is compatible."""
+LATCHED = _profile(reliable=True, depth=1, latched=True)
+"""Plans: a late joiner still gets the newest."""
+LATCHED_IN = _profile(reliable=True, depth=64, latched=True)
+"""Subscriptions to plans: room for one of every source."""
+STATE = _profile(reliable=True, depth=10)
+"""Absolute states of sources and aggregators: the newest is enough, but it should come."""
+
+
+def tensors(lifespan: float | None = None) -> QoSProfile:
+    """Work and results. One lost fragment would lose a whole best-effort message, hence reliable; shallow.
+
+    `lifespan` (s) is the publisher's: readers compare it with the sender's wall clock, so they ask for none.
+    """
+    profile = _profile(reliable=True, depth=16)
+    if lifespan is not None:
+        profile.lifespan = Duration(seconds=lifespan)
+    return profile
+
+
+def heartbeats(gap: float) -> QoSProfile:
+    """A worker's states, with a deadline of `gap` seconds between two of them."""
+    profile = _profile(reliable=True, depth=10)
+    profile.deadline = Duration(seconds=gap)
+    return profile

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all nodes share: one executor, one timer that follows a machine's `next_wake`, notes that reach log and
+/diagnostics, and an orderly end.
+
+A node has four steps, apart from each other so that a managed node can call them one by one:
+construct (parameters), `configure()` (load what may fail), `start()` (topics and timer), `stop()`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.event_handler import UnsupportedEventTypeError
+from rclpy.exceptions import InvalidParameterException, ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+
+from dnn_dist.errors import DnnDistError
+from dnn_dist.nodes.qos import OUTPUT
+from dnn_dist.run.notes import Note, Notebook
+
+try:
+    from rclpy._rclpy_pybind11 import RCLError
+except ImportError:  # another rclpy hides it elsewhere; then no publish() of ours can raise it by this name
+    RCLError = RuntimeError  # type: ignore[misc, assignment]
+
+
+def new_session() -> int:
+    """A random number that tells this process from its former self."""
+    return random.SystemRandom().getrandbits(63) | 1
+
+
+class Shell(Node):
+    """A node with notes, diagnostics and a timer that fires when its machine wants to be woken."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.session = new_session()
+        self.notes = Notebook()
+        self._warned_told = 0
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
+        self.create_timer(1.0, self._publish_diagnostics)
+        self._alarms: dict[int, Any] = {}
+        transport = os.environ.get("FASTDDS_BUILTIN_TRANSPORTS", "as installed")
+        profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "none")
+        self.get_logger().info(f"transport: {transport}; profile: {os.path.basename(profile)}")
+
+    def configure(self) -> None:
+        """Load what may fail: model, plan, camera. Raises DnnDistError in one line."""
+
+    def start(self) -> None:
+        """Connect the topics and begin."""
+
+    def stop(self) -> None:
+        """End threads and give devices back; topics go with the node."""
+
+    # Time
+
+    @staticmethod
+    def now() -> float:
+        """The steady clock, seconds; the only clock that decides anything."""
+        return time.monotonic()
+
+    def wake_at(self, owner: object, when: float, tick: Callable[[], None]) -> None:
+        """Have `tick` called at steady time `when`; a later call of the same owner replaces an earlier one."""
+        delay = min(max(when - self.now(), 0.0005), 3600.0)
+        alarm = self._alarms.get(id(owner))
+        if alarm is None:
+            alarm = self._alarms[id(owner)] = self.create_timer(delay, tick)
+        alarm.timer_period_ns = int(delay * 1e9)
+        alarm.reset()
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have `call` run by the executor; the one thing that other threads may use."""
+        if self.executor is not None:
+            self.executor.create_task(call)
+
+    # Notes
+
+    def note(self, note: Note) -> None:
+        """Count a note; log its first of a kind, and every hundredth."""
+        new = self.notes.add(note)
+        count = self.notes.counts.get(note.kind, 0)
+        if new or count % 100 == 0:
+            log = self.get_logger().warning if note.warn else self.get_logger().info
+            log(f"{note.kind}: {note.text}" + ("" if new else f" ({count} so far)"))
+
+    def _publish_diagnostics(self) -> None:
+        warned = self.notes.warned > self._warned_told
+        self._warned_told = self.notes.warned
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.WARN if warned else DiagnosticStatus.OK,
+            name=self.get_fully_qualified_name(),
+            message="something to look at in the last second" if warned else "running",
+            hardware_id=str(getattr(self, "robot", "")),
+            values=[KeyValue(key=kind, value=f"{n} x, last: {self.notes.texts[kind]}") for kind, n in self.notes.counts.items()],
+        )
+        values = [KeyValue(key=key, value=str(value)) for key, value in self.health().items()]
+        status.values = [*values, *status.values]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self.send(self._diagnostics, array)
+
+    def health(self) -> dict[str, Any]:
+        """What /diagnostics says of this node beside its notes."""
+        return {}
+
+    # Topics
+
+    def send(self, publisher: Any, message: Any) -> None:
+        """Publish; a peer that leaves at this moment is a note and no end."""
+        try:
+            publisher.publish(message)
+        except RCLError as error:
+            self.note(Note("publish failed", f"{publisher.topic_name}: {' '.join(str(error).split())}"))
+
+    def receive(self, type_: type, topic: str, qos: Any, handle: Callable[[Any], None]) -> Any:
+        """Subscribe; a message that is wrong is a note, and QoS events are notes that name the topic."""
+
+        def guarded(message: Any) -> None:
+            try:
+                handle(message)
+            except DnnDistError as error:
+                self.note(Note(f"bad message on {topic}", str(error)))
+
+        return self._with_events(self.create_subscription, type_, topic, guarded, qos)
+
+    def offer(self, type_: type, topic: str, qos: Any) -> Any:
+        """A publisher whose QoS events are notes that name the topic."""
+        return self._with_events(self.create_publisher, type_, topic, qos)
+
+    def _with_events(self, create: Callable[..., Any], *arguments: Any) -> Any:
+        topic = arguments[1]
+        if create == self.create_subscription:
+            from rclpy.event_handler import SubscriptionEventCallbacks as Callbacks
+        else:
+            from rclpy.event_handler import PublisherEventCallbacks as Callbacks  # type: ignore[assignment]
+
+        def incompatible(event: Any) -> None:
+            self.note(Note("incompatible QoS", f"{topic}: the other end wants another {event.last_policy_kind}"))
+
+        def deadline(event: Any) -> None:
+            self.note(Note("QoS deadline missed", f"{topic}: {event.total_count} x nothing came in time", warn=False))
+
+        try:
+            return create(*arguments, event_callbacks=Callbacks(incompatible_qos=incompatible, deadline=deadline))
+        except UnsupportedEventTypeError:
+            # This middleware has no such events; the clock of the aggregator decides anyway.
+            return create(*arguments)
+
+
+def _no_page_faults() -> None:
+    """Keep large freed buffers: fresh pages for every message would cost more than the message (glibc)."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        pass  # not glibc: slower, not wrong
+
+
+def make_executor() -> Any:
+    """The cheapest executor there is: events where rclpy has them, else one thread. Never several threads."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        from rclpy.executors import SingleThreadedExecutor
+
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
+def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
+    """Run one node until it is told to stop. Exit code: 0 after Ctrl-C or SIGTERM, 1 after an error of one line."""
+    _no_page_faults()
+    rclpy.init(args=arguments)
+    node: Shell | None = None
+    executor = make_executor()
+    try:
+        node = make()
+        executor.add_node(node)
+        node.configure()
+        node.start()
+        while rclpy.ok():
+            # Without a timeout the events executor does not see signals.
+            executor.spin_once(timeout_sec=0.5)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except RCLError:
+        if rclpy.ok():
+            raise
+    except (DnnDistError, InvalidParameterException, ParameterException, ValueError) as error:
+        if not isinstance(error, DnnDistError) and node is not None:
+            raise
+        print(f"dnn_dist: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    finally:
+        # Launch and the terminal may both send a signal; the second must not cut the end short.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if node is not None:
+            node.stop()
+            with suppress(RCLError):
+                node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan made ready to compute on one robot: an interpreter for each form of piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dnn_dist.cut.build import build_piece
+from dnn_dist.cut.piece import Piece, Port, Stage
+from dnn_dist.graph.network import Network
+from dnn_dist.plan.plan import Plan
+from dnn_dist.run.engine import Engine
+from dnn_dist.run.wire import WireError, WireTensor, decode, decode_pixels
+
+
+class Ports:
+    """What goes into and comes out of the pieces of a plan: checked, converted, labelled. Computes nothing."""
+
+    def __init__(self, network: Network, plan: Plan, stages: Sequence[Stage]) -> None:
+        self.network, self.plan, self.stages = network, plan, stages
+
+    def piece(self, stage: int, piece: int) -> Piece:
+        """A piece by its place in the plan; WireError when there is none."""
+        if not (0 <= stage < len(self.stages) and 0 <= piece < len(self.stages[stage].pieces)):
+            raise WireError(f"plan {self.plan.hash}: there is no piece {piece} of stage {stage}")
+        return self.stages[stage].pieces[piece]
+
+    def inputs(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
+        """The inputs of a piece as the model wants them; WireError when they are not what the piece takes."""
+        ports = self.piece(stage, piece).inputs
+        return [self._arrange(port, tensor) for port, tensor in zip(ports, _match(ports, tensors), strict=True)]
+
+    def outputs(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
+        """The outputs of a piece as they came from a worker; WireError when they are not what the piece gives."""
+        ports = self.piece(stage, piece).outputs
+        return [self._arrange(port, tensor) for port, tensor in zip(ports, _match(ports, tensors), strict=True)]
+
+    def label(self, ports: Sequence[Port], arrays: Sequence[np.ndarray]) -> list[WireTensor]:
+        """Arrays as tensors that say what they are."""
+        return [
+            WireTensor(port.name, array, tensor.scale or 0.0, tensor.zero_point, port.region)
+            for port, array in zip(ports, arrays, strict=True)
+            for tensor in (self.network.tensors[port.tensor],)
+        ]
+
+    def _arrange(self, port: Port, tensor: WireTensor) -> np.ndarray:
+        if tensor.region != port.region:
+            raise WireError(f"tensor {port.name!r}: region {tensor.region}, expected {port.region}")
+        target = self.network.tensors[port.tensor]
+        if port.tensor in self.network.inputs and not tensor.scale and tensor.array.dtype == np.uint8:
+            return self.pixels(port, tensor.array)
+        return decode(tensor, target.dtype, target.scale or 0.0, target.zero_point, port.shape)
+
+    def pixels(self, port: Port, array: np.ndarray) -> np.ndarray:
+        """Bytes of the image as the model's input wants them."""
+        target = self.network.tensors[port.tensor]
+        return decode_pixels(
+            array, self.plan.pixels, target.dtype, target.scale or 0.0, target.zero_point, port.shape
+        )
+
+
+class PieceSet(Ports):
+    """Pieces ready to compute. Not to be shared between threads: an interpreter serves one caller at a time."""
+
+    def __init__(self, network: Network, plan: Plan, stages: Sequence[Stage], local: bool, threads: int = 1) -> None:
+        """Builds the pieces of the local stages, or those of the distributed ones."""
+        super().__init__(network, plan, stages)
+        forms = {
+            (index, piece.form): (stage, piece)
+            for index, stage in enumerate(stages)
+            if (stage.kind == "local") is local
+            for piece in stage.pieces
+        }
+        self._engines = {
+            key: Engine(build_piece(network, stage, piece), threads) for key, (stage, piece) in forms.items()
+        }
+
+    def run(self, stage: int, piece: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Compute a piece: arrays of its input ports' shapes in, arrays of its output ports' shapes out."""
+        return self._engines[stage, self.piece(stage, piece).form].run(list(inputs))
+
+
+def _match(ports: Sequence[Port], tensors: Sequence[WireTensor]) -> list[WireTensor]:
+    named = {tensor.name: tensor for tensor in tensors}
+    missing = [port.name for port in ports if port.name not in named]
+    if missing or len(tensors) != len(ports):
+        raise WireError(f"tensors {sorted(named)}, expected {[port.name for port in ports]}")
+    return [named[port.name] for port in ports]

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tensors that belong to a source's frames: cut for work, merged from results, filled in, handed to local stages.
+
+The machines decide by key; this does what they decided. Bounded by the frames that the machines hold open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dnn_dist.cut.merge import empty_outputs, gather, scatter
+from dnn_dist.cut.piece import Stage
+from dnn_dist.graph.network import Network
+from dnn_dist.graph.region import Region
+from dnn_dist.plan.plan import Plan
+from dnn_dist.run.pieces import PieceSet
+from dnn_dist.run.shape import PlanShape
+from dnn_dist.run.wire import WireTensor, dequantise
+
+Tensors = dict[int, np.ndarray]
+"""Index of a tensor in the network -> its whole array, NHWC without batch."""
+
+
+class TensorStore:
+    """All tensors of one plan's open frames at a source."""
+
+    def __init__(self, network: Network, plan: Plan, threads: int = 1) -> None:
+        self.network, self.plan = network, plan
+        self.stages: tuple[Stage, ...] = plan.stages(network)
+        self.shape = PlanShape.of(network, self.stages)
+        self._pieces = PieceSet(network, plan, self.stages, local=True, threads=threads)
+        self._pixels: dict[int, np.ndarray] = {}  # frame -> the model's input as bytes
+        self._frames: dict[int, Tensors] = {}
+        self._last: dict[int, Tensors] = {}  # stage -> its outputs for the newest frame that had them all
+
+    def begin(self, frame: int, pixels: np.ndarray | None) -> None:
+        """Open a frame. `pixels`: the image as the model's input, uint8 H x W x 3; None at an aggregator without it."""
+        self._frames[frame] = {}
+        if pixels is not None:
+            self._pixels[frame] = pixels
+
+    def release(self, frame: int) -> None:
+        """Free what belongs to a frame."""
+        self._frames.pop(frame, None)
+        self._pixels.pop(frame, None)
+
+    def work(self, frame: int, stage: int, piece: int) -> list[WireTensor]:
+        """The inputs of a task as they travel: boxes of pixels as bytes, of other tensors as they are."""
+        tensors = dict(self._frames[frame])
+        tensors.update(dict.fromkeys(self.network.inputs, self._pixels[frame]))
+        here = self.stages[stage]
+        arrays = scatter(here, here.pieces[piece], tensors)
+        labelled = self._pieces.label(here.pieces[piece].inputs, arrays)
+        return [
+            WireTensor(tensor.name, tensor.array, region=tensor.region) if port.tensor in self.network.inputs else tensor
+            for port, tensor in zip(here.pieces[piece].inputs, labelled, strict=True)
+        ]
+
+    def check(self, stage: int, piece: int, outputs: Sequence[WireTensor]) -> list[np.ndarray]:
+        """The outputs of a task as they came, validated; WireError when they are not what the piece gives."""
+        return self._pieces.outputs(stage, piece, outputs)
+
+    def merge(self, frame: int, stage: int, piece: int, outputs: Sequence[np.ndarray]) -> None:
+        """Write a piece's outputs into the frame's tensors."""
+        here = self.stages[stage]
+        gather(here, here.pieces[piece], outputs, self._outputs(frame, stage))
+
+    def fill(self, frame: int, stage: int, pieces: Sequence[int]) -> None:
+        """Fill in pieces that did not come: from the last frame that had them, or with the value of zero."""
+        here = self.stages[stage]
+        into = self._outputs(frame, stage)
+        last = self._last.get(stage) if self.plan.fill == "last" else None
+        if last is None:
+            last = {t: np.full_like(array, self.network.tensors[t].zero_point) for t, array in into.items()}
+        for piece in pieces:
+            boxes = [
+                last[port.tensor][port.region.slices] if port.region else last[port.tensor]
+                for port in here.pieces[piece].outputs
+            ]
+            gather(here, here.pieces[piece], boxes, into)
+
+    def run_local(self, frame: int, stage: int) -> None:
+        """Compute a local stage into the frame's tensors. May run on a thread of its own."""
+        if stage >= len(self.stages):
+            return  # everything was distributed: only the detection head is left
+        ports = self.stages[stage].pieces[0]
+        tensors = self._frames[frame]
+        inputs = [
+            self._pieces.pixels(port, self._pixels[frame]) if port.tensor in self.network.inputs else tensors[port.tensor]
+            for port in ports.inputs
+        ]
+        outputs = self._pieces.run(stage, 0, inputs)
+        tensors.update({port.tensor: array for port, array in zip(ports.outputs, outputs, strict=True)})
+
+    def settle(self, frame: int, stage: int, whole: bool) -> None:
+        """A stage has all its outputs; whole ones stand in for what later frames lack."""
+        if whole and stage < len(self.stages) and self.stages[stage].distributed:
+            self._last[stage] = {index: self._frames[frame][index] for index in self.stages[stage].outputs}
+
+    def results(self, frame: int) -> list[np.ndarray]:
+        """The model's outputs in its order, float32 real values, NHWC without batch."""
+        return [
+            dequantise(self._frames[frame][index], tensor.scale or 0.0, tensor.zero_point)
+            for index in self.network.outputs
+            for tensor in (self.network.tensors[index],)
+        ]
+
+    def extent(self, stage: int, piece: int) -> tuple[int, int, int, int]:
+        """Where in the model's input a piece's own output lies: y0, x0, y1, x1 in pixels, without its halo."""
+        port = self.stages[stage].pieces[piece].outputs[0]
+        whole, image = self.network.tensors[port.tensor], self.network.tensors[self.network.inputs[0]]
+        region = port.region or Region.whole(whole.height, whole.width)
+        dy, dx = image.height / whole.height, image.width / whole.width
+        return round(region.y0 * dy), round(region.x0 * dx), round(region.y1 * dy), round(region.x1 * dx)
+
+    def _outputs(self, frame: int, stage: int) -> Tensors:
+        tensors = self._frames[frame]
+        here = self.stages[stage]
+        if here.outputs[0] not in tensors:
+            tensors.update(empty_outputs(self.network, here))
+        return {index: tensors[index] for index in here.outputs}

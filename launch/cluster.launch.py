@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts a cluster, or one robot's part of it: `ros2 launch dnn_dist cluster.launch.py [robot:=r2]`.
+
+Which processes, with which parameters and environment, is decided in dnn_dist/cluster.py; here they become actions.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from dnn_dist.cluster import processes, read_cluster, with_workers
+from dnn_dist.errors import DnnDistError
+
+SHARE = Path(get_package_share_directory("dnn_dist"))
+
+ARGUMENTS = {
+    "params_file": (str(SHARE / "config" / "cluster.yaml"), "parameter file of the cluster, the same for every robot"),
+    "robot": ("", "start only what the parameter file lists for this robot; empty: everything on this machine"),
+    "workers": ("", "number of workers, instead of those in the parameter file"),
+    "namespace": ("", "namespace of all nodes, the same for every robot"),
+    "network": ("", "transport profile instead of the parameter file's: local, wired or wifi"),
+    "rviz": ("false", "start RViz with the overlay and the cluster"),
+}
+
+
+def start(context: LaunchContext) -> list:
+    """The actions that the arguments ask for."""
+    asked = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    try:
+        cluster = read_cluster(asked["params_file"])
+        if asked["workers"]:
+            cluster = with_workers(cluster, int(asked["workers"]))
+        started = processes(
+            cluster, SHARE / "config" / "network", asked["robot"], asked["namespace"], asked["network"]
+        )
+    except (DnnDistError, ValueError) as error:
+        return [LogInfo(msg=f"dnn_dist: error: {error}"), Shutdown(reason="the parameters are wrong")]
+    actions = [
+        Node(
+            package="dnn_dist",
+            executable=process.executable,
+            name=process.name,
+            namespace=process.namespace,
+            parameters=[dict(process.parameters)],
+            remappings=list(process.remappings.items()),
+            additional_env=dict(process.environment),
+            output="screen",
+            respawn=True,
+            respawn_delay=0.5,
+        )
+        for process in started
+    ]
+    if asked["rviz"].lower() in ("true", "1", "yes"):
+        rviz = ["-d", str(SHARE / "rviz" / "cluster.rviz")]
+        actions.append(Node(package="rviz2", executable="rviz2", namespace=asked["namespace"], arguments=rviz))
+    return actions
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` calls."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
