@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pip install .`: the core and the command line. Messages and nodes come with `colcon build` (CMakeLists.txt)."""
+"""`pip install .`: the core and the command line. Messages and nodes come with `colcon build`."""
 
 from pathlib import Path
 from runpy import run_path
@@ -7,7 +7,8 @@ from runpy import run_path
 from setuptools import find_packages, setup
 
 here = Path(__file__).parent
-core = [line for line in (here / "requirements/core.txt").read_text().splitlines() if line[:1] not in ("", "#")]
+lines = (here / "requirements/core.txt").read_text().splitlines()
+core = [line for line in lines if line and not line.startswith("#")]
 executables = run_path(str(here / "dnn_dist/executables.py"))["EXECUTABLES"]
 
 setup(
@@ -23,6 +24,6 @@ setup(
         "train": ["tensorflow-cpu>=2.16,<3"],
         "dev": ["hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
     },
-    # The nodes' names are too common for a folder that is on everybody's PATH; ROS 2 keeps them in lib/dnn_dist.
+    # The nodes' names are too common for a folder on everybody's PATH; ROS 2 keeps them in lib/dnn_dist.
     entry_points={"console_scripts": [f"dnn_dist = {executables['dnn_dist']}"]},
 )

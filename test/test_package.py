@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laws of the package: one version, one direction of imports, one list of executables, installed whole."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import dnn_dist
+from dnn_dist.executables import EXECUTABLES
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "dnn_dist"
+
+# Who may import what of ours, besides itself. Anything may import errors. Only nodes may import ROS.
+LAW = {
+    "errors": set(),
+    "executables": set(),
+    "graph": set(),
+    "cut": {"graph"},
+    "plan": {"cut", "graph"},
+    "run": {"plan", "cut", "graph"},
+    "detect": set(),
+    "camera": set(),
+    "settings": set(),
+    "cluster": {"settings", "run"},
+    "nodes": {"cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+    "cli": {"nodes", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+}
+ROS = re.compile(r"(rclpy|rosidl_\w+|launch\w*|cv_bridge|\w+_(msgs|interfaces)|dnn_dist\.msg)(\.|$)")
+HEAVY = re.compile(r"(tensorflow|keras|torch|scipy|networkx)(\.|$)")
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of all modules that a file imports, wherever in it."""
+    package = ["dnn_dist", *path.relative_to(SOURCE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    part = part_of(path)
+    allowed = LAW[part] | {part, "errors"}
+    for name in imports(path):
+        ours = re.match(r"dnn_dist\.(\w+)", name)
+        if ours and ours[1] in LAW:
+            assert ours[1] in allowed, f"{part} may import {sorted(allowed)}, not {name}"
+        if part != "nodes":
+            assert not ROS.match(name), f"only nodes may import ROS, not {part}: {name}"
+        assert not HEAVY.match(name), f"no robot has {name}"
+
+
+def test_command_line_needs_no_ros() -> None:
+    # As after `pip install`: the command line is there, ROS and our messages are not.
+    hidden = "import sys; sys.modules.update(dict.fromkeys(['rclpy', 'std_msgs', 'dnn_dist.msg']))"
+    subprocess.run([sys.executable, "-c", f"{hidden}; import dnn_dist.cli.main"], check=True)
+
+
+def test_every_folder_is_a_package() -> None:
+    # setup.py finds packages by it.
+    assert {path.parent for path in modules()} == {path.parent for path in SOURCE.rglob("__init__.py")}
+
+
+def first(pattern: str, file: str) -> str | None:
+    match = re.search(pattern, (ROOT / file).read_text())
+    return match and match[1]
+
+
+def test_versions_are_equal() -> None:
+    found = {
+        "package.xml": ElementTree.parse(ROOT / "package.xml").findtext("version"),
+        "setup.py": first(r'version="(.+?)"', "setup.py"),
+        "CHANGELOG.rst": first(r"\n(\d+\.\d+\.\d+) ", "CHANGELOG.rst"),
+        "__init__.py": dnn_dist.__version__,
+    }
+    assert len(set(found.values())) == 1, found
+
+
+@pytest.mark.parametrize("name", EXECUTABLES)
+def test_executable_names_a_function(name: str) -> None:
+    module, function = EXECUTABLES[name].split(":")
+    path = (ROOT / module.replace(".", "/")).with_suffix(".py")
+    defined = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    assert function in defined
+
+
+def prefix() -> Path:
+    """The folder that colcon installed the package to."""
+    for entry in os.environ["AMENT_PREFIX_PATH"].split(os.pathsep):
+        if Path(entry, "share/ament_index/resource_index/packages/dnn_dist").exists():
+            return Path(entry)
+    raise AssertionError("dnn_dist is not installed: run `make build`, and pytest by .venv/bin/dnn_dist-env")
+
+
+@pytest.mark.install
+def test_what_runs_is_what_was_installed() -> None:
+    import dnn_dist.msg
+
+    assert Path(dnn_dist.__file__).is_relative_to(prefix())
+    assert Path(dnn_dist.msg.__file__).is_relative_to(prefix())
+    installed = Path(dnn_dist.__file__).parent
+    for path in modules():
+        assert (installed / path.relative_to(SOURCE)).read_text() == path.read_text()
+    assert (installed / "py.typed").exists()
+
+
+@pytest.mark.install
+def test_executables_are_installed() -> None:
+    folder = prefix() / "lib/dnn_dist"
+    assert {path.name for path in folder.iterdir()} == set(EXECUTABLES)
+    assert all(os.access(folder / name, os.X_OK) for name in EXECUTABLES)
+    ran = subprocess.run([folder / "dnn_dist", "--help"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "dnn_dist" in ran.stdout
+
+
+@pytest.mark.install
+def test_what_launch_needs_is_installed() -> None:
+    share = prefix() / "share/dnn_dist"
+    wanted = ["package.xml", "launch/*.py", "config/*", "rviz/*", "models/*.tflite", "models/*.yaml"]
+    for pattern in wanted:
+        source, installed = ({p.relative_to(top) for p in top.glob(pattern)} for top in (ROOT, share))
+        assert source == installed
