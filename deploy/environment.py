@@ -60,8 +60,8 @@ def requirements() -> tuple[list[str], list[str]]:
         wanted = [line for line in wanted if not on_system(name_in(line))]
         pins = [line for line in pins if not on_system(name_in(line))]
         if version := numpy_of_system():
-            # apt's cv_bridge is built for apt's NumPy: a newer one in front of it breaks it. Which OpenCV goes
-            # with that, where there is none, is left to pip, since the pinned one needs NumPy 2.
+            # apt's cv_bridge is built for apt's NumPy: a newer one in front of it breaks it. Where OpenCV is
+            # missing pip chooses what goes with that, since the pinned one needs NumPy 2.
             pins = [line for line in pins if name_in(line) != "opencv-python-headless"]
             pins.append(f"numpy=={version}")
     return wanted, pins

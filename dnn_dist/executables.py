@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one list of executables: CMake makes lib/dnn_dist/* of it (it runs this file), setup.py a console script."""
+"""The one list of executables: CMake makes lib/dnn_dist/* of it by running this file, setup.py a script."""
 
 import sys
 from pathlib import Path
@@ -16,13 +16,13 @@ EXECUTABLES = {
 
 
 def script(target: str) -> str:
-    """The text of an executable; `env` finds the Python, so that one in an environment with LiteRT comes first."""
+    """The text of an executable; `env` finds the Python of the environment, the one that has LiteRT."""
     module, function = target.split(":")
     return f"#!/usr/bin/env python3\nimport sys\n\nfrom {module} import {function}\nsys.exit({function}())\n"
 
 
 def write_scripts(folder: Path) -> None:
-    """Writes every executable into `folder`, with its mode, for a symlinked install links to these very files."""
+    """Writes all executables into `folder`, with their mode: a symlinked install links to these very files."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in set(folder.iterdir()) - {folder / name for name in EXECUTABLES}:
         stale.unlink()
