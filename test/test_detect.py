@@ -2,6 +2,7 @@
 """Laws of detection: decoding equals a plain loop, NMS leaves no rivals, bad numbers and cards do no harm."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dnn_dist.camera.scene import SceneFilm
 from dnn_dist.detect.boxes import MAX_CANDIDATES, Detection, suppress
 from dnn_dist.detect.card import card_for, card_path, load_card, parse_card
 from dnn_dist.detect.head import Head, make_head
@@ -369,6 +371,44 @@ def test_a_card_that_does_not_fit_its_model_is_refused(tmp_path):
         card_for(model, (32, 96, 3), [(4, 6, 7)])
     with pytest.raises(ConfigError, match=r"make outputs \[\(4, 6, 7\)\], the model has \[\(4, 6, 14\)\]"):
         make_head(card, [(4, 6, 14)])
+
+
+# ---------------------------------------------------------------- the detector that is shipped
+
+MODELS = Path(__file__).parents[1] / "models"
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_the_shipped_detector_finds_what_the_scene_holds(kind):
+    """Card, letterbox, head and model agree: of a film's objects most are found, and little else."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT is not installed")
+    model = MODELS / f"warehouse_{kind}.tflite"
+    interpreter = litert.Interpreter(str(model))
+    interpreter.allocate_tensors()
+    (taken,), (given_back,) = interpreter.get_input_details(), interpreter.get_output_details()
+    output_shape = given_back["shape"][1:].tolist()
+    card = card_for(model, taken["shape"][1:].tolist(), [output_shape])
+    head, letterbox = make_head(card, [output_shape]), Letterbox(256, 320, card.height, card.width)
+    film, present, found, hits = SceneFilm(2, 256, 320), 0, 0, 0
+    for k in range(0, 60, 6):
+        image, truth = film.frame(k)
+        pixels = letterbox.apply(image)[None] * np.float32(card.scale) + np.float32(card.offset)
+        if kind == "int8":
+            scale, zero = taken["quantization"]
+            pixels = np.rint(pixels / np.float32(scale) + zero).astype(np.int8)
+        interpreter.set_tensor(taken["index"], pixels)
+        interpreter.invoke()
+        raw = interpreter.get_tensor(given_back["index"])[0].astype(np.float32)
+        if kind == "int8":
+            scale, zero = given_back["quantization"]
+            raw = (raw - zero) * np.float32(scale)
+        detections = head([raw], letterbox)
+        present, found = present + len(truth), found + len(detections)
+        hits += sum(
+            any(d.class_id == box.class_id and iou(d, box) > 0.5 for d in detections) for box in truth
+        )
+    assert hits >= 0.9 * present > 20
+    assert hits >= 0.85 * found
 
 
 # ---------------------------------------------------------------- heads of one's own

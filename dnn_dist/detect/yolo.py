@@ -43,15 +43,16 @@ class YoloHead(Head):
 
     def check(self, output_shapes: Sequence[Shape]) -> None:
         card, numbers = self.card, 5 + len(self.card.classes)
+        # Rounded up, as layers with "same" padding do it.
         expected = [
-            (card.height // grid.stride, card.width // grid.stride, len(grid.anchors) * numbers)
+            (-(-card.height // grid.stride), -(-card.width // grid.stride), len(grid.anchors) * numbers)
             for grid in card.grids
         ]
-        if [tuple(shape) for shape in output_shapes] != expected:
+        found = [tuple(shape) for shape in output_shapes]
+        if found != expected:
             raise ConfigError(
-                f"model card: strides, anchors and classes make outputs {expected}, "
-                f"the model has {[tuple(shape) for shape in output_shapes]}; correct the card (channels are "
-                "anchors x (5 + classes), rows are height / stride)"
+                f"model card: strides, anchors and classes make outputs {expected}, the model has {found}; "
+                "correct the card (rows are height / stride, channels are anchors x (5 + classes))"
             )
 
     def __call__(self, outputs: Sequence[np.ndarray], letterbox: Letterbox) -> list[Detection]:
