@@ -661,12 +661,14 @@ class SceneFilm:
         """What stands at metre `slot` of the aisle: sides alternate, which leaves room to pass."""
         class_id, solid, aside, yaw, phase = _slot(self.seed, slot)
         side = 1 if slot % 2 else -1
-        room = (self._style.rack_x[1] if side > 0 else -self._style.rack_x[0]) - 0.5
+        # Not too far aside: there things soon leave the picture, and some frames would be nearly empty.
+        room = min(2.2, (self._style.rack_x[1] if side > 0 else -self._style.rack_x[0]) - 0.5)
         x, z = side * (1.05 + aside * (room - 1.05)), float(slot)
         if class_id == ROBOT:  # robots creep along and turn, the rest stands
             z, yaw = z + 0.2 * math.sin(0.03 * k + phase), yaw + 0.5 * math.sin(0.02 * k + phase)
         ahead = float(camera.to_view(np.array([x, 0.0, z]))[2])
-        fade = (_farthest(camera, solid) - ahead) / 0.6
+        # Not as far off as in `draw_scene`: an aisle is full of far things, the smallest are hard to find.
+        fade = (_farthest(camera, solid) / 1.25 - ahead) / 0.6
         if ahead < 0.7 or fade <= 0.02:
             return None
         return _Object(class_id, solid, x, z, yaw, min(1.0, fade))
