@@ -22,6 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -279,17 +280,17 @@ def main() -> int:
     if args.steps < 1 or args.held_out < 1 or args.images < max(args.batch, 100):
         parser.error("needs --steps and --held-out of at least 1, and --images of at least 100 and one batch")
 
+    if find_spec("tensorflow") is None:
+        print("train.py: TensorFlow is missing; pip install -e .[train]", file=sys.stderr)
+        return 2
+
     # Scenes come first: processes must not be forked once TensorFlow has started its threads.
     scenes = make_scenes(args.seed, args.images, args.processes)
     held_out = make_scenes(HELD_OUT_SEED, args.held_out, args.processes)
     anchors = choose_anchors(scenes)
     print("anchors (width, height):", anchors.astype(int).tolist())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import tensorflow as tf
-    except ImportError:
-        print("train.py needs TensorFlow: pip install -e .[train]", file=sys.stderr)
-        return 2
+    import tensorflow as tf
 
     tf.keras.utils.set_random_seed(args.seed)
     model = build(None)
