@@ -92,8 +92,12 @@ class Shell(Node):
         new = self.notes.add(note)
         count = self.notes.counts.get(note.kind, 0)
         if new or count % 100 == 0:
-            log = self.get_logger().warning if note.warn else self.get_logger().info
-            log(f"{note.kind}: {note.text}" + ("" if new else f" ({count} so far)"))
+            line = f"{note.kind}: {note.text}" + ("" if new else f" ({count} so far)")
+            # Two calls: rclpy refuses a call site that changes its severity.
+            if note.warn:
+                self.get_logger().warning(line)
+            else:
+                self.get_logger().info(line)
 
     def _publish_diagnostics(self) -> None:
         warned = self.notes.warned > self._warned_told
