@@ -34,7 +34,9 @@ def run_whole(network: Network, inputs: dict[int, np.ndarray]) -> dict[int, np.n
     return dict(zip(network.outputs, engine.run([inputs[t] for t in network.inputs]), strict=True))
 
 
-def run_stages(network: Network, stages: tuple[Stage, ...], inputs: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+def run_stages(
+    network: Network, stages: tuple[Stage, ...], inputs: dict[int, np.ndarray]
+) -> dict[int, np.ndarray]:
     arrays = dict(inputs)
     for stage in stages:
         engines: dict[str, Engine] = {}

@@ -36,7 +36,11 @@ class NetBuilder:
         return {"scale": scale, "zero_point": zero, "quantized_dimension": axis}
 
     def tensor(self, shape, like: int | None = None, scale=ACTIVATION_SCALE, zero=ACTIVATION_ZERO) -> int:
-        tree = {"shape": np.array(shape, np.int32), "name": f"t{len(self.tensors)}", "type": DTYPES.index(self.dtype)}
+        tree = {
+            "shape": np.array(shape, np.int32),
+            "name": f"t{len(self.tensors)}",
+            "type": DTYPES.index(self.dtype),
+        }
         if self.dtype != "float32":
             tree["quantization"] = self._quantisation(scale, zero)
             if like is not None:
@@ -57,7 +61,9 @@ class NetBuilder:
         self.tensors.append(tree)
         return len(self.tensors) - 1
 
-    def op(self, kind: str, inputs, output: int, options: str | None = None, version: int = 0, **fields) -> int:
+    def op(
+        self, kind: str, inputs, output: int, options: str | None = None, version: int = 0, **fields
+    ) -> int:
         number = OPERATOR_CODES[kind]
         version = version or (1 if self.dtype == "float32" else 2)
         code = {"deprecated_builtin_code": min(number, 127), "builtin_code": number, "version": version}
@@ -110,7 +116,8 @@ class NetBuilder:
         out = self.tensor((1, *self._out_hw(x, kernel, stride, dilation, padding), filters))
         return self.op(
             "CONV_2D", [x, weights, self._bias(x, scales)], out, "Conv2DOptions",
-            version=1 if self.dtype == "float32" else 3, padding=padding, stride_h=stride[0], stride_w=stride[1],
+            version=1 if self.dtype == "float32" else 3, padding=padding,
+            stride_h=stride[0], stride_w=stride[1],
             dilation_hfactor=dilation[0], dilation_wfactor=dilation[1], fused_activation_function=activation,
         )  # fmt: skip
 
@@ -122,7 +129,8 @@ class NetBuilder:
         out = self.tensor((1, *self._out_hw(x, kernel, stride, dilation, padding), channels))
         return self.op(
             "DEPTHWISE_CONV_2D", [x, weights, self._bias(x, scales)], out, "DepthwiseConv2DOptions",
-            version=2 if self.dtype == "float32" else 3, padding=padding, stride_h=stride[0], stride_w=stride[1],
+            version=2 if self.dtype == "float32" else 3, padding=padding,
+            stride_h=stride[0], stride_w=stride[1],
             dilation_hfactor=dilation[0], dilation_wfactor=dilation[1], depth_multiplier=multiplier,
             fused_activation_function=activation,
         )  # fmt: skip
@@ -130,12 +138,15 @@ class NetBuilder:
     def pool(self, kind: str, x, kernel, stride, padding) -> int:
         out = self.tensor((1, *self._out_hw(x, kernel, stride, (1, 1), padding), self.shape(x)[3]), like=x)
         return self.op(
-            f"{kind}_POOL_2D", [x], out, "Pool2DOptions", padding=padding, stride_h=stride[0], stride_w=stride[1],
+            f"{kind}_POOL_2D", [x], out, "Pool2DOptions", padding=padding,
+            stride_h=stride[0], stride_w=stride[1],
             filter_height=kernel[0], filter_width=kernel[1],
         )  # fmt: skip
 
     def unary(self, kind: str, x) -> int:
-        quantised = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}.get(kind, (ACTIVATION_SCALE, ACTIVATION_ZERO))
+        quantised = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}.get(
+            kind, (ACTIVATION_SCALE, ACTIVATION_ZERO)
+        )
         like = x if kind in ("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ABS", "NEG") else None
         out = self.tensor(self.shape(x), like, *quantised)
         if kind == "LEAKY_RELU":

@@ -10,7 +10,19 @@ import struct
 
 import pytest
 
-NAMES = ["Bool", "Int8", "Uint8", "Int16", "Uint16", "Int32", "Uint32", "Int64", "Uint64", "Float32", "Float64"]
+NAMES = [
+    "Bool",
+    "Int8",
+    "Uint8",
+    "Int16",
+    "Uint16",
+    "Int32",
+    "Uint32",
+    "Int64",
+    "Uint64",
+    "Float32",
+    "Float64",
+]
 SCALARS = dict(zip(NAMES, "?bBhHiIqQfd", strict=True))
 UNIONS = {
     "details": "QuantizationDetails",

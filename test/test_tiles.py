@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiles cover exactly once, and merged they equal the whole bit for bit, for every op, size, kernel and grid."""
+"""Tiles cover exactly once, and merged they equal the whole bit for bit: every op, size, kernel and grid."""
 
 import itertools
 from pathlib import Path
@@ -23,7 +23,18 @@ CHANNELS = st.sampled_from((1, 2, 3, 4, 8, 17))
 DTYPE = st.sampled_from(("float32", "int8"))
 PADDING = st.sampled_from((SAME, VALID))
 ACTIVATION = st.sampled_from((NO_ACTIVATION, RELU, RELU6))
-UNARY = ("RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "PRELU", "LOGISTIC", "TANH", "HARD_SWISH", "ABS", "NEG")
+UNARY = (
+    "RELU",
+    "RELU6",
+    "RELU_N1_TO_1",
+    "LEAKY_RELU",
+    "PRELU",
+    "LOGISTIC",
+    "TANH",
+    "HARD_SWISH",
+    "ABS",
+    "NEG",
+)
 BINARY = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE")
 GRIDS = ("1x1", "2x2", "3x3", "4x4", "5x5", "1x5", "4x2", "3x5")
 
@@ -78,7 +89,9 @@ def folder(tmp_path_factory):
 
 @many
 @given(st.data(), DTYPE, SIZES, SIZES, CHANNELS, CHANNELS, PAIRS[7], PAIRS[3], PAIRS[3], PADDING, ACTIVATION)
-def test_convolution(folder, data, dtype, h, w, channels, filters, kernel, stride, dilation, padding, activation):
+def test_convolution(
+    folder, data, dtype, h, w, channels, filters, kernel, stride, dilation, padding, activation
+):
     assume(dilation == (1, 1) or stride == (1, 1))  # as TensorFlow has it
     net = NetBuilder(dtype)
     x = net.input(h, w, channels)
@@ -87,8 +100,22 @@ def test_convolution(folder, data, dtype, h, w, channels, filters, kernel, strid
 
 
 @many
-@given(st.data(), DTYPE, SIZES, SIZES, CHANNELS, st.integers(1, 2), PAIRS[7], PAIRS[3], PAIRS[3], PADDING, ACTIVATION)
-def test_depthwise(folder, data, dtype, h, w, channels, multiplier, kernel, stride, dilation, padding, activation):
+@given(
+    st.data(),
+    DTYPE,
+    SIZES,
+    SIZES,
+    CHANNELS,
+    st.integers(1, 2),
+    PAIRS[7],
+    PAIRS[3],
+    PAIRS[3],
+    PADDING,
+    ACTIVATION,
+)
+def test_depthwise(
+    folder, data, dtype, h, w, channels, multiplier, kernel, stride, dilation, padding, activation
+):
     assume(dilation == (1, 1) or stride == (1, 1))
     net = NetBuilder(dtype)
     x = net.input(h, w, channels)
@@ -97,7 +124,9 @@ def test_depthwise(folder, data, dtype, h, w, channels, multiplier, kernel, stri
 
 
 @many
-@given(st.data(), st.sampled_from(("MAX", "AVERAGE")), DTYPE, SIZES, SIZES, CHANNELS, PAIRS[7], PAIRS[3], PADDING)
+@given(
+    st.data(), st.sampled_from(("MAX", "AVERAGE")), DTYPE, SIZES, SIZES, CHANNELS, PAIRS[7], PAIRS[3], PADDING
+)
 def test_pool(folder, data, kind, dtype, h, w, channels, kernel, stride, padding):
     net = NetBuilder(dtype)
     x = net.input(h, w, channels)
@@ -106,7 +135,15 @@ def test_pool(folder, data, kind, dtype, h, w, channels, kernel, stride, padding
 
 
 @many
-@given(st.data(), DTYPE, SIZES, SIZES, CHANNELS, st.tuples(*[st.integers(0, 5)] * 4), st.sampled_from((None, 3.0)))
+@given(
+    st.data(),
+    DTYPE,
+    SIZES,
+    SIZES,
+    CHANNELS,
+    st.tuples(*[st.integers(0, 5)] * 4),
+    st.sampled_from((None, 3.0)),
+)
 def test_pad(folder, data, dtype, h, w, channels, amounts, value):
     net = NetBuilder(dtype)
     check(net, [net.pad(net.input(h, w, channels), *amounts, value=value)], data, folder)
@@ -147,7 +184,9 @@ def dags(draw):
         _, height, width, channels = net.shape(x)
         kernel, stride = draw(PAIRS[4]), draw(PAIRS[3])
         padding = draw(PADDING) if fits(net, x, kernel, (1, 1), VALID) else SAME
-        choice = draw(st.sampled_from(("conv", "conv", "depthwise", "pool", "unary", "pad", "up", "join", "join")))
+        choice = draw(
+            st.sampled_from(("conv", "conv", "depthwise", "pool", "unary", "pad", "up", "join", "join"))
+        )
         if choice == "conv":
             dilation = draw(PAIRS[3]) if stride == (1, 1) and padding == SAME else (1, 1)
             made.append(net.conv(x, draw(CHANNELS), kernel, stride, dilation, padding))
@@ -236,8 +275,8 @@ def test_too_fine_grid_names_the_largest(folder):
 
 @pytest.mark.parametrize(
     "text", ["", "tiles", "tiles:", "tiles:3", "tiles:0x3", "tiles:3x", "tiles:axb", "tiles:3x3@", "tiles:3x3@5",
-             "tiles:-1x2", "slices:4", "tiles:3x3;", "tiles:3x3@9..2", "tiles:3x3@0..99", "tiles:2x2@0..3;local@2..9",
-             "tiles:3x3@99..", "tiles:99999x1", "tiles:17x1@0..11", "\n", "tiles:3x3 x"]
+             "tiles:-1x2", "slices:4", "tiles:3x3;", "tiles:3x3@9..2", "tiles:3x3@0..99", "tiles:3x3@99..",
+             "tiles:2x2@0..3;local@2..9", "tiles:99999x1", "tiles:99x99", "tiles:17x1@0..11", "\n", "tiles:3x3 x"]
 )  # fmt: skip
 def test_wrong_cuts_are_one_line(text):
     network = read_network(FIXTURES / "residual_float32.tflite")

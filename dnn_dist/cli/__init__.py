@@ -5,6 +5,6 @@
     inspect.py  what a model is made of, what can be tiled, and if not why
     check.py    cut a model, run every piece, merge, compare with the untouched file
 
-A command is a module with `add_arguments(parser)` and `run(args) -> exit code`; it is imported when it is asked for.
+A command is a module with `add_arguments(parser)` and `run(args) -> exit code`, imported when asked for.
 May import everything but `nodes`.
 """

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """`dnn_dist check MODEL --cut tiles:3x3`: the proof that a model can be cut, against the untouched file.
 
-Every piece runs as a robot would run it, one after the other in this process; the merged tensors go through the
-stages that follow, and all outputs of the model are compared. Exit code 0: equal, and something was cut; 1: not.
+Every piece runs as a robot would run it, one after the other in this process; the merged tensors go through
+the stages that follow, and all outputs of the model are compared. Exit code 0: equal, and something was cut;
+1: not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -32,7 +36,9 @@ Arrays = dict[int, np.ndarray]  # tensor -> its whole array, without batch axis
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a .tflite file")
-    parser.add_argument("--cut", required=True, help="how to cut: tiles:ROWSxCOLUMNS, or with @FIRST..LAST ops")
+    parser.add_argument(
+        "--cut", required=True, help="how to cut: tiles:ROWSxCOLUMNS, or with @FIRST..LAST ops"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
 
@@ -42,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise ModelError("--seed: random inputs are drawn from seeds of 0 and more")
     network = read_network(args.model)
     try:
-        facts = check(network, args.cut, args.seed)
+        with _silenced():
+            facts = check(network, args.cut, args.seed)
     except NothingToTile as error:
         print(f"dnn_dist: error: {args.model}: {error}", file=sys.stderr)
         return 1
@@ -52,6 +59,20 @@ def run(args: argparse.Namespace) -> int:
         for key, value in facts.items():
             print(f"{key:18}{value:.4g}" if isinstance(value, float) else f"{key:18}{value}")
     return 0 if facts["holds"] else 1
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """The runtime writes notes to file descriptor 2 by itself; errors come back as exceptions too."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def check(network: Network, cut: str, seed: int = 0) -> dict[str, Any]:

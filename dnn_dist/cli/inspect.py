@@ -45,7 +45,9 @@ def describe(network: Network) -> dict[str, Any]:
             "first": 0,
             "last": end,
             "macs_share": sum(op.macs for op in front) / network.macs if network.macs else 0.0,
-            "outputs": [_tensor(network.tensors[t]) for t in network.live_after(0, end)] if end is not None else [],
+            "outputs": [_tensor(network.tensors[t]) for t in network.live_after(0, end)]
+            if end is not None
+            else [],
         },
     }
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`dnn_dist COMMAND ...`.
 
-Exit codes: 0 what was asked for holds, 1 it does not, 2 wrong use. An error is one line on stderr that names the
-cure. A closed pipe (`| head`) and Ctrl-C end a command quietly.
+Exit codes: 0 what was asked for holds, 1 it does not, 2 wrong use. An error is one line on stderr that names
+the cure. A closed pipe (`| head`) and Ctrl-C end a command quietly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from dnn_dist.errors import DnnDistError
 COMMANDS = {
     "inspect": ("dnn_dist.cli.inspect", "what a model is made of, what of it can be tiled, and if not why"),
     "check": ("dnn_dist.cli.check", "cut a model, run every piece, merge, compare with the whole model"),
-    "demo": ("dnn_dist.cli.demo", "a cluster on this machine: synthetic camera, workers, live table, a picture"),
+    "demo": (
+        "dnn_dist.cli.demo",
+        "a cluster on this machine: synthetic camera, workers, live table, a picture",
+    ),
 }
 _WRONG_USE, _CLOSED_PIPE, _INTERRUPTED = 2, 128 + 13, 128 + 2
 
@@ -40,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except DnnDistError as error:
         return _fail(str(error))
+    except MemoryError:
+        return _fail("out of memory; the model or its tensors are too large for this machine")
     except BrokenPipeError:
         # The interpreter flushes stdout once more as it ends, which would fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,10 +70,14 @@ def _run(words: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
-        return _fail(f"unknown command '{name}'; {f'did you mean {near[0]}?' if near else 'see dnn_dist --help'}")
+        return _fail(
+            f"unknown command '{name}'; {f'did you mean {near[0]}?' if near else 'see dnn_dist --help'}"
+        )
     module_name, text = COMMANDS[name]
     module = import_module(module_name)
-    parser = _Parser(prog=f"dnn_dist {name}", description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    parser = _Parser(
+        prog=f"dnn_dist {name}", description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+    )
     module.add_arguments(parser)
     return int(module.run(parser.parse_args(rest)))
 

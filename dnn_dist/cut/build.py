@@ -13,6 +13,7 @@ import numpy as np
 
 from dnn_dist.cut.piece import Piece, Stage
 from dnn_dist.cut.walk import Step, TileWalk, walk_tile
+from dnn_dist.graph.flatbuffer import BrokenBuffer
 from dnn_dist.graph.geometry import Pad, Pads, Upsample, Window
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.region import Region
@@ -24,6 +25,13 @@ _INT8_VERSION = 2  # of PAD, PADV2 and SLICE: the first that takes int8; one mor
 
 def build_piece(network: Network, stage: Stage, piece: Piece) -> bytes:
     """The .tflite of `piece`; in- and outputs in the order of its ports, with a batch axis of one."""
+    try:
+        return _build(network, stage, piece)
+    except BrokenBuffer as error:  # in what reading did not look at
+        raise network.file.broken(error) from None
+
+
+def _build(network: Network, stage: Stage, piece: Piece) -> bytes:
     if stage.kind == "tiles":
         outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
         return _Tile(network, walk_tile(network, stage.first, stage.last, outputs)).build()
@@ -67,14 +75,7 @@ class _Tile:
         op, need = self._network.ops[step.op], step.need
         geometry = op.geometry
         options: dict[str, int] = {}
-        inputs = [
-            -1
-            if t < 0
-            else self._constant(t)
-            if self._network.tensors[t].constant
-            else self._crop(t, need.input)
-            for t in op.inputs
-        ]
+        inputs = [self._operand(t, need.input) for t in op.inputs]
         if isinstance(geometry, Window) and not need.same:
             options["padding"] = _VALID
             if need.pads.any:
@@ -91,8 +92,10 @@ class _Tile:
         self._held[target] = output
         self._writer.copy_op(step.op, inputs, [output], **options)
 
-    def _constant(self, tensor: int) -> int:
-        return self._writer.copy_tensor(tensor)
+    def _operand(self, tensor: int, region: Region) -> int:
+        if tensor < 0 or self._network.tensors[tensor].constant:
+            return tensor if tensor < 0 else self._writer.copy_tensor(tensor)
+        return self._crop(tensor, region)
 
     def _crop(self, tensor: int, region: Region) -> int:
         """The box of a tensor: what the tile holds, or a slice of it."""

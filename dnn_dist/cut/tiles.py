@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fused Tile Partitioning: the output of a range of ops in a grid of tiles, each from its own input crop.
 
-After DeepThings (Zhao, Barijough, Gerstlauer, 2018), for DAGs and every size: tile j of a width W in M columns
-is [floor(W*j/M), floor(W*(j+1)/M)), which is never empty while M <= W.
+After DeepThings (Zhao, Barijough, Gerstlauer, 2018), for DAGs and every size: tile j of a width W in M
+columns is [floor(W*j/M), floor(W*(j+1)/M)), which is never empty while M <= W.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dnn_dist.graph.network import Network
 from dnn_dist.graph.region import Region
 
 Grid = tuple[int, int]  # rows, columns
+_MOST_TILES = 4096
 # The deepest front is cut less deep where its last ops are too small for the grid (a pool over everything,
 # say), but never so that less than this share of its work is left: then the grid is wrong, not the depth.
 _LEAST_SHARE_OF_FRONT = 0.5
@@ -44,6 +45,8 @@ def cut_tiles(network: Network, grid: Grid, first: int = 0, last: int | None = N
     """
     if min(grid) < 1:
         raise CutError(f"tiles:{grid[0]}x{grid[1]}: a grid has at least one row and one column")
+    if grid[0] * grid[1] > _MOST_TILES:
+        raise CutError(f"tiles:{grid[0]}x{grid[1]}: more than {_MOST_TILES} tiles; take a coarser grid")
     if not 0 <= first < len(network.ops) or (last is not None and not first <= last < len(network.ops)):
         end = "" if last is None else last
         raise CutError(f"@{first}..{end}: the model has ops 0..{len(network.ops) - 1}")

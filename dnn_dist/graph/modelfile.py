@@ -14,6 +14,7 @@ from dnn_dist.errors import ModelError
 from dnn_dist.graph.flatbuffer import BrokenBuffer, Table
 
 IDENTIFIER = b"TFL3"
+_MAX_ENTRIES = 1 << 17  # of tensors, ops, buffers; a vector of offsets to one table could claim millions
 
 
 class ModelFile:
@@ -38,16 +39,22 @@ class ModelFile:
             raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
         try:
             model = Table.root(self._map, "Model")
-            graphs = model["subgraphs"]
+            graphs = self._entries(model, "subgraphs")
             if not graphs:
                 raise BrokenBuffer("it holds no graph")
-            self.graph: Table = graphs[0]
-            self.tensors: list[Table] = self.graph["tensors"] or []
-            self.operators: list[Table] = self.graph["operators"] or []
-            self.operator_codes: list[Table] = model["operator_codes"] or []
-            self.buffers: list[Table] = model["buffers"] or []
+            self.graph = graphs[0]
+            self.tensors = self._entries(self.graph, "tensors")
+            self.operators = self._entries(self.graph, "operators")
+            self.operator_codes = self._entries(model, "operator_codes")
+            self.buffers = self._entries(model, "buffers")
         except BrokenBuffer as error:
             raise self.broken(error) from None
+
+    @staticmethod
+    def _entries(table: Table, name: str) -> list[Table]:
+        if table.count(name) > _MAX_ENTRIES:
+            raise BrokenBuffer(f"{table.name} claims {table.count(name)} {name}")
+        return table[name] or []
 
     def broken(self, error: Exception) -> ModelError:
         return ModelError(f"{self.path}: the file is damaged or cut short: {error}")

@@ -22,6 +22,9 @@ from dnn_dist.graph.schema import DTYPES, ITEM_BITS, OPERATORS, TABLES
 from dnn_dist.graph.tileable import NotTileable, OpFacts, geometry_of
 
 _MAX_ELEMENTS = 1 << 40
+_UNFOLDED_PER_BYTE = (
+    8  # a file whose parts point to one another's could unfold without end; honest ones give 1
+)
 _OLD_CODE_LIMIT = 127  # codes up to here may stand in the deprecated field alone
 
 
@@ -29,20 +32,37 @@ def read_network(path: str | Path) -> Network:
     """The network in the file at `path`; raises ModelError (missing, empty, no .tflite, damaged)."""
     file = ModelFile(path)
     try:
-        tensors = tuple(_tensor(file, index, table) for index, table in enumerate(file.tensors))
-        inputs, outputs = (_indices(file.graph[name], len(tensors)) for name in ("inputs", "outputs"))
+        room = _Room(_UNFOLDED_PER_BYTE * len(file))
+        tensors = tuple(_tensor(file, index, table, room) for index, table in enumerate(file.tensors))
+        inputs, outputs = (_indices(file.graph[name], len(tensors), room) for name in ("inputs", "outputs"))
         if not outputs:
             raise BrokenBuffer("the graph has no output")
         codes = [_kind(code) for code in file.operator_codes]
         shell = Network(file, tensors, (), inputs, outputs)
-        ops = tuple(_op(shell, codes, index, table) for index, table in enumerate(file.operators))
+        live = set(inputs)
+        ops: list[Op] = []
+        for index, table in enumerate(file.operators):
+            ops.append(_op(shell, codes, index, table, room, live))
+            live.update(ops[-1].outputs)
         _check_order(tensors, ops, inputs, outputs)
     except (BrokenBuffer, UnicodeError, MemoryError, OverflowError) as error:
         raise file.broken(error) from None
-    return Network(file, tensors, ops, inputs, outputs)
+    return Network(file, tensors, tuple(ops), inputs, outputs)
 
 
-def _tensor(file: ModelFile, index: int, table: Table) -> Tensor:
+class _Room:
+    """Bytes of lists and names that may still be unfolded."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    def take(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise BrokenBuffer("its parts overlap so that it would unfold to many times its size")
+
+
+def _tensor(file: ModelFile, index: int, table: Table, room: _Room) -> Tensor:
     shape_field = table["shape"]
     shape = tuple(shape_field.tolist()) if shape_field is not None else ()
     if any(extent < 0 for extent in shape) or prod(shape) > _MAX_ELEMENTS or len(shape) > 32:
@@ -57,6 +77,7 @@ def _tensor(file: ModelFile, index: int, table: Table) -> Tensor:
         raise BrokenBuffer(f"tensor {index} needs {size} bytes, its buffer holds {held}")
     scale, zero_point = _quantisation(index, table["quantization"])
     name = table["name"] or f"tensor_{index}"
+    room.take(len(name) + 4 * len(shape))
     # Buffer 0 is the empty one by convention, and an external buffer is a constant kept elsewhere
     constant = (buffer > 0 and held > 0) or table["external_buffer"] > 0
     return Tensor(
@@ -83,8 +104,9 @@ def _kind(code: Table) -> str:
     return f"CUSTOM:{code['custom_code'] or ''}" if kind == "CUSTOM" else kind
 
 
-def _indices(values: np.ndarray | None, limit: int, optional: bool = False) -> tuple[int, ...]:
+def _indices(values: np.ndarray | None, limit: int, room: _Room, optional: bool = False) -> tuple[int, ...]:
     """Indices of tensors, each within the file; -1 only where an input may be left out."""
+    room.take(values.nbytes if values is not None else 0)
     found = tuple(values.tolist()) if values is not None else ()
     for index in found:
         if not (0 <= index < limit or (optional and index == -1)):
@@ -92,13 +114,13 @@ def _indices(values: np.ndarray | None, limit: int, optional: bool = False) -> t
     return found
 
 
-def _op(shell: Network, codes: list[str], index: int, table: Table) -> Op:
+def _op(shell: Network, codes: list[str], index: int, table: Table, room: _Room, live: set[int]) -> Op:
     tensors = shell.tensors
     if not 0 <= table["opcode_index"] < len(codes):
         raise BrokenBuffer(f"op {index} has code {table['opcode_index']} of {len(codes)}")
     kind = codes[table["opcode_index"]]
-    inputs = _indices(table["inputs"], len(tensors), optional=True)
-    outputs = _indices(table["outputs"], len(tensors))
+    inputs = _indices(table["inputs"], len(tensors), room, optional=True)
+    outputs = _indices(table["outputs"], len(tensors), room)
     ins = [tensors[t] if t >= 0 else None for t in inputs]
     outs = [tensors[t] for t in outputs]
     options = table["builtin_options"]
@@ -110,6 +132,8 @@ def _op(shell: Network, codes: list[str], index: int, table: Table) -> Op:
 
     geometry, reason = None, ""
     try:
+        if any(t is not None and not t.constant and (t.variable or t.index not in live) for t in ins):
+            raise NotTileable("it reads a tensor that is neither fed in nor made by an op before it")
         geometry = geometry_of(OpFacts(kind, option, ins, outs, lambda n: shell.constant(inputs[n])))
     except NotTileable as error:
         reason = str(error)
@@ -128,7 +152,7 @@ def _op(shell: Network, codes: list[str], index: int, table: Table) -> Op:
 
 
 def _check_order(
-    tensors: tuple[Tensor, ...], ops: tuple[Op, ...], inputs: tuple[int, ...], outputs: tuple[int, ...]
+    tensors: tuple[Tensor, ...], ops: list[Op], inputs: tuple[int, ...], outputs: tuple[int, ...]
 ) -> None:
     """Ops stand in an order in which they can run, each tensor is made once, and the outputs are made."""
     maker = {tensor: op.index for op in reversed(ops) for tensor in op.outputs}

@@ -35,7 +35,20 @@ UNARY = frozenset(
 )
 # Of two inputs of equal height and width, or one and a constant per channel
 BINARY = frozenset(["ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"])
+_MAX_EXTENT = 1 << 16  # rows, columns or channels; beyond, a file is broken rather than a picture large
 _DTYPES = ("float32", "int8", "uint8", "int16")
+
+_WHY_NOT = {
+    **dict.fromkeys(
+        ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), "each output value depends on whole rows or columns"
+    ),
+    **dict.fromkeys(("FULLY_CONNECTED", "BATCH_MATMUL"), "each output value depends on the whole input"),
+    **dict.fromkeys(
+        ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "PACK", "UNPACK"),
+        "it moves values across rows and columns",
+    ),
+    **dict.fromkeys(("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"), "it turns rows and columns into a batch"),
+}
 
 
 class TensorLike(Protocol):
@@ -70,7 +83,7 @@ def geometry_of(op: OpFacts) -> Geometry:
     """The op's geometry; raises NotTileable."""
     rule = _RULES.get(op.kind)
     if rule is None:
-        raise NotTileable("no rule says how its output regions depend on its input")
+        raise NotTileable(_WHY_NOT.get(op.kind, "no rule says how its output regions depend on its input"))
     if len(op.outputs) != 1 or not op.inputs:
         raise NotTileable("it has not one output and some input")
     spatial = [tensor for tensor in op.inputs if tensor is not None and not tensor.constant]
@@ -81,6 +94,8 @@ def geometry_of(op: OpFacts) -> Geometry:
             raise NotTileable(f"{list(tensor.shape)} is no single image (1 x height x width x channels)")
         if min(tensor.shape) < 1:
             raise NotTileable(f"{list(tensor.shape)} holds nothing")
+        if max(tensor.shape) > _MAX_EXTENT:
+            raise NotTileable(f"{list(tensor.shape)} is no picture")
         if tensor.dtype not in _DTYPES:
             raise NotTileable(f"tiles of {tensor.dtype} are not supported")
     return rule(op)

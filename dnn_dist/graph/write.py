@@ -71,7 +71,7 @@ class GraphWriter:
         """The network's op with other tensors, and with some fields of its options changed."""
         op = self._network.ops[index]
         tree = self._network.file.operators[index].unpack()
-        for field in tree.get("builtin_options", {}) | tree.get("builtin_options2", {}):
+        for field in {**(tree.get("builtin_options") or {}), **(tree.get("builtin_options2") or {})}:
             if field.endswith(_GRAPH_FIELDS):
                 raise CutError(
                     f"op {index} {op.kind} runs another graph of the file; cut before or after it only"
@@ -80,6 +80,9 @@ class GraphWriter:
             raise CutError(
                 f"op {index} {op.kind} keeps its options outside the graph; cut before or after it only"
             )
+        for options_field in ("builtin_options", "builtin_options2"):
+            if tree.get(f"{options_field}_type") and tree.get(options_field) is None:
+                raise CutError(f"op {index} {op.kind} has options that this version does not know")
         tree.pop("debug_metadata_index", None)
         code = self._network.file.operator_codes[tree.get("opcode_index", 0)].unpack()
         tree.update(opcode_index=self._code(code), inputs=np.array(inputs), outputs=np.array(outputs))
