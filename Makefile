@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/dnn_dist-env
+# Not the command pytest, which may be the system's and run the system's Python.
+PYTEST := $(RUN) python -m pytest
 
 # DDS stays on this machine.
 test check demo: export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
@@ -15,12 +17,12 @@ build:
 # First what colcon installed with symlinks, then everything on the plain build.
 test: build
 	@$(PYTHON) deploy/build.py --symlink-install
-	DNN_DIST_PREFIX=$(CURDIR)/build/symlink/install/dnn_dist $(RUN) pytest -m install
-	$(RUN) pytest
+	DNN_DIST_PREFIX=$(CURDIR)/build/symlink/install/dnn_dist $(PYTEST) -m install
+	$(PYTEST)
 
 check: build
 	$(RUN) ruff check .
-	$(RUN) mypy
+	$(RUN) python -m mypy
 	@$(MAKE) --no-print-directory test
 
 # make demo FRAMES=60 KILL=1

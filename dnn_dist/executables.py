@@ -22,7 +22,7 @@ def script(target: str) -> str:
 
 
 def write_scripts(folder: Path) -> None:
-    """Writes all executables into `folder`, with their mode: a symlinked install links to these very files."""
+    """Writes all executables into `folder`, with their mode: a symlinked install links to these files."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in set(folder.iterdir()) - {folder / name for name in EXECUTABLES}:
         stale.unlink()

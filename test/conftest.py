@@ -3,12 +3,16 @@
 
 import fcntl
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 import pytest
+
+# What is tested is what colcon installed: `python -m pytest` puts the checkout first, here it comes last.
+sys.path.sort(key=lambda entry: Path(entry).resolve() == Path(__file__).parents[1])
 
 # Before anything starts DDS, however pytest was started.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
