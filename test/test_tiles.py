@@ -2,6 +2,7 @@
 """Tiles cover exactly once, and merged they equal the whole bit for bit: every op, size, kernel and grid."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -273,11 +274,14 @@ def test_too_fine_grid_names_the_largest(folder):
         cut_tiles(network, (40, 40), last=11)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "tiles", "tiles:", "tiles:3", "tiles:0x3", "tiles:3x", "tiles:axb", "tiles:3x3@", "tiles:3x3@5",
-             "tiles:-1x2", "slices:4", "tiles:3x3;", "tiles:3x3@9..2", "tiles:3x3@0..99", "tiles:3x3@99..",
-             "tiles:2x2@0..3;local@2..9", "tiles:99999x1", "tiles:99x99", "tiles:17x1@0..11", "\n", "tiles:3x3 x"]
-)  # fmt: skip
+WRONG = """
+tiles|tiles:|tiles:3|tiles:0x3|tiles:3x|tiles:axb|tiles:-1x2|tiles:3x3 x|tiles:99999x1|tiles:99x99|slices:4
+tiles:3x3@|tiles:3x3@5|tiles:3x3@9..2|tiles:3x3@0..99|tiles:3x3@99..|tiles:17x1@0..11|tiles:3x3@0..14
+tiles:3x3;|;tiles:3x3|tiles:2x2@0..3;local@2..9|tiles:2x2@4..6;tiles:2x2@1..3
+"""
+
+
+@pytest.mark.parametrize("text", ["", "\n", *re.split(r"[|\n]", WRONG.strip())])
 def test_wrong_cuts_are_one_line(text):
     network = read_network(FIXTURES / "residual_float32.tflite")
     with pytest.raises(CutError) as caught:

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`dnn_dist inspect` and `dnn_dist check` as a user meets them: what is printed, exit codes, errors of one line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cutting import FIXTURES
+from netbuilder import NetBuilder
+
+from dnn_dist.cli import check as check_command
+from dnn_dist.cli.check import _difference, check
+from dnn_dist.cli.main import main
+from dnn_dist.cut.merge import gather
+from dnn_dist.graph.tflite import read_network
+
+MODELS = Path(__file__).parent.parent / "models"
+RESIDUAL = str(FIXTURES / "residual_float32.tflite")
+KEYS = {
+    "max_abs_diff",
+    "distributed_macs",
+    "work_ratio",
+    "bytes_in",
+    "bytes_out",
+    "pieces",
+    "peak_rss_mb",
+}
+COMMAND = [sys.executable, "-m", "dnn_dist.cli.main"]
+
+
+def run(capsys, *words: str) -> tuple[int, str, str]:
+    code = main(words)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.tflite")), ids=lambda path: path.stem)
+def test_check_of_every_fixture(capsys, path):
+    code, out, err = run(capsys, "check", str(path), "--cut", "tiles:2x3", "--json")
+    facts = json.loads(out)
+    assert code == 0 and not err
+    assert KEYS <= set(facts)
+    assert facts["max_abs_diff"] == 0 and facts["pieces"] == 6 and facts["work_ratio"] > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("grid", ["1x1", "2x2", "3x3", "4x4", "5x5", "1x5", "5x2", "3x4", "4x1"])
+def test_the_shipped_detector(dtype, grid):
+    network = read_network(MODELS / f"warehouse_{dtype}.tflite")
+    facts = check(network, f"tiles:{grid}")
+    assert facts["max_abs_diff"] == 0 and facts["holds"]
+    assert facts["distributed_macs"] >= 0.8
+
+
+def test_pictures_travel_as_bytes():
+    """A float32 picture is counted with one byte a value, what pieces give with four."""
+    facts = check(read_network(RESIDUAL), "tiles:1x1@0..11")
+    assert facts["bytes_in"] == 32 * 40 * 3
+    assert facts["bytes_out"] == 4 * 16 * 20 * 6
+    assert facts["work_ratio"] == 1
+
+
+def test_several_stages():
+    facts = check(read_network(RESIDUAL), "tiles:2x2@0..3;local@4..4;tiles:3x2@5..8")
+    assert facts["holds"] and facts["pieces"] == 10
+    assert facts["cut"] == "tiles:2x2@0..3;local@4..4;tiles:3x2@5..8;local@9..14"
+
+
+def test_nothing_cut_does_not_hold(capsys):
+    code, out, _ = run(capsys, "check", RESIDUAL, "--cut", "local", "--json")
+    assert code == 1 and json.loads(out)["pieces"] == 0
+
+
+def test_a_difference_does_not_hold(capsys, monkeypatch):
+    def off_by_one(stage, piece, outputs, into):
+        gather(stage, piece, [array + np.ones((), array.dtype) for array in outputs], into)
+
+    monkeypatch.setattr(check_command, "gather", off_by_one)
+    code, out, _ = run(capsys, "check", RESIDUAL, "--cut", "tiles:2x2", "--json")
+    facts = json.loads(out)
+    assert code == 1 and not facts["holds"] and facts["max_abs_diff"] >= 1
+
+
+def test_a_model_that_cannot_be_cut_does_not_hold(capsys, tmp_path):
+    net = NetBuilder()
+    x = net.input(6, 7, 2)
+    out = net.tensor((1, 6, 7, 2))
+    net.op("SOFTMAX", [x], out, "SoftmaxOptions", beta=1.0)
+    (tmp_path / "m.tflite").write_bytes(net.build([out]))
+    code, out, err = run(capsys, "check", str(tmp_path / "m.tflite"), "--cut", "tiles:2x2")
+    assert code == 1 and not out and err.count("\n") == 1 and "SOFTMAX" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["chekc"],
+        ["check"],
+        ["check", RESIDUAL],
+        ["check", "none.tflite", "--cut", "tiles:3x3"],
+        ["check", RESIDUAL, "--cut", "tiles:0x3"],
+        ["check", RESIDUAL, "--cut", "tiles:90x90"],
+        ["check", RESIDUAL, "--cut", "tiles:3x3@0..14"],
+        ["check", RESIDUAL, "--cut", "three by three"],
+        ["check", RESIDUAL, "--cut", "tiles:3x3", "--jsn"],
+        ["check", RESIDUAL, "--cut", "tiles:3x3", "--seed", "x"],
+        ["check", RESIDUAL, "--cut", "tiles:3x3", "--seed", "-4"],
+        ["check", __file__, "--cut", "tiles:3x3"],
+        ["inspect"],
+        ["inspect", "none.tflite"],
+        ["inspect", "/"],
+        ["inspect", __file__],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_one_line_and_code_two(capsys, words):
+    code, out, err = run(capsys, *words)
+    assert code == 2 and not out
+    assert err.startswith("dnn_dist: error: ") and err.count("\n") == 1
+
+
+def test_help_and_version(capsys):
+    for words in (["--help"], ["check", "--help"], ["inspect", "-h"], ["--version"]):
+        code, out, err = run(capsys, *words)
+        assert code == 0 and "dnn_dist" in out and not err
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.tflite")), ids=lambda path: path.stem)
+def test_inspect(capsys, path):
+    code, out, _ = run(capsys, "inspect", str(path), "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert len(facts["ops"]) == len(read_network(path).ops)
+    assert all(op["tileable"] or op["reason"] for op in facts["ops"])
+    code, out, _ = run(capsys, "inspect", str(path))
+    assert code == 0 and all(op["kind"] in out for op in facts["ops"])
+
+
+def test_the_same_seed_gives_the_same_inputs():
+    network = read_network(RESIDUAL)
+    for draw in (check_command._pixels, check_command._gaussian):
+        first, again, other = (draw(network, np.random.default_rng(seed)) for seed in (5, 5, 6))
+        for tensor in network.inputs:
+            assert (first[tensor] == again[tensor]).all() and (first[tensor] != other[tensor]).any()
+
+
+def test_difference_counts_what_is_no_number():
+    nan = np.float32([1, np.nan])
+    assert _difference(nan, nan.copy()) == 0
+    assert _difference(nan, np.float32([1, 2])) > 1e300
+    assert _difference(np.float32([np.inf]), np.float32([-np.inf])) > 1e300
+    assert _difference(np.float32([0.0]), np.float32([-0.0])) == 0
+    assert _difference(np.int8([-128]), np.int8([127])) == 255
+    assert _difference(np.zeros(3, np.int8), np.zeros(4, np.int8)) > 1e300
+
+
+def test_a_closed_pipe_is_quiet():
+    process = subprocess.Popen(
+        [*COMMAND, "inspect", RESIDUAL, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(20) != 0
+    process.stderr.close()
+
+
+def test_ctrl_c_is_quiet():
+    model = str(MODELS / "warehouse_float32.tflite")
+    with subprocess.Popen(
+        [*COMMAND, "check", model, "--cut", "tiles:16x20"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, b"") or (process.returncode == 0 and out)
