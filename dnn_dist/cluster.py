@@ -20,13 +20,13 @@ from dnn_dist.settings import NODES, Meaning, meanings
 from dnn_dist.run.wire import NAME
 
 # UDP also within a machine: nearly as fast as shared memory, and a killed process leaves nothing behind.
-TRANSPORTS = {
-    "local": "UDPv4?max_msg_size=65000B&sockets_size=4MB",
-    "wired": "UDPv4?max_msg_size=65000B&sockets_size=4MB",
-    "wifi": "UDPv4?max_msg_size=1400B&sockets_size=4MB",
+NETWORKS = {
+    "local": ("UDPv4?max_msg_size=65000B&sockets_size=4MB", "lan.xml"),
+    "wired": ("UDPv4?max_msg_size=65000B&sockets_size=4MB", "lan.xml"),
+    "wifi": ("UDPv4?max_msg_size=1400B&sockets_size=4MB", "wifi.xml"),
 }
-"""Profile -> FASTDDS_BUILTIN_TRANSPORTS. On the air a datagram must fit one packet: of an IP-fragmented one, any lost
-fragment loses all."""
+"""Network -> FASTDDS_BUILTIN_TRANSPORTS, and the shipped DDS profile. On the air a datagram must fit one packet: of an
+IP-fragmented one, any lost fragment loses all."""
 
 OUTPUTS = ("image", "image/compressed", "detections", "detections_2d", "overlay", "report")
 """Topics of a source that carry its name when the cluster has several."""
@@ -79,8 +79,8 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
     """The cluster in a parsed YAML document; `where` opens the error messages."""
     top = _mapping(tree, where, ("network", "robots", "parameters"))
     network = top.get("network", "local")
-    if network not in TRANSPORTS:
-        raise ConfigError(f"{where}: network is {network!r}, expected one of {', '.join(TRANSPORTS)}")
+    if network not in NETWORKS:
+        raise ConfigError(f"{where}: network is {network!r}, expected one of {', '.join(NETWORKS)}")
     robots = tuple(
         _robot(name, entry, where) for name, entry in _mapping(top.get("robots"), f"{where}: robots").items()
     )
@@ -121,8 +121,8 @@ def processes(
     if robot and robot not in names:
         raise ConfigError(f"robot is {robot!r}, the parameter file has {', '.join(names)}{_near(robot, names)}")
     network = network or cluster.network
-    if network not in TRANSPORTS:
-        raise ConfigError(f"network is {network!r}, expected one of {', '.join(TRANSPORTS)}")
+    if network not in NETWORKS:
+        raise ConfigError(f"network is {network!r}, expected one of {', '.join(NETWORKS)}")
     environment = transport(network, profiles)
     several = sum(bool(entry.source) for entry in cluster.robots) > 1
     started = []
@@ -159,15 +159,13 @@ def processes(
 
 def transport(network: str, profiles: str | Path) -> dict[str, str]:
     """The environment in which DDS takes up a network profile."""
-    environment = {"FASTDDS_BUILTIN_TRANSPORTS": TRANSPORTS[network]}
-    profile = Path(profiles) / f"{network}.xml"
-    if profile.is_file():
-        environment |= {
-            "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
-            "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
-            "RMW_FASTRTPS_PUBLICATION_MODE": "AUTO",
-        }
-    return environment
+    builtin, profile = NETWORKS[network]
+    return {
+        "FASTDDS_BUILTIN_TRANSPORTS": builtin,
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(Path(profiles) / profile),
+        "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
+        "RMW_FASTRTPS_PUBLICATION_MODE": "AUTO",
+    }
 
 
 def _robot(name: Any, entry: Any, where: str) -> Robot:
