@@ -157,7 +157,9 @@ class NetBuilder:
                 q = self._quantisation(0.005, 0)
                 return self.op(kind, [x, self.constant((alpha / 0.005).astype(np.int8), q)], out, version=1)
             return self.op(kind, [x, self.constant(alpha)], out)
-        return self.op(kind, [x], out, version=1 if kind == "HARD_SWISH" else 0)
+        options = {"GELU": "GeluOptions", "EXP": "ExpOptions", "SOFTMAX": "SoftmaxOptions"}.get(kind)
+        fields = {"beta": 1.0} if kind == "SOFTMAX" else {}
+        return self.op(kind, [x], out, options, version=1 if kind == "HARD_SWISH" else 0, **fields)
 
     def binary(self, kind: str, x, y) -> int:
         options = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions", "DIV": "DivOptions",

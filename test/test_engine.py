@@ -49,8 +49,13 @@ def test_inputs_may_be_views_with_strides_and_read_only():
 
 @pytest.mark.parametrize(
     "arrays",
-    [[], [np.zeros((41, 37, 3), np.float64)], [np.zeros((41, 37, 2), np.float32)], [np.zeros((41, 37, 3), np.float32)] * 2],
-)  # fmt: skip
+    [
+        [],
+        [np.zeros((41, 37, 3), np.float64)],
+        [np.zeros((41, 37, 2), np.float32)],
+        [np.zeros((41, 37, 3), np.float32)] * 2,
+    ],
+)
 def test_arrays_that_do_not_fit(arrays):
     engine = Engine((FIXTURES / "chain_float32.tflite").read_bytes())
     with pytest.raises(ValueError):

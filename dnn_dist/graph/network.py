@@ -38,6 +38,8 @@ class Tensor:
     """Number of the buffer that holds its value, if constant."""
     variable: bool
     """Keeps its value from one run to the next."""
+    fixed: bool
+    """Whether the shape holds for every run (but for the batch)."""
 
     @property
     def array_shape(self) -> tuple[int, ...]:

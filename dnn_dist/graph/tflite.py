@@ -80,8 +80,20 @@ def _tensor(file: ModelFile, index: int, table: Table, room: _Room) -> Tensor:
     room.take(len(name) + 4 * len(shape))
     # Buffer 0 is the empty one by convention, and an external buffer is a constant kept elsewhere
     constant = (buffer > 0 and held > 0) or table["external_buffer"] > 0
+    signature = table["shape_signature"]
+    fixed = signature is None or not (signature[1:] < 0).any()
     return Tensor(
-        index, name, shape, dtype, scale, zero_point, constant, size, buffer, bool(table["is_variable"])
+        index,
+        name,
+        shape,
+        dtype,
+        scale,
+        zero_point,
+        constant,
+        size,
+        buffer,
+        bool(table["is_variable"]),
+        fixed,
     )
 
 

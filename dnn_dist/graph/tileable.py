@@ -15,24 +15,12 @@ import numpy as np
 
 from dnn_dist.graph.geometry import Geometry, Pad, Pads, Pointwise, Upsample, Window
 
-# Of one input (and constants), value by value
+# Of one input (and constants): value by value, or at most along the channels of a pixel
 UNARY = frozenset(
-    [
-        "RELU",
-        "RELU6",
-        "RELU_N1_TO_1",
-        "RELU_0_TO_1",
-        "LEAKY_RELU",
-        "PRELU",
-        "LOGISTIC",
-        "TANH",
-        "HARD_SWISH",
-        "ABS",
-        "NEG",
-        "QUANTIZE",
-        "DEQUANTIZE",
-    ]
-)
+    ["RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "PRELU", "ELU", "GELU", "HARD_SWISH",
+     "LOGISTIC", "TANH", "SOFTMAX", "ABS", "NEG", "EXP", "LOG", "SIN", "COS", "SQRT", "RSQRT", "SQUARE",
+     "FLOOR", "CEIL", "ROUND", "QUANTIZE", "DEQUANTIZE"]
+)  # fmt: skip
 # Of two inputs of equal height and width, or one and a constant per channel
 BINARY = frozenset(["ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"])
 _MAX_EXTENT = 1 << 16  # rows, columns or channels; beyond, a file is broken rather than a picture large
@@ -60,6 +48,8 @@ class TensorLike(Protocol):
     def dtype(self) -> str: ...
     @property
     def constant(self) -> bool: ...
+    @property
+    def fixed(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +82,8 @@ def geometry_of(op: OpFacts) -> Geometry:
     for tensor in (*spatial, *op.outputs):
         if len(tensor.shape) != 4 or tensor.shape[0] != 1:
             raise NotTileable(f"{list(tensor.shape)} is no single image (1 x height x width x channels)")
+        if not tensor.fixed:
+            raise NotTileable("its height, width or channels are decided when it runs")
         if min(tensor.shape) < 1:
             raise NotTileable(f"{list(tensor.shape)} holds nothing")
         if max(tensor.shape) > _MAX_EXTENT:

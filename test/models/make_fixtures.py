@@ -123,7 +123,8 @@ MODELS: tuple[Callable[[], K.Model], ...] = (
     chain, residual, mobile, dilated, pyramid, averages, squeeze, siamese)  # fmt: skip
 
 
-def convert(model: K.Model, quantise: bool, rng: np.random.Generator) -> bytes:
+def convert(model: K.Model, quantise: bool, rng: np.random.Generator, edges: tf.DType = tf.int8) -> bytes:
+    """float32 throughout, or int8 with inputs and outputs of type `edges`."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if quantise:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -131,7 +132,7 @@ def convert(model: K.Model, quantise: bool, rng: np.random.Generator) -> bytes:
             [rng.random((1, *i.shape[1:]), np.float32) for i in model.inputs] for _ in range(32)
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.int8
+        converter.inference_input_type = converter.inference_output_type = edges
     return converter.convert()
 
 
@@ -149,6 +150,10 @@ def main() -> None:
             content = convert(model, dtype == "int8", np.random.default_rng(number))
             (HERE / f"{make.__name__}_{dtype}.tflite").write_bytes(content)
             print(make.__name__, dtype, len(content))
+        if make is residual:
+            for edges in (tf.float32, tf.uint8):
+                content = convert(model, True, np.random.default_rng(number), edges)
+                (HERE / f"{make.__name__}_int8_{edges.name}_edges.tflite").write_bytes(content)
 
 
 if __name__ == "__main__":
