@@ -62,6 +62,9 @@ class ModelSettings:
 
     model: str = parameter("warehouse_float32.tflite", "path of the .tflite file; a bare name is one that is shipped")
     threads: int = parameter(1, "threads of an interpreter", 1, 64)
+    pace: float = parameter(
+        0.0, "compute as slowly as a robot of this many million MACs a second, by waiting; 0: full speed", 0.0, 1e6, live=True
+    )
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,6 @@ class WorkerSettings(ModelSettings):
     prefetch: int = parameter(1, "tasks that wait beside the one being computed", 0, 16, live=True)
     max_held: int = parameter(64, "tasks that are taken at all", 1, 10_000, live=True)
     heartbeat: float = parameter(0.1, "longest gap between two states; its QoS deadline is three times this", 0.01, 10.0)
-    pace: float = parameter(
-        0.0, "compute as slowly as a robot of this many million MACs a second, by waiting; 0: full speed", 0.0, 1e6, live=True
-    )
 
 
 NODES: dict[str, type] = {

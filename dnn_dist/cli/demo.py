@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=PI_3,
         metavar="MMACS",
-        help="let each worker compute as slowly as a robot of this many million MACs a second (default: a Raspberry "
-        "Pi 3), so that workers on one machine behave as robots; 0: full speed",
+        help="let every node compute as slowly as a robot of this many million MACs a second (default: a Raspberry "
+        "Pi 3), so that processes on one machine behave as robots; 0: full speed",
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of video, picture and summary")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds without a report that end the demo")
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _paced(cluster: Cluster, pace: float) -> Cluster:
     parameters = {node: dict(values) for node, values in cluster.parameters.items()}
-    parameters.setdefault("worker", {}).setdefault("pace", pace)
+    parameters.setdefault("all", {}).setdefault("pace", pace)
     return replace(cluster, parameters=parameters)
 
 

@@ -21,7 +21,7 @@ from dnn_dist.detect.boxes import Detection
 from dnn_dist.detect.draw import TileMark, draw_overlay
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.nodes import convert
-from dnn_dist.nodes.computing import Computing, one_line
+from dnn_dist.nodes.computing import Computing, keep_pace, one_line
 from dnn_dist.nodes.images import rgb_to_image, to_rgb
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_card, load_head, load_network
@@ -189,9 +189,11 @@ class Aggregator:
 
     def _run_local(self, action: g.RunLocal) -> None:
         store, about, began = self._store(), self._frames[action.frame], self._shell.now()
+        pace = self._parameters.now.pace
 
         def job() -> list[Detection]:
             store.run_local(action.frame, action.stage)
+            keep_pace(began, store.macs(action.stage), pace)
             return self._head(store.results(action.frame), about.letterbox) if action.last else []
 
         def done(detections: list[Detection] | None, error: Exception | None) -> None:

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dnn_dist import msg
 from dnn_dist.nodes import convert
-from dnn_dist.nodes.computing import Computing, one_line
+from dnn_dist.nodes.computing import Computing, keep_pace, one_line
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_network
 from dnn_dist.nodes.qos import LATCHED_IN, STATE, heartbeats, tensors
@@ -164,14 +163,13 @@ class WorkerNode(Shell):
     def _compute(self, action: w.Compute) -> None:
         key, task = action.key, self._tasks[action.key]
         pieces = self._pieces[task.work.plan]
-        pace = self._parameters.now.pace * 1e6  # MAC/s
+        pace = self._parameters.now.pace
 
         def job() -> list[WireTensor]:
             began = self.now()
             piece = pieces.piece(key.stage, key.piece)
             arrays = pieces.run(key.stage, key.piece, pieces.inputs(key.stage, key.piece, task.inputs))
-            if pace:
-                time.sleep(max(0.0, began + piece.macs / pace - self.now()))
+            keep_pace(began, piece.macs, pace)
             task.waited, task.computed = began - task.arrived, self.now() - began
             return pieces.label(piece.outputs, arrays)
 

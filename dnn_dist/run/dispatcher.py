@@ -10,7 +10,7 @@ Rules
     the worker restarted, or was silent for `worker_timeout`;
     the work was not acknowledged within `transit`;
     the worker has seen a work of this or a later number and neither holds nor answered the task;
-    the task headed the worker's list for longer than the lease;
+    the task headed the worker's list for longer than the lease; what waits behind it goes too;
     the answer did not reach the aggregator within `transit`.
   The bytes on the way, work and results expected, stay within `window`, but one task may always travel.
   First answers win: a lease that ended too early costs a second computation, never a wrong result.
@@ -293,9 +293,13 @@ class Dispatcher:
                 actions += self._end_all(view, f"worker {name!r} is silent")
             for lease in list(view.leases.values()):
                 why = self._why_ended(view, lease, now)
-                if why:
-                    view.silent = view.silent or not lease.acknowledged
-                    actions.append(self._end(view, lease, why))
+                if not why or lease.key not in view.leases:
+                    continue
+                actions.append(self._end(view, lease, why))
+                hangs = lease.heads_at is not None and lease.answered_at is None and now >= self._lease_end(view, lease)
+                if hangs:
+                    actions += self._end_all(view, f"worker {name!r} hangs on {lease.key}")
+                view.silent = view.silent or hangs or not lease.acknowledged
         return actions
 
     def _why_ended(self, view: WorkerView, lease: Lease, now: float) -> str:

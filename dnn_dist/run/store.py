@@ -94,6 +94,10 @@ class TensorStore:
         outputs = self._pieces.run(stage, 0, inputs)
         tensors.update({port.tensor: array for port, array in zip(ports.outputs, outputs, strict=True)})
 
+    def macs(self, stage: int) -> int:
+        """The work of a local stage."""
+        return sum(piece.macs for piece in self.stages[stage].pieces) if stage < len(self.stages) else 0
+
     def settle(self, frame: int, stage: int, whole: bool) -> None:
         """A stage has all its outputs; whole ones stand in for what later frames lack."""
         if whole and stage < len(self.stages) and self.stages[stage].distributed:
