@@ -279,8 +279,9 @@ class Dispatcher:
         return float("inf")
 
     def _lease_seconds(self, view: WorkerView, lease: Lease) -> float:
-        macs = self._piece(lease.key).macs
-        usual = macs / view.state.speed if view.state.speed > 0 else 0.0
+        if not view.state.speed > 0:
+            return float("inf")  # nothing computed yet: how long it takes is not known; silence still counts
+        usual = self._piece(lease.key).macs / view.state.speed
         return max(self.settings.lease_min, self.settings.lease_factor * usual)
 
     def _end_leases(self, now: float) -> list[Any]:

@@ -43,8 +43,7 @@ class Engine:
         self._outputs = self._interpreter.get_output_details()
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for `inputs`, in the graph's order; arrays without the batch axis, outputs owned by the
-        caller.
+        """Outputs for `inputs`, in the graph's order; arrays without batch axis, the outputs the caller's own.
 
         Raises ValueError when the arrays do not fit the model, ModelError when the runtime fails.
         """
@@ -52,9 +51,9 @@ class Engine:
             raise ValueError(f"the model takes {len(self._inputs)} arrays, got {len(inputs)}")
         for detail, array in zip(self._inputs, inputs, strict=True):
             shape = tuple(detail["shape"].tolist())
-            if array.dtype != detail["dtype"] or array.size != int(np.prod(shape)):
+            if array.dtype != detail["dtype"] or array.shape != _array_shape(shape):
                 raise ValueError(
-                    f"input '{detail['name']}' is {np.dtype(detail['dtype']).name} {shape}, "
+                    f"input '{detail['name']}' is {np.dtype(detail['dtype']).name} {_array_shape(shape)}, "
                     f"got {array.dtype.name} {array.shape}"
                 )
             self._interpreter.set_tensor(detail["index"], np.ascontiguousarray(array).reshape(shape))
@@ -62,11 +61,14 @@ class Engine:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the runtime failed: {_one_line(error)}") from None
-        return [_without_batch(self._interpreter.get_tensor(detail["index"])) for detail in self._outputs]
+        # get_tensor copies; a live view of the runtime's memory would block the next invoke
+        results = (self._interpreter.get_tensor(detail["index"]) for detail in self._outputs)
+        return [array.reshape(_array_shape(array.shape)) for array in results]
 
 
-def _without_batch(array: np.ndarray) -> np.ndarray:
-    return array[0] if array.ndim and array.shape[0] == 1 else array
+def _array_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without the batch axis, as Tensor.array_shape has it."""
+    return shape[1:] if shape[:1] == (1,) else shape
 
 
 def _one_line(error: Exception) -> str:
