@@ -53,6 +53,7 @@ def test_inputs_may_be_views_with_strides_and_read_only():
         [],
         [np.zeros((41, 37, 3), np.float64)],
         [np.zeros((41, 37, 2), np.float32)],
+        [np.zeros((37, 41, 3), np.float32)],
         [np.zeros((41, 37, 3), np.float32)] * 2,
     ],
 )

@@ -2,8 +2,8 @@
 """One tile of a range of ops, walked back from the boxes it must give to the boxes it must be given.
 
 In a chain each op needs one box of its input. In a DAG several ops read one tensor; the tile then holds the
-smallest box around all their needs (SEEDS of the method: DeepThings' traversal, generalised), and a reader of
-less reads a slice. Ops that this tile's outputs do not depend on do not appear.
+smallest box around all their needs, and a reader of less reads a slice. Ops that this tile's outputs do not
+depend on do not appear.
 """
 
 from __future__ import annotations

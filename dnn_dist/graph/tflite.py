@@ -21,10 +21,9 @@ from dnn_dist.graph.network import Network, Op, Tensor
 from dnn_dist.graph.schema import DTYPES, ITEM_BITS, OPERATORS, TABLES
 from dnn_dist.graph.tileable import NotTileable, OpFacts, geometry_of
 
-_MAX_ELEMENTS = 1 << 40
-_UNFOLDED_PER_BYTE = (
-    8  # a file whose parts point to one another's could unfold without end; honest ones give 1
-)
+_MAX_ELEMENTS, _MAX_RANK = 1 << 40, 32
+# Tables may point to one another's parts, and a small file could so unfold without end; honest ones give about 1
+_UNFOLDED_PER_BYTE = 8
 _OLD_CODE_LIMIT = 127  # codes up to here may stand in the deprecated field alone
 
 
@@ -65,7 +64,7 @@ class _Room:
 def _tensor(file: ModelFile, index: int, table: Table, room: _Room) -> Tensor:
     shape_field = table["shape"]
     shape = tuple(shape_field.tolist()) if shape_field is not None else ()
-    if any(extent < 0 for extent in shape) or prod(shape) > _MAX_ELEMENTS or len(shape) > 32:
+    if len(shape) > _MAX_RANK or any(extent < 0 for extent in shape) or prod(shape) > _MAX_ELEMENTS:
         raise BrokenBuffer(f"tensor {index} has the shape {list(shape)[:8]}")
     if not 0 <= table["type"] < len(DTYPES):
         raise BrokenBuffer(f"tensor {index} has the unknown type {table['type']}")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dnn_dist.errors import CutError
-from dnn_dist.graph.flatbuffer import pack
+from dnn_dist.graph.flatbuffer import BrokenBuffer, pack
 from dnn_dist.graph.modelfile import IDENTIFIER
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.schema import DTYPES, OPERATOR_CODES, UNIONS
@@ -39,6 +39,8 @@ class GraphWriter:
 
     def copy_tensor(self, index: int) -> int:
         """The network's tensor as it is, with its value if it is constant; once, however often asked for."""
+        if not 0 <= index < len(self._network.tensors):
+            raise BrokenBuffer(f"tensor {index} of {len(self._network.tensors)} is asked for")
         if index not in self._copied_tensors:
             tensor, tree = self._network.tensors[index], self._tree(index)
             tree["buffer"] = self._copy_buffer(tensor.buffer) if tensor.constant else 0
@@ -69,25 +71,15 @@ class GraphWriter:
 
     def copy_op(self, index: int, inputs: Sequence[int], outputs: Sequence[int], **options: Any) -> None:
         """The network's op with other tensors, and with some fields of its options changed."""
-        op = self._network.ops[index]
         tree = self._network.file.operators[index].unpack()
-        for field in {**(tree.get("builtin_options") or {}), **(tree.get("builtin_options2") or {})}:
-            if field.endswith(_GRAPH_FIELDS):
-                raise CutError(
-                    f"op {index} {op.kind} runs another graph of the file; cut before or after it only"
-                )
-        if tree.pop("large_custom_options_size", 0):
-            raise CutError(
-                f"op {index} {op.kind} keeps its options outside the graph; cut before or after it only"
-            )
-        for options_field in ("builtin_options", "builtin_options2"):
-            if tree.get(f"{options_field}_type") and tree.get(options_field) is None:
-                raise CutError(f"op {index} {op.kind} has options that this version does not know")
+        if reason := _why_not_copied(tree):
+            raise CutError(f"op {index} {self._network.ops[index].kind} {reason}; end the cut before it")
         tree.pop("debug_metadata_index", None)
         code = self._network.file.operator_codes[tree.get("opcode_index", 0)].unpack()
         tree.update(opcode_index=self._code(code), inputs=np.array(inputs), outputs=np.array(outputs))
         if "intermediates" in tree:
-            tree["intermediates"] = np.array([self.copy_tensor(t) for t in tree["intermediates"].tolist()])
+            numbers = tree["intermediates"].tolist()
+            tree["intermediates"] = np.array([self.copy_tensor(t) if t >= 0 else t for t in numbers])
         if options:
             tree["builtin_options"] = {**tree["builtin_options"], **options}
         self._operators.append(tree)
@@ -145,3 +137,14 @@ class GraphWriter:
         if code not in self._codes:
             self._codes.append(code)
         return self._codes.index(code)
+
+
+def _why_not_copied(operator: dict[str, Any]) -> str:
+    """What of an unpacked op cannot go into another file; empty when all can."""
+    for field in ("builtin_options", "builtin_options2"):
+        options = operator.get(field)
+        if operator.get(f"{field}_type") and options is None:
+            return "has options that this version does not know"
+        if any(name.endswith(_GRAPH_FIELDS) for name in options or {}):
+            return "runs another graph of the file"
+    return "keeps its options outside the graph" if operator.get("large_custom_options_size") else ""
