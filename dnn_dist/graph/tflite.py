@@ -22,7 +22,7 @@ from dnn_dist.graph.schema import DTYPES, ITEM_BITS, OPERATORS, TABLES
 from dnn_dist.graph.tileable import NotTileable, OpFacts, geometry_of
 
 _MAX_ELEMENTS, _MAX_RANK = 1 << 40, 32
-# Tables may point to one another's parts, and a small file could so unfold without end; honest ones give about 1
+# Tables may point to one another's parts: a small file could unfold without end; honest ones give about 1
 _UNFOLDED_PER_BYTE = 8
 _OLD_CODE_LIMIT = 127  # codes up to here may stand in the deprecated field alone
 

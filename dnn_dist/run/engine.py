@@ -43,7 +43,7 @@ class Engine:
         self._outputs = self._interpreter.get_output_details()
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for `inputs`, in the graph's order; arrays without batch axis, the outputs the caller's own.
+        """Outputs for `inputs`, in the graph's order; arrays without batch axis, outputs the caller's own.
 
         Raises ValueError when the arrays do not fit the model, ModelError when the runtime fails.
         """
