@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,10 +21,19 @@ MODULES = {"opencv-python-headless": "cv2"}
 COMMANDS = {"cmake": "cmake", "ninja": "ninja"}
 
 
+@cache
 def sourced() -> bool:
     """Whether a ROS 2 environment is sourced that this Python can use."""
-    ros = os.environ.get("ROS_DISTRO") and os.environ.get("AMENT_PREFIX_PATH")
-    return bool(ros and importlib.util.find_spec("rclpy"))
+    distro = os.environ.get("ROS_DISTRO")
+    if not (distro and os.environ.get("AMENT_PREFIX_PATH")):
+        return False
+    if ask_python("import rclpy") is None:
+        print(
+            f"ROS 2 {distro} is sourced, but {interpreter()} cannot import its rclpy: not used",
+            file=sys.stderr,
+        )
+        return False
+    return True
 
 
 def check_machine() -> None:
@@ -65,6 +75,10 @@ def on_system(package: str) -> bool:
 
 def numpy_of_system() -> str | None:
     """Version of the NumPy that the sourced ROS 2 works with."""
-    code = "import numpy; print(numpy.__version__)"
-    found = subprocess.run([interpreter(), "-c", code], capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else None
+    return ask_python("import numpy; print(numpy.__version__)")
+
+
+def ask_python(code: str) -> str | None:
+    """What the Python below prints, None if it fails."""
+    answer = subprocess.run([interpreter(), "-c", code], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() if answer.returncode == 0 else None
