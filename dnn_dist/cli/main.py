@@ -26,6 +26,7 @@ COMMANDS = {
         "dnn_dist.cli.demo",
         "a cluster on this machine: synthetic camera, workers, live table, a picture",
     ),
+    "parameters": ("dnn_dist.cli.parameters", "every parameter of every node, with its default and range"),
 }
 _WRONG_USE, _CLOSED_PIPE, _INTERRUPTED = 2, 128 + 13, 128 + 2
 
@@ -62,7 +63,7 @@ def _run(words: list[str]) -> int:
     if name in ("-h", "--help"):
         print("usage: dnn_dist COMMAND ...\n")
         for command, (_, text) in COMMANDS.items():
-            print(f"  {command:10}{text}")
+            print(f"  {command:12}{text}")
         print("\ndnn_dist COMMAND --help tells more.")
         return 0
     if name == "--version":
