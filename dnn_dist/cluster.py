@@ -142,7 +142,8 @@ def processes(
             known = meanings(NODES[node])
             values = {**cluster.parameters.get("all", {}), **own, **cluster.parameters.get(node, {})}
             values |= {**entry.parameters.get("all", {}), **entry.parameters.get(node, {})}
-            remappings = {topic: f"{entry.source}/{topic}" for topic in OUTPUTS} if several and entry.source else {}
+            named = several and node != "worker"
+            remappings = {topic: f"{entry.source}/{topic}" for topic in OUTPUTS} if named else {}
             started.append(
                 Process(
                     executable=node,

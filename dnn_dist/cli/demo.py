@@ -74,16 +74,20 @@ def run(args: argparse.Namespace) -> int:
     ):
         watch.on_report = summary.add_report
         watch.on_overlay = summary.add_overlay
-        supervisor.start(others)
-        _await_workers(watch, supervisor, args)
-        supervisor.start(cameras)
-        _watch(watch, supervisor, summary, args)
+        stopped = False
+        try:
+            supervisor.start(others)
+            _await_workers(watch, supervisor, args)
+            supervisor.start(cameras)
+            _watch(watch, supervisor, summary, args)
+        except KeyboardInterrupt:
+            stopped = True  # what was seen so far is still worth its summary
         codes = supervisor.stop()
     summary.detections = {frame: len(found.detections) for (_, frame), found in watch.detections.items()}
     told = summary.write(exit_codes=codes, pace=args.pace)
     Console().print(_table(told, None))
     print(summary.closing_line(told))
-    return 0 if told["frames_reported"] >= args.frames and told["reported"].get("complete") else 1
+    return 0 if stopped or (told["frames_reported"] >= args.frames and told["reported"]["complete"]) else 1
 
 
 def _paced(cluster: Cluster, pace: float) -> Cluster:

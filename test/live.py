@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real cluster for a test: real processes over DDS on the loopback interface, watched and fed from the test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnn_dist.cli.supervisor import Supervisor, share
+from dnn_dist.cluster import parse_cluster, processes
+
+PATIENCE = 30.0  # s; how long a test waits for what should happen at once, before it fails
+
+
+@dataclass
+class Live:
+    """What a test works with."""
+
+    supervisor: Supervisor
+    watch: Any  # dnn_dist.nodes.watch.Watch
+    logs: Path
+    images: Any = None  # publisher of images, made when first used
+
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Listen until the condition holds; fail with `what` and the nodes' last words when it does not come."""
+        end = time.monotonic() + PATIENCE
+        while not (value := condition()):
+            self.watch.spin(0.05)
+            self.supervisor.look()
+            if time.monotonic() > end:
+                words = "\n".join(f"{log.name}: {log.read_text()[-600:]}" for log in sorted(self.logs.glob("*.log")))
+                raise AssertionError(f"this did not happen within {PATIENCE:g} s: {what}\n{words}")
+        return value
+
+    def publish(self, image: np.ndarray, stamp: int) -> None:
+        """Publish an image as a camera would; `stamp` (s) tells it from others."""
+        from builtin_interfaces.msg import Time
+        from sensor_msgs.msg import Image
+        from std_msgs.msg import Header
+
+        from dnn_dist.nodes.images import rgb_to_image
+        from dnn_dist.nodes.qos import OUTPUT
+
+        if self.images is None:
+            self.images = self.watch.offer(Image, "image", OUTPUT)
+        self.until(self.images.get_subscription_count, "somebody listens to the images")
+        self.watch.send(self.images, rgb_to_image(image, Header(stamp=Time(sec=stamp), frame_id="camera")))
+
+    def feed(self, images: list[np.ndarray]) -> None:
+        """Publish images one by one, each when the one before is reported; stamps count from 1.
+
+        Images travel best effort, and a subscription may still be on its way: they are sent again until reported.
+        """
+        for stamp, image in enumerate(images, start=1):
+            sent = float("-inf")
+
+            def reported(stamp: int = stamp, image: np.ndarray = image) -> bool:
+                nonlocal sent
+                if time.monotonic() - sent > 3.0:
+                    sent = time.monotonic()
+                    self.publish(image, stamp)
+                return stamp in self.stamps()
+
+            self.until(reported, f"image {stamp} is reported")
+
+    def stamps(self) -> dict[int, Any]:
+        """Stamp (s) of an image -> its newest report."""
+        return {report.header.stamp.sec: report for report in self.watch.reports}
+
+
+@contextmanager
+def live(
+    folder: Path,
+    robots: Mapping[str, Any],
+    parameters: Mapping[str, Any] | None = None,
+    network: str = "local",
+    ready: int | None = None,
+) -> Iterator[Live]:
+    """A cluster of these robots; entered when `ready` workers (all of them, if None) offer their room."""
+    from dnn_dist.nodes.watch import watching
+
+    cluster = parse_cluster({"robots": dict(robots), "parameters": dict(parameters or {})}, "test")
+    started = processes(cluster, share() / "config" / "network", network=network)
+    workers = sum(process.executable == "worker" for process in started) if ready is None else ready
+    with (
+        Supervisor(folder / "log", {}) as supervisor,
+        watching(started[0].environment, overlay=True) as watch,
+    ):
+        supervisor.start(started)
+        cluster_ = Live(supervisor, watch, folder / "log")
+        cluster_.until(lambda: watch.ready(workers), f"{workers} workers offer their room")
+        yield cluster_
+
+
+def robots(workers: int, nodes: tuple[str, ...] = ("gateway",)) -> dict[str, Any]:
+    """Robot r1 with the source, and workers each on a robot of its own from r1 on."""
+    first = {"source": "front", "nodes": [*nodes, "worker"]}
+    return {"r1": first, **{f"r{number}": {"nodes": ["worker"]} for number in range(2, workers + 1)}}

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the parameter file to processes: one file and one command serve every robot; mistakes are one line with the cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dnn_dist.cluster import NETWORKS, parse_cluster, processes, read_cluster, with_workers
+from dnn_dist.errors import ConfigError
+
+SHIPPED = Path(__file__).parents[1] / "config"
+TWO = {
+    "robots": {
+        "r1": {"source": "front", "nodes": ["camera", "gateway", "worker"]},
+        "r2": {"nodes": ["worker", "worker"], "parameters": {"worker": {"pace": 500}}},
+    },
+    "parameters": {"all": {"model": "m.tflite", "pace": 100}, "camera": {"rate": 2}},
+}
+
+
+def test_the_robots_parts_are_the_whole() -> None:
+    cluster = parse_cluster(TWO, "test")
+    whole = processes(cluster, SHIPPED)
+    parts = [processes(cluster, SHIPPED, robot=name) for name in ("r1", "r2")]
+    assert tuple(process for part in parts for process in part) == whole
+    assert [p.name for p in whole] == ["camera_r1", "gateway_r1", "worker_r1", "worker_r2", "worker_r2_2"]
+
+
+def test_parameters_go_where_they_are_known_and_the_nearest_wins() -> None:
+    by_name = {process.name: process.parameters for process in processes(parse_cluster(TWO, "test"), SHIPPED)}
+    assert by_name["camera_r1"] == {"rate": 2.0}
+    assert by_name["gateway_r1"] == {"model": "m.tflite", "pace": 100.0, "robot": "r1", "source": "front"}
+    assert by_name["worker_r1"]["pace"] == 100.0
+    assert by_name["worker_r2_2"] == {"model": "m.tflite", "pace": 500.0, "robot": "r2", "worker": "r2_2"}
+
+
+def test_one_source_has_plain_topics_and_several_carry_their_names() -> None:
+    one = parse_cluster(TWO, "test")
+    assert all(not process.remappings for process in processes(one, SHIPPED))
+    robots = {**TWO["robots"], "r2": {"source": "rear", "nodes": ["camera", "gateway"]}}
+    several = processes(parse_cluster({**TWO, "robots": robots}, "test"), SHIPPED)
+    by_name = {process.name: process.remappings for process in several}
+    assert by_name["gateway_r1"]["detections"] == "front/detections"
+    assert by_name["camera_r2"]["image"] == "rear/image"
+    assert not by_name["worker_r1"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 9])
+def test_the_number_of_workers_is_what_was_asked_for(workers: int) -> None:
+    cluster = with_workers(parse_cluster(TWO, "test"), workers)
+    started = processes(cluster, SHIPPED)
+    names = [process.name for process in started]
+    assert sum(name.startswith("worker") for name in names) == workers
+    assert len(set(names)) == len(names)
+    assert {"camera_r1", "gateway_r1"} < set(names)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_is_an_environment_with_a_shipped_profile(network: str) -> None:
+    for process in processes(parse_cluster(TWO, "test"), SHIPPED / "network", network=network):
+        assert Path(process.environment["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+        assert "max_msg_size" in process.environment["FASTDDS_BUILTIN_TRANSPORTS"]
+
+
+def test_the_shipped_file_is_right() -> None:
+    assert {p.executable for p in processes(read_cluster(SHIPPED / "cluster.yaml"), SHIPPED)} == {
+        "camera",
+        "gateway",
+        "worker",
+    }
+
+
+@pytest.mark.parametrize(
+    ("tree", "cure"),
+    [
+        (None, "expected keys and values"),
+        ({"robots": {}}, "expected keys and values"),
+        ({**TWO, "netwrok": "wifi"}, "did you mean 'network'"),
+        ({**TWO, "network": "5g"}, "expected one of local, wired, wifi"),
+        ({"robots": {"r1": {"nodes": ["wroker"]}}}, "did you mean 'worker'"),
+        ({"robots": {"R 1": {"nodes": ["worker"]}}}, "expected a name"),
+        ({"robots": {"r1": {"nodes": ["camera"]}}}, "add a name for its camera"),
+        ({"robots": {"r1": {"nodes": []}}}, "expected a list"),
+        ({**TWO, "parameters": {"gateway": {"dedline": 0.2}}}, "did you mean 'deadline'"),
+        ({**TWO, "parameters": {"gateway": {"deadline": "fast"}}}, "expected a number"),
+        ({**TWO, "parameters": {"gateway": {"deadline": -1}}}, "expected 0.01 to 60"),
+        ({**TWO, "parameters": {"gateway": {"mode": "buying"}}}, "expected one of stealing, sharing"),
+        ({**TWO, "parameters": {"worker": {"prefetch": 1.5}}}, "expected a whole number"),
+        ({**TWO, "parameters": {"robot": {"prefetch": 1}}}, "unknown key 'robot'"),
+        ({**TWO, "parameters": {"camera": {"loop": 1}}}, "expected true or false"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_cure(tree: object, cure: str) -> None:
+    with pytest.raises(ConfigError, match=cure) as error:
+        parse_cluster(tree, "cluster.yaml")
+    assert str(error.value).startswith("cluster.yaml: ")
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_arguments_are_one_line() -> None:
+    cluster = parse_cluster(TWO, "test")
+    for wrong in ({"robot": "r3"}, {"network": "4g"}):
+        with pytest.raises(ConfigError, match="expected|has r1"):
+            processes(cluster, SHIPPED, **wrong)
+    with pytest.raises(ConfigError, match="expected 1 or more"):
+        with_workers(cluster, 0)
+    for broken in ("/nonexistent.yaml", "/dev/null"):
+        with pytest.raises(ConfigError):
+            read_cluster(broken)

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real nodes over DDS: what they detect, what a kill costs, what they make of bad input."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 here")
+
+from live import PATIENCE, Live, live, robots  # noqa: E402
+
+from dnn_dist.camera.scene import SceneFilm  # noqa: E402
+from dnn_dist.cli.supervisor import executables, share  # noqa: E402
+from dnn_dist.detect.letterbox import Letterbox  # noqa: E402
+from dnn_dist.nodes.planning import load_card, load_head, load_network, make_plan  # noqa: E402
+from dnn_dist.run.report import Status  # noqa: E402
+from dnn_dist.run.store import TensorStore  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("ros_domain")
+
+FLOAT, INT8 = "warehouse_float32.tflite", "warehouse_int8.tflite"
+PATIENT = {"gateway": {"deadline": 10.0}, "partition": {"deadline": 10.0}}
+"""These tests are about what comes out, not how fast: a busy machine must not make them fail."""
+
+
+def film(frames: int, height: int = 256, width: int = 320) -> list[np.ndarray]:
+    scenes = SceneFilm(2, height, width)
+    return [scenes.frame(3 * k)[0] for k in range(frames)]
+
+
+def detections_of_whole(model: str, image: np.ndarray) -> list[tuple[Any, ...]]:
+    """What the untouched model detects, run in this process."""
+    network = load_network(model)
+    card = load_card(network)
+    store = TensorStore(network, make_plan(network, card, "local", "last"))
+    letterbox = Letterbox(*image.shape[:2], card.height, card.width)
+    store.begin(0, letterbox.apply(image))
+    store.run_local(0, 0)
+    found = load_head(network, card)(store.results(0), letterbox)
+    return [(d.class_id, d.label, *map(np.float32, (d.score, d.y0, d.x0, d.y1, d.x1))) for d in found]
+
+
+def detections_of(cluster: Live, stamp: int) -> list[tuple[Any, ...]]:
+    report = cluster.stamps()[stamp]
+    message = cluster.until(lambda: cluster.watch.detections.get((report.session, report.frame)), "detections come")
+    assert message.header == report.header
+    return [
+        (d.class_id, d.label, *map(np.float32, (d.score, d.y0, d.x0, d.y1, d.x1))) for d in message.detections
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "mode", "cut", "nodes"),
+    [
+        (FLOAT, "stealing", "tiles:3x3", ("gateway",)),
+        (FLOAT, "sharing", "tiles:2x2@0..10", ("partition", "aggregator")),
+        (INT8, "stealing", "tiles:2x3@0..14", ("gateway",)),
+    ],
+)
+def test_distributed_detections_equal_those_of_the_whole_model(
+    tmp_path: Path, model: str, mode: str, cut: str, nodes: tuple[str, ...]
+) -> None:
+    settings = {"cut": cut, "mode": mode, "deadline": 10.0}
+    parameters = {"all": {"model": model}, "gateway" if "gateway" in nodes else "partition": settings}
+    images = film(3) + film(2, 300, 500)  # the last ones are letterboxed
+    with live(tmp_path, robots(3, nodes), parameters) as cluster:
+        cluster.feed(images)
+        for stamp, image in enumerate(images, start=1):
+            expected = detections_of_whole(model, image)
+            assert detections_of(cluster, stamp) == expected
+            assert expected, "a frame without detections proves nothing"
+        assert {report.status for report in cluster.watch.reports} <= {Status.COMPLETE, Status.RECOMPUTED}
+        assert list(cluster.stamps()) == [1, 2, 3, 4, 5], "headers are passed on, frames stay in order"
+        assert len({share.worker for report in cluster.watch.reports for share in report.workers}) > 1
+
+
+def test_a_worker_killed_by_sigkill_costs_no_frame_and_comes_back(tmp_path: Path) -> None:
+    parameters = {"camera": {"rate": 8.0}, **PATIENT, "worker": {"pace": 1000.0}}
+    cameras = ("camera", "gateway")
+    with live(tmp_path, robots(3, cameras), parameters) as cluster:
+        reports, supervisor = cluster.watch.reports, cluster.supervisor
+        cluster.until(lambda: len(reports) >= 6, "frames are reported")
+        first = cluster.watch.workers["r2"].session
+        supervisor.kill("worker_r2")
+        cluster.until(lambda: supervisor.respawns.get("worker_r2") == 1, "the worker is started again")
+        back = cluster.until(
+            lambda: cluster.watch.workers["r2"].session != first and cluster.watch.workers["r2"], "it is heard again"
+        )
+        counted = len(reports)
+
+        def works_again() -> bool:
+            return any(share.worker == "r2" for report in reports[counted:] for share in report.workers)
+
+        cluster.until(works_again, "the worker takes tasks again")
+        numbers = [report.frame for report in reports]
+        assert back.robot == "r2"
+        assert numbers == list(range(len(numbers))), "every frame is reported exactly once, in order"
+        assert {report.status for report in reports} <= {Status.COMPLETE, Status.RECOMPUTED}
+        assert all(report.quality == 1 for report in reports)
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids below a process, from the kernel."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == pid:
+            found += [int(status.parent.name), *children_of(int(status.parent.name))]
+    return found
+
+
+def test_ctrl_c_ends_everything_in_order(tmp_path: Path) -> None:
+    """The demo is stopped in the middle as a person would: exit code 0, no traceback, no process left."""
+    command = [str(executables() / "dnn_dist"), "demo", "--frames", "10000", "--out", str(tmp_path)]
+    demo = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert demo.stdout is not None
+        said = next(line for line in demo.stdout if "10 frames" in line)
+        children = children_of(demo.pid)
+        assert len(children) == 6, "a camera, a gateway and four workers"
+        demo.send_signal(signal.SIGINT)
+        said += demo.communicate(timeout=PATIENCE)[0]
+    finally:
+        demo.kill()
+    assert demo.returncode == 0, said
+    said += "".join(log.read_text() for log in (tmp_path / "log").glob("*.log"))
+    assert "Traceback" not in said
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert '"exit_codes"' in (tmp_path / "summary.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("node", "parameter", "value", "says"),
+    [
+        ("gateway", "model", "missing.tflite", "there is no file 'missing.tflite'"),
+        ("worker", "model", "BROKEN", "broken.tflite"),
+        ("gateway", "cut", "tiles:0x3", "tiles:0x3"),
+        ("gateway", "cut", "tiles:99x99", "tiles:99x99"),
+        ("gateway", "mode", "buying", "expected one of stealing, sharing"),
+        ("worker", "worker", "Not A Name", "expected a to z"),
+        ("camera", "source", "/nonexistent", "/nonexistent"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(tmp_path: Path, node: str, parameter: str, value: str, says: str) -> None:
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes((share() / "models" / FLOAT).read_bytes()[:5000])
+    value = value.replace("BROKEN", str(broken))
+    command = [str(executables() / node), "--ros-args", "-p", f"{parameter}:={value!r}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("dnn_dist: error:")]
+    assert ended.returncode == 1, ended.stderr
+    assert len(lines) == 1 and says in lines[0], ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def diagnostics(cluster: Live) -> list[Any]:
+    """Every status of /diagnostics from now on, as a list that grows."""
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    from dnn_dist.nodes.qos import OUTPUT
+
+    seen: list[Any] = []
+    cluster.watch.receive(DiagnosticArray, "/diagnostics", OUTPUT, lambda message: seen.extend(message.status))
+    return seen
+
+
+def said_by(seen: list[Any], node: str, kind: str) -> str:
+    """The last value of a note of this kind in a node's diagnostics; empty when there is none."""
+    values = [pair.value for status in seen if node in status.name for pair in status.values if kind in pair.key]
+    return values[-1] if values else ""
+
+
+def test_a_worker_with_another_model_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    cluster_robots = robots(3)
+    cluster_robots["r3"]["parameters"] = {"worker": {"model": INT8}}
+    with live(tmp_path, cluster_robots, PATIENT, ready=2) as cluster:
+        seen = diagnostics(cluster)
+        cluster.feed(film(3))
+        assert {report.status for report in cluster.watch.reports} == {Status.COMPLETE}
+        assert "r3" not in {share.worker for report in cluster.watch.reports for share in report.workers}
+        assert "made for model" in cluster.until(lambda: said_by(seen, "worker_r3", "plan refused"), "r3 says why")
+        said = cluster.until(lambda: said_by(seen, "gateway_r1", "plan refused by worker"), "the gateway names r3")
+        assert "'r3'" in said
+
+
+def noise(rng: random.Random, kind: type) -> Any:
+    """A message of this type with random content in every field."""
+    message = kind()
+    for name, type_ in kind.get_fields_and_field_types().items():
+        setattr(message, name, _noise(rng, type_, getattr(message, name)))
+    return message
+
+
+def _noise(rng: random.Random, type_: str, default: Any) -> Any:
+    from dnn_dist import msg
+
+    if type_.startswith("sequence<"):
+        inner = type_[len("sequence<") : -1]
+        return [_noise(rng, inner, None) for _ in range(rng.choice([0, 1, 3, 200]))]
+    if type_ == "string":
+        return rng.choice(["", "front", "r1", "r2", "uint8", "../x", "a" * 300, "\u00e4\u20ac", "tiles:3x3", "{a: ["])
+    if type_ == "boolean":
+        return rng.random() < 0.5
+    if type_ in ("float", "double"):
+        return rng.choice([0.0, -1.0, 1e30, float("nan"), float("inf"), 0.5])
+    for bits in (8, 16, 32, 64):
+        if type_ == f"uint{bits}":
+            return rng.choice([0, 1, 2, 2**bits - 1, rng.getrandbits(bits)])
+        if type_ == f"int{bits}":
+            return rng.choice([0, 1, -1, 2 ** (bits - 1) - 1])
+    if type_.startswith("dnn_dist/"):
+        return noise(rng, getattr(msg, type_.split("/")[1]))
+    return type(default)() if default is not None else None
+
+
+def test_garbage_on_every_topic_stops_nothing(tmp_path: Path) -> None:
+    from sensor_msgs.msg import Image
+
+    from dnn_dist import msg
+    from dnn_dist.nodes.qos import LATCHED, OUTPUT, STATE, tensors
+
+    topics = [
+        (Image, "image", OUTPUT),
+        (msg.Plan, "plan", LATCHED),
+        (msg.Frame, "front/frame", STATE),
+        (msg.Progress, "progress", STATE),
+        (msg.SourceState, "source_state", STATE),
+        (msg.WorkerState, "worker_state", None),
+        (msg.Work, "front/r1/work", tensors()),
+        (msg.Result, "front/r1/result", tensors()),
+    ]
+    rng = random.Random(7)
+    nodes = ("partition", "aggregator")
+    with live(tmp_path, robots(2, nodes), PATIENT) as cluster:
+        from dnn_dist.nodes.qos import heartbeats
+
+        seen = diagnostics(cluster)
+        cluster.feed(film(1))
+        pids = {name: child.pid for name, child in cluster.supervisor.running.items()}
+        for type_, topic, qos in topics:
+            publisher = cluster.watch.create_publisher(type_, topic, qos or heartbeats(0.3))
+            cluster.until(publisher.get_subscription_count, f"somebody listens to {topic}")
+            for _ in range(40):
+                cluster.watch.send(publisher, noise(rng, type_))
+            cluster.watch.spin(0.1)
+        before = len(cluster.watch.reports)
+
+        def goes_on() -> bool:
+            cluster.publish(film(1)[0], 1000)
+            cluster.watch.spin(0.5)
+            return sum(report.status == Status.COMPLETE for report in cluster.watch.reports[before:]) >= 3
+
+        cluster.until(goes_on, "frames are complete again")
+        assert {name: child.pid for name, child in cluster.supervisor.running.items()} == pids, "nothing died"
+        for node, topic in (("partition_r1", "image"), ("worker_r1", "work"), ("aggregator_r1", "result")):
+            cluster.until(lambda n=node, t=topic: said_by(seen, n, t), f"{node} names what was wrong on {topic}")
+    assert not [log.name for log in (tmp_path / "log").glob("*.log") if "Traceback" in log.read_text()]
+
+
+def test_statuses_of_messages_are_those_of_the_core() -> None:
+    from dnn_dist import msg
+
+    assert {status.name: int(status) for status in Status} == {
+        name: getattr(msg.Detections, name) for name in ("COMPLETE", "DECODED", "RECOMPUTED", "FILLED", "NO_RESULT")
+    }
+
+
+def test_tests_stay_on_this_machine() -> None:
+    assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
