@@ -121,7 +121,8 @@ def test_what_runs_is_what_was_installed() -> None:
     assert Path(dnn_dist.msg.__file__).is_relative_to(prefix())
     installed = Path(dnn_dist.__file__).parent
     for path in modules():
-        assert (installed / path.relative_to(SOURCE)).read_text() == path.read_text()
+        copy = installed / path.relative_to(SOURCE)
+        assert copy.exists() and copy.read_text() == path.read_text(), f"`make build` has not seen {path}"
     assert (installed / "py.typed").exists()
 
 
