@@ -200,6 +200,32 @@ def test_a_worker_with_another_model_is_named_and_the_others_go_on(tmp_path: Pat
         assert "'r3'" in said
 
 
+def test_parameters_are_described_checked_and_live(tmp_path: Path) -> None:
+    from rclpy.parameter import Parameter
+    from rclpy.parameter_client import AsyncParameterClient
+
+    with live(tmp_path, robots(1), PATIENT) as cluster:
+        client = AsyncParameterClient(cluster.watch, "gateway_r1")
+        cluster.until(client.services_are_ready, "the parameter services are there")
+
+        def answer(future: Any) -> Any:
+            cluster.until(future.done, "a parameter service answers")
+            return future.result()
+
+        def set_to(name: str, value: Any) -> Any:
+            return answer(client.set_parameters([Parameter(name, value=value)])).results[0]
+
+        (description,) = answer(client.describe_parameters(["deadline"])).descriptors
+        assert "detections" in description.description
+        assert description.floating_point_range[0].to_value == 60
+        assert set_to("deadline", 7.5).successful
+        assert not set_to("deadline", -1.0).successful
+        assert "expected one of stealing, sharing" in set_to("mode", "buying").reason
+        assert not set_to("cut", "tiles:1x1").successful, "another cut is another plan"
+        cluster.feed(film(1))
+        assert cluster.stamps()[1].budget == 7.5
+
+
 def noise(rng: random.Random, kind: type) -> Any:
     """A message of this type with random content in every field."""
     message = kind()

@@ -78,7 +78,7 @@ def markdown(nodes: dict[str, type]) -> str:
 
 
 def _markdown_table(node: str, settings: type) -> str:
-    lines = [f"#### {node}", "", _summary(settings), "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
+    lines = [f"### {node}", "", _summary(settings), "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
     for row in _rows(settings):
         # An empty code span would show its own backquotes.
         default = f"`{row.default}`" if row.default else ""

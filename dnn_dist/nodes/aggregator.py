@@ -53,7 +53,7 @@ class Aggregator:
     """Topics, threads and tensors around the gatherer."""
 
     def __init__(self, shell: Shell, parameters: Parameters[AggregatorSettings]) -> None:
-        self._shell, self._parameters = shell, parameters
+        self._shell, self._settings = shell, parameters
         self.source = convert.name_of(parameters.now.source, "source")
         self._robots: dict[str, str] = {}  # worker -> robot
         self._frames: dict[int, FrameInfo] = {}
@@ -64,7 +64,7 @@ class Aggregator:
         self.tell: Callable[[Progress], None] | None = None  # the partition in this process
 
     def configure(self) -> None:
-        self.network = load_network(self._parameters.now.model)
+        self.network = load_network(self._settings.now.model)
         self._head = load_head(self.network, load_card(self.network))
         self._card_thresholds = (self._head.score_threshold, self._head.nms_threshold)
         self._machine = g.Gatherer(self.source)
@@ -74,7 +74,7 @@ class Aggregator:
         """Parameters have changed."""
         if not hasattr(self, "_machine"):
             return
-        p = self._parameters.now
+        p = self._settings.now
         self._machine.settings = g.GathererSettings(guard=p.guard)
         score, nms = self._card_thresholds
         self._head.score_threshold = p.score_threshold if p.score_threshold >= 0 else score
@@ -151,7 +151,7 @@ class Aggregator:
             tensors_in = [convert.read_tensor(tensor) for tensor in message.outputs]
             outputs = self.store.check(key.stage, key.piece, tensors_in)
         self._arrived[key] = (worker, message.attempt, outputs)
-        stolen = self._robots.get(worker) != self._parameters.now.robot
+        stolen = self._robots.get(worker) != self._settings.now.robot
         size = sum(output.nbytes for output in outputs)
         self._handle(
             g.ResultArrived(
@@ -189,7 +189,7 @@ class Aggregator:
 
     def _run_local(self, action: g.RunLocal) -> None:
         store, about, began = self._store(), self._frames[action.frame], self._shell.now()
-        pace = self._parameters.now.pace
+        pace = self._settings.now.pace
 
         def job() -> list[Detection]:
             store.run_local(action.frame, action.stage)
@@ -217,7 +217,7 @@ class Aggregator:
         send(self._report, convert.report_message(about.header, source, session, report, about.dropped))
         if self._vision is not None:
             send(self._vision, convert.vision_message(about.header, detections))
-        late = report.latency - report.budget - self._parameters.now.timer_slack
+        late = report.latency - report.budget - self._settings.now.timer_slack
         if late > 0:
             text = f"frame {report.frame} was reported {late * 1000:.0f} ms after its deadline and slack"
             self._shell.note(Note("report late", f"{text}; this machine is overloaded"))
@@ -232,7 +232,7 @@ class Aggregator:
         ]
         status = report.status.name.lower().replace("_", " ")
         caption = f"{status}  quality {report.quality:.2f}  {report.latency * 1000:.0f} ms"
-        image, scale = about.image, self._parameters.now.overlay_scale
+        image, scale = about.image, self._settings.now.overlay_scale
         assert image is not None
         self._drawing.submit(
             lambda: draw_overlay(image, detections, tiles, caption, scale),
@@ -275,9 +275,9 @@ class AggregatorNode(Shell):
     def __init__(self) -> None:
         super().__init__("aggregator")
         self._part = None
-        self._parameters = Parameters(self, AggregatorSettings, lambda: self._part and self._part.change())
-        self.robot = self._parameters.now.robot
-        self._part = Aggregator(self, self._parameters)
+        self._settings = Parameters(self, AggregatorSettings, lambda: self._part and self._part.change())
+        self.robot = self._settings.now.robot
+        self._part = Aggregator(self, self._settings)
         self._images: dict[tuple[int, int], np.ndarray] = {}  # stamp -> image, the newest few
 
     def configure(self) -> None:
@@ -287,7 +287,7 @@ class AggregatorNode(Shell):
         self._part.start()
         self.receive(msg.Plan, "plan", LATCHED_IN, self._hear_plan)
         self.receive(msg.Frame, f"{self._part.source}/frame", STATE, self._hear_frame)
-        compressed = self._parameters.now.compressed
+        compressed = self._settings.now.compressed
         type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         self.receive(type_, topic, IMAGE_IN, self._hear_image)
 
@@ -301,7 +301,7 @@ class AggregatorNode(Shell):
         if message.source != self._part.source:
             return
         plan = Plan.from_yaml(message.text)
-        store = TensorStore(self._part.network, plan, self._parameters.now.threads)
+        store = TensorStore(self._part.network, plan, self._settings.now.threads)
         if any(stage.kind == "local" and set(stage.inputs) & set(self._part.network.inputs) for stage in store.stages):
             raise WireError(f"plan {plan.hash}: its local stage reads the image; run the gateway instead")
         self._part.install(store)

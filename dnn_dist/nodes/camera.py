@@ -25,21 +25,21 @@ class Camera(Shell):
 
     def __init__(self) -> None:
         super().__init__("camera")
-        self._parameters = Parameters(self, CameraSettings, self._retime)
+        self._settings = Parameters(self, CameraSettings, self._retime)
         self._taken = 0
         self._dropped = 0
         self._ended = False
 
     def configure(self) -> None:
-        settings = self._parameters.now
+        settings = self._settings.now
         self._source = open_source(settings.source, settings.height, settings.width, loop=settings.loop)
 
     def start(self) -> None:
-        compressed = self._parameters.now.compressed
+        compressed = self._settings.now.compressed
         type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         self._publisher = self.offer(type_, topic, IMAGE_OUT)
         self._reading = Computing(self, "camera")
-        self._timer = self.create_timer(1.0 / self._parameters.now.rate, self._tick)
+        self._timer = self.create_timer(1.0 / self._settings.now.rate, self._tick)
 
     def stop(self) -> None:
         if hasattr(self, "_reading"):
@@ -51,11 +51,11 @@ class Camera(Shell):
         return {"frames published": self._taken, "frames dropped": self._dropped}
 
     def _retime(self) -> None:
-        self._timer.timer_period_ns = int(1e9 / self._parameters.now.rate)
+        self._timer.timer_period_ns = int(1e9 / self._settings.now.rate)
 
     def _tick(self) -> None:
         if self._ended or (
-            self._taken == 0 and self._parameters.now.wait_for_subscriber and not self._publisher.get_subscription_count()
+            self._taken == 0 and self._settings.now.wait_for_subscriber and not self._publisher.get_subscription_count()
         ):
             return
         if self._reading.busy:
@@ -72,7 +72,7 @@ class Camera(Shell):
             self._ended = True
             self.get_logger().info(f"the source has ended after {self._taken} frames")
             return
-        settings = self._parameters.now
+        settings = self._settings.now
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=settings.frame_id)
         if settings.compressed:
             message = rgb_to_compressed(image, header, "jpeg", settings.jpeg_quality)

@@ -18,10 +18,10 @@ class Gateway(Shell):
 
     def __init__(self) -> None:
         super().__init__("gateway")
-        self._parameters = Parameters(self, GatewaySettings, self._change)
-        self.robot = self._parameters.now.robot
-        self._partition = Partition(self, self._parameters, self._announce)
-        self._aggregator = Aggregator(self, self._parameters)
+        self._settings = Parameters(self, GatewaySettings, self._change)
+        self.robot = self._settings.now.robot
+        self._partition = Partition(self, self._settings, self._announce)
+        self._aggregator = Aggregator(self, self._settings)
 
     def configure(self) -> None:
         self._partition.configure()

@@ -51,7 +51,7 @@ class Partition:
     def __init__(
         self, shell: Shell, parameters: Parameters[PartitionSettings], announce: Callable[[Announcement], None]
     ) -> None:
-        self._shell, self._parameters, self._announce = shell, parameters, announce
+        self._shell, self._settings, self._announce = shell, parameters, announce
         settings = parameters.now
         self.source = convert.name_of(settings.source, "source")
         self.session = shell.session
@@ -62,7 +62,7 @@ class Partition:
         self._work: dict[str, Any] = {}  # worker -> publisher
 
     def configure(self) -> None:
-        settings = self._parameters.now
+        settings = self._settings.now
         network = load_network(settings.model)
         plan = make_plan(network, load_card(network), settings.cut, settings.fill)
         self.store = TensorStore(network, plan, settings.threads)
@@ -75,7 +75,7 @@ class Partition:
         """Parameters have changed."""
         if not hasattr(self, "_machine"):
             return
-        p = self._parameters.now
+        p = self._settings.now
         self._machine.settings = d.DispatcherSettings(
             stealing=p.mode == "stealing",
             window=p.window,
@@ -91,7 +91,7 @@ class Partition:
         self._plan = shell.offer(msg.Plan, "plan", LATCHED)
         self._state = shell.offer(msg.SourceState, "source_state", STATE)
         shell.receive(msg.WorkerState, "worker_state", STATE, self._hear_worker)
-        compressed = self._parameters.now.compressed
+        compressed = self._settings.now.compressed
         type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         shell.receive(type_, topic, IMAGE_IN, self._hear_image)
         text = self.plan.to_yaml()
@@ -123,14 +123,14 @@ class Partition:
         self._take_newest()
 
     def _take_newest(self) -> None:
-        if self._waiting is None or len(self._open) >= self._parameters.now.max_frames:
+        if self._waiting is None or len(self._open) >= self._settings.now.max_frames:
             return
         message, self._waiting = self._waiting, None
         now = self._shell.now()
         image = to_rgb(message)
         letterbox = Letterbox(image.shape[0], image.shape[1], *self._input[:2])
         pixels = letterbox.apply(image)
-        number, budget = self._frame, self._parameters.now.deadline
+        number, budget = self._frame, self._settings.now.deadline
         self._frame += 1
         self._open[number] = now + budget
         self.store.begin(number, pixels)

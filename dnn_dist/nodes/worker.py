@@ -41,8 +41,8 @@ class WorkerNode(Shell):
 
     def __init__(self) -> None:
         super().__init__("worker")
-        self._parameters = Parameters(self, WorkerSettings, self._change)
-        settings = self._parameters.now
+        self._settings = Parameters(self, WorkerSettings, self._change)
+        settings = self._settings.now
         self.robot = settings.robot
         self._name = convert.name_of(settings.worker, "worker")
         self._plans: dict[str, Plan] = {}
@@ -51,21 +51,21 @@ class WorkerNode(Shell):
         self._pairs: dict[str, tuple[Any, Any]] = {}  # source -> subscription to work, publisher of results
 
     def configure(self) -> None:
-        settings = self._parameters.now
+        settings = self._settings.now
         self._network = load_network(settings.model)
         self._machine = w.Worker(self._name, settings.robot, self.session, self._network.sha256)
         self._change()
 
     def _change(self) -> None:
         if hasattr(self, "_machine"):
-            p = self._parameters.now
+            p = self._settings.now
             self._machine.settings = w.WorkerSettings(
                 prefetch=p.prefetch, max_held=p.max_held, heartbeat=p.heartbeat
             )
 
     def start(self) -> None:
         self._computing = Computing(self, "computing")
-        self._state = self.offer(msg.WorkerState, "worker_state", heartbeats(3 * self._parameters.now.heartbeat))
+        self._state = self.offer(msg.WorkerState, "worker_state", heartbeats(3 * self._settings.now.heartbeat))
         self.receive(msg.Plan, "plan", LATCHED_IN, self._hear_plan)
         self.receive(msg.SourceState, "source_state", STATE, self._hear_source)
         self.receive(msg.Progress, "progress", STATE, self._hear_progress)
@@ -143,7 +143,7 @@ class WorkerNode(Shell):
 
     def _build(self, action: w.BuildPlan) -> None:
         plan, network = self._plans[action.plan], self._network
-        threads = self._parameters.now.threads
+        threads = self._settings.now.threads
         self._computing.submit(
             lambda: PieceSet(network, plan, plan.stages(network), local=False, threads=threads),
             lambda pieces, error: self._built(plan.hash, pieces, error),
@@ -163,7 +163,7 @@ class WorkerNode(Shell):
     def _compute(self, action: w.Compute) -> None:
         key, task = action.key, self._tasks[action.key]
         pieces = self._pieces[task.work.plan]
-        pace = self._parameters.now.pace
+        pace = self._settings.now.pace
 
         def job() -> list[WireTensor]:
             began = self.now()
