@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from dnn_dist.errors import ConfigError
-from dnn_dist.settings import NODES, Meaning, meanings
 from dnn_dist.run.wire import NAME
+from dnn_dist.settings import NODES, Meaning, meanings
 
 # UDP also within a machine: nearly as fast as shared memory, and a killed process leaves nothing behind.
 NETWORKS = {
@@ -27,6 +27,9 @@ NETWORKS = {
 }
 """Network -> FASTDDS_BUILTIN_TRANSPORTS, and the shipped DDS profile. On the air a datagram must fit one packet: of an
 IP-fragmented one, any lost fragment loses all."""
+
+GIVEN = {"robot", "source", "worker"}
+"""Parameters that follow from who stands where in the file, and are not set by hand (but a camera's own source is)."""
 
 OUTPUTS = ("image", "image/compressed", "detections", "detections_2d", "overlay", "report")
 """Topics of a source that carry its name when the cluster has several."""
@@ -197,6 +200,8 @@ def _parameters(tree: Any, where: str, nodes: tuple[str, ...]) -> dict[str, dict
         everything |= meanings(settings)
     for node, values in _mapping(tree, where, nodes).items():
         known = everything if node == "all" else meanings(NODES[node])
+        given = GIVEN if node != "camera" else GIVEN - {"source"}
+        known = {name: entry for name, entry in known.items() if name not in given}
         here = f"{where}: {node}"
         entries = _mapping(values, here, tuple(known))
         checked[node] = {name: _value(f"{here}: {name}", value, *known[name]) for name, value in entries.items()}

@@ -2,6 +2,7 @@
 """The one list of executables: CMake makes lib/dnn_dist/* of it by running this file, setup.py a script."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 # name of the executable -> module:function that returns its exit code
@@ -15,10 +16,24 @@ EXECUTABLES = {
 }
 
 
-def script(target: str) -> str:
-    """The text of an executable; `env` finds the Python of the environment, the one that has LiteRT."""
-    module, function = target.split(":")
-    return f"#!/usr/bin/env python3\nimport sys\n\nfrom {module} import {function}\nsys.exit({function}())\n"
+def run(name: str) -> int:
+    """Run an executable; what is missing to run it is one line, with the cure."""
+    module, function = EXECUTABLES[name].split(":")
+    try:
+        main = getattr(import_module(module), function)
+    except ImportError as error:
+        print(
+            f"dnn_dist: error: {name} needs {error.name or 'ROS 2'}, which is not here ({error}); "
+            "nodes need ROS 2 and this package's messages: build it with colcon or `make build`, and source the result",
+            file=sys.stderr,
+        )
+        return 1
+    return int(main())
+
+
+def script(name: str) -> str:
+    """The text of an executable. `env` finds the interpreter, so that an environment with LiteRT wins."""
+    return f"#!/usr/bin/env python3\nimport sys\n\nfrom dnn_dist.executables import run\n\nsys.exit(run({name!r}))\n"
 
 
 def write_scripts(folder: Path) -> None:
@@ -26,8 +41,8 @@ def write_scripts(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for stale in set(folder.iterdir()) - {folder / name for name in EXECUTABLES}:
         stale.unlink()
-    for name, target in EXECUTABLES.items():
-        (folder / name).write_text(script(target))
+    for name in EXECUTABLES:
+        (folder / name).write_text(script(name))
         (folder / name).chmod(0o755)
 
 

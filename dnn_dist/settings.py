@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting of every node, declared once: name, default, range, meaning, and whether it may change while running.
 
-`nodes/parameters.py` declares these to ROS, `cluster.py` checks parameter files against them, and the README's table is made
-from them (`dnn_dist parameters`). Knows nothing of ROS itself. All durations are in seconds.
+`nodes/parameters.py` declares these to ROS, `cluster.py` checks parameter files against them, and the README's
+table is made from them (`dnn_dist parameters`). Knows nothing of ROS itself. All durations are in seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -25,20 +25,12 @@ class Meaning:
 def parameter(default: Any, text: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
     """A field of a settings class that is a ROS parameter."""
     metadata = {"meaning": Meaning(text, low, high, **more)}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 def meanings(settings: type) -> dict[str, tuple[Any, Meaning]]:
     """Name -> (default, meaning) of a settings class's parameters."""
-    return {
-        entry.name: (
-            entry.default if entry.default is not MISSING else entry.default_factory(),  # type: ignore[misc]
-            entry.metadata["meaning"],
-        )
-        for entry in fields(settings)
-    }
+    return {entry.name: (entry.default, entry.metadata["meaning"]) for entry in fields(settings)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +55,11 @@ class ModelSettings:
     model: str = parameter("warehouse_float32.tflite", "path of the .tflite file; a bare name is one that is shipped")
     threads: int = parameter(1, "threads of an interpreter", 1, 64)
     pace: float = parameter(
-        0.0, "compute as slowly as a robot of this many million MACs a second, by waiting; 0: full speed", 0.0, 1e6, live=True
+        0.0,
+        "compute as slowly as a robot of this many million MACs a second, by waiting; 0: full speed",
+        0.0,
+        1e6,
+        live=True,
     )
 
 
@@ -79,13 +75,16 @@ class SourceSettings:
 class PartitionSettings(ModelSettings, SourceSettings):
     """Takes the newest frame, cuts it and hands tasks to workers."""
 
-    cut: str = parameter("tiles:3x3", "how the model is cut, as for `dnn_dist check --cut`")
+    cut: str = parameter("tiles:2x2", "how the model is cut, as for `dnn_dist check --cut`")
     fill: str = parameter("last", "what stands for a lost piece", choices=("last", "zeros"))
-    deadline: float = parameter(0.5, "from a frame's arrival to its detections", 0.01, 60.0, live=True)
+    deadline: float = parameter(0.5, "from an image's arrival to its detections", 0.01, 60.0, live=True)
     max_frames: int = parameter(1, "frames in work at once; more raises throughput and latency", 1, 16, live=True)
-    compressed: bool = parameter(False, "subscribe to image/compressed instead of image")
+    compressed: bool = parameter(False, "images come on image/compressed instead of image")
     mode: str = parameter(
-        "stealing", "stealing: workers pull tasks; sharing: a fixed division", choices=("stealing", "sharing"), live=True
+        "stealing",
+        "stealing: workers pull tasks; sharing: a fixed division",
+        choices=("stealing", "sharing"),
+        live=True,
     )
     window: int = parameter(
         4_000_000, "bytes on the way at once, work and expected results", 1_000, 1_000_000_000, live=True
@@ -97,19 +96,30 @@ class PartitionSettings(ModelSettings, SourceSettings):
         3.0, "time that a worker is given, in multiples of its usual time for the task", 1.0, 100.0, live=True
     )
     max_attempts: int = parameter(5, "workers that a task is tried at", 1, 100, live=True)
+    max_workers: int = parameter(256, "workers that are known at once", 1, 4096, live=True)
 
 
 @dataclass(frozen=True)
 class AggregatorSettings(ModelSettings, SourceSettings):
     """Merges results, runs the rest of the model, publishes detections, overlay and report."""
 
-    score_threshold: float = parameter(-1.0, "least score of a detection; below 0: as the model card says", -1, 1, live=True)
-    nms_threshold: float = parameter(-1.0, "overlap of boxes of one object; below 0: as the card says", -1, 1, live=True)
-    compressed: bool = parameter(False, "draw on image/compressed instead of image")
+    score_threshold: float = parameter(
+        -1.0, "least score of a detection; below 0: as the model card says", -1, 1, live=True
+    )
+    nms_threshold: float = parameter(
+        -1.0, "overlap of boxes of one object; below 0: as the card says", -1, 1, live=True
+    )
+    compressed: bool = parameter(False, "images come on image/compressed instead of image")
+    max_open: int = parameter(16, "frames open at once; an older one is closed without a result", 1, 256, live=True)
+    max_workers: int = parameter(256, "workers that are known at once", 1, 4096, live=True)
     overlay_scale: int = parameter(2, "pixels of the overlay for one of the image", 1, 4, live=True)
     guard: float = parameter(0.01, "kept free before a deadline for what cannot be foreseen", 0.0, 1.0, live=True)
     timer_slack: float = parameter(
-        0.02, "how much later than its deadline a frame may be reported before it is a warning", 0.0, 1.0, live=True
+        0.02,
+        "how much later than its deadline a frame may be reported before it is a warning",
+        0.0,
+        1.0,
+        live=True,
     )
 
 
@@ -126,7 +136,11 @@ class WorkerSettings(ModelSettings):
     robot: str = parameter("r1", "name of the robot that this node runs on; its own source is served first")
     prefetch: int = parameter(1, "tasks that wait beside the one being computed", 0, 16, live=True)
     max_held: int = parameter(64, "tasks that are taken at all", 1, 10_000, live=True)
-    heartbeat: float = parameter(0.1, "longest gap between two states; its QoS deadline is three times this", 0.01, 10.0)
+    max_sources: int = parameter(64, "sources that are known at once", 1, 4096, live=True)
+    max_plans: int = parameter(8, "plans kept ready, the last used ones", 1, 64, live=True)
+    heartbeat: float = parameter(
+        0.1, "longest gap between two states; its QoS deadline is three times this", 0.01, 10.0
+    )
 
 
 NODES: dict[str, type] = {

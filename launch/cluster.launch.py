@@ -7,19 +7,25 @@ Which processes, with which parameters and environment, is decided in dnn_dist/c
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from dnn_dist.cluster import processes, read_cluster, with_workers
 from dnn_dist.errors import DnnDistError
+from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(get_package_share_directory("dnn_dist"))
 
 ARGUMENTS = {
-    "params_file": (str(SHARE / "config" / "cluster.yaml"), "parameter file of the cluster, the same for every robot"),
-    "robot": ("", "start only what the parameter file lists for this robot; empty: everything on this machine"),
+    "params_file": (
+        str(SHARE / "config" / "cluster.yaml"),
+        "parameter file of the cluster, the same for every robot",
+    ),
+    "robot": (
+        "",
+        "start only what the parameter file lists for this robot; empty: everything on this machine",
+    ),
     "workers": ("", "number of workers, instead of those in the parameter file"),
     "namespace": ("", "namespace of all nodes, the same for every robot"),
     "network": ("", "transport profile instead of the parameter file's: local, wired or wifi"),
@@ -34,9 +40,7 @@ def start(context: LaunchContext) -> list:
         cluster = read_cluster(asked["params_file"])
         if asked["workers"]:
             cluster = with_workers(cluster, int(asked["workers"]))
-        started = processes(
-            cluster, SHARE / "config" / "network", asked["robot"], asked["namespace"], asked["network"]
-        )
+        started = processes(cluster, SHARE / "config" / "network", asked["robot"], asked["namespace"], asked["network"])
     except (DnnDistError, ValueError) as error:
         return [LogInfo(msg=f"dnn_dist: error: {error}"), Shutdown(reason="the parameters are wrong")]
     actions = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the parameter file to processes: one file and one command serve every robot; mistakes are one line with the cure."""
+"""From the parameter file to processes: one file serves every robot; mistakes are one line with the cure."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_mistake_is_one_line_with_the_cure(tree: object, cure: str) -> None:
 def test_wrong_arguments_are_one_line() -> None:
     cluster = parse_cluster(TWO, "test")
     for wrong in ({"robot": "r3"}, {"network": "4g"}):
-        with pytest.raises(ConfigError, match="expected|has r1"):
+        with pytest.raises(ConfigError, match=r"expected|has r1"):
             processes(cluster, SHIPPED, **wrong)
     with pytest.raises(ConfigError, match="expected 1 or more"):
         with_workers(cluster, 0)

@@ -37,7 +37,9 @@ class Faults:
     doubling: float = 0.0
     delay: tuple[float, float] = (0.001, 0.003)  # s, uniform
     failing: float = 0.0  # computations that end in an error
-    events: list[tuple[float, str, str]] = field(default_factory=list)  # (time, "kill" | "restart" | "stop" | "go", worker)
+    events: list[tuple[float, str, str]] = field(
+        default_factory=list
+    )  # (time, "kill" | "restart" | "stop" | "go", worker)
 
 
 class Cluster:
@@ -119,7 +121,10 @@ class Cluster:
                     self.send(lambda a=action: self.deliver(a), f"work to {action.worker}")
                 case d.PublishSource():
                     for name in self.speeds:
-                        self.send(lambda s=action.state, n=name: self.at_worker(n, w.SourceHeard(s)), f"source to {name}")
+                        self.send(
+                            lambda s=action.state, n=name: self.at_worker(n, w.SourceHeard(s)),
+                            f"source to {name}",
+                        )
                 case g.Merge():
                     self.held.setdefault(action.key.frame, []).append((action.key.stage, action.key.piece))
                 case g.RunLocal():
@@ -188,7 +193,10 @@ class Cluster:
                     attempt = self.attempts[name, action.key]
                     self.send(lambda k=action.key, a=attempt: self.answer(name, k, a), f"result of {name}")
                 case w.PublishWorker():
-                    self.send(lambda s=action.state: self.source(self.dispatcher, d.WorkerHeard(s)), f"state of {name}")
+                    self.send(
+                        lambda s=action.state: self.source(self.dispatcher, d.WorkerHeard(s)),
+                        f"state of {name}",
+                    )
                 case Note():
                     self.notes.add(action)
         self.wake(worker, lambda: self.at_worker(name, w.Tick(), worker))

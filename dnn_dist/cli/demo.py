@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dnn_dist demo`: a cluster on this machine. Synthetic camera, gateway, workers, a live table, a video of the result."""
+"""`dnn_dist demo`: a cluster on this machine: synthetic camera, gateway, workers, live table, a video of the result."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             stopped = True  # what was seen so far is still worth its summary
         codes = supervisor.stop()
-    summary.detections = {frame: len(found.detections) for (_, frame), found in watch.detections.items()}
+    summary.detections = {key: len(found.detections) for key, found in watch.detections.items()}
     told = summary.write(exit_codes=codes, pace=args.pace)
     Console().print(_table(told, None))
     print(summary.closing_line(told))
@@ -145,15 +145,23 @@ def _watch(watch: Any, supervisor: Supervisor, summary: Summary, args: argparse.
 
 def _table(told: Mapping[str, Any], age: float | None) -> Table:
     latency = told["latency_ms"]
-    title = f"{told['frames_reported']} frames, {told['frames_per_second']:.1f}/s, latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms"
+    title = (
+        f"{told['frames_reported']} frames, {told['frames_per_second']:.1f}/s, "
+        f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms"
+    )
     if age is not None:
         title += f", last frame {age:.1f} s ago"
     table = Table(title=title)
     for heading in ("worker", "tasks", "stolen", "recomputed", "KB in", "KB out", "computing s"):
         table.add_column(heading, justify="left" if heading == "worker" else "right")
     for name, share_ in sorted(told["workers"].items()):
-        row = (share_["tasks"], share_["stolen"], share_["recomputed"], share_["bytes_in"] // 1000, share_["bytes_out"] // 1000)
+        row = (
+            share_["tasks"],
+            share_["stolen"],
+            share_["recomputed"],
+            share_["bytes_in"] // 1000,
+            share_["bytes_out"] // 1000,
+        )
         table.add_row(name, *map(str, row), f"{share_['computed_s']:.1f}")
     table.caption = ", ".join(f"{status} {count}" for status, count in told["reported"].items())
     return table
-

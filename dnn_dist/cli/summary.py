@@ -22,7 +22,7 @@ class Summary:
     def __init__(self, out: Path, frames: int, rate: float) -> None:
         """`frames`: how many are wanted; later ones are not counted. `rate`: frames a second of the video."""
         self.reports: list[Any] = []  # FrameReport messages
-        self.detections: dict[int, int] = {}  # frame -> number of detections
+        self.detections: dict[tuple[int, int], int] = {}  # (session, frame) -> number of detections
         self.pictures = 0
         self._out, self._frames = out, frames
         self._began: float | None = None
@@ -67,14 +67,14 @@ class Summary:
         undisturbed = [1000 * r.latency for r in self.reports if r.status == Status.COMPLETE]
         span = self._last - (self._began or self._last)
         statuses = Counter(Status(report.status).name.lower() for report in self.reports)
-        numbers = [report.frame for report in self.reports]
+        numbers = [(report.session, report.frame) for report in self.reports]
         return {
-            "frames_taken_in": max(numbers, default=-1) + 1,
+            "frames_taken_in": self._taken_in(),
             "frames_reported": len(self.reports),
             "frames_reported_twice": len(numbers) - len(set(numbers)),
             "images_dropped": max((report.dropped for report in self.reports), default=0),
             "reported": {status.name.lower(): statuses[status.name.lower()] for status in Status},
-            "with_detections": sum(self.detections.get(number, 0) > 0 for number in numbers),
+            "with_detections": sum(self.detections.get(key, 0) > 0 for key in numbers),
             "frames_per_second": (len(self.reports) - 1) / span if span > 0 else 0.0,
             "latency_ms": {f"p{p}": float(np.percentile(latencies, p)) if latencies else 0.0 for p in (50, 90, 99)},
             "undisturbed_median_ms": float(np.median(undisturbed)) if undisturbed else 0.0,
@@ -83,6 +83,13 @@ class Summary:
             "workers": self._workers(),
             "killed": self._kill,
         }
+
+    def _taken_in(self) -> int:
+        """Frames announced, over all sessions that a restarted source went through."""
+        last: dict[int, int] = {}
+        for report in self.reports:
+            last[report.session] = max(last.get(report.session, -1), report.frame)
+        return sum(frame + 1 for frame in last.values())
 
     def _median(self, part: str) -> float:
         return float(np.median([1000 * getattr(report, part) for report in self.reports])) if self.reports else 0.0
@@ -119,5 +126,10 @@ class Summary:
 
     def closing_line(self, told: Mapping[str, Any]) -> str:
         """Where to look."""
-        kill = f"; {told['killed']['worker']} was killed after {told['killed']['after_frames']} frames" if told["killed"] else ""
-        return f"{self.pictures} pictures in {self._out}/demo.mp4, one in demo.png, figures in summary.json{kill}"
+        kill = (
+            f"; {told['killed']['worker']} was killed after {told['killed']['after_frames']} frames"
+            if told["killed"]
+            else ""
+        )
+        pictures = f"{self.pictures} pictures in {self._out}/demo.mp4, one in demo.png, " if self.pictures else ""
+        return f"{pictures}figures in {self._out}/summary.json{kill}"

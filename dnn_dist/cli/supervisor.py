@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts a cluster's processes on this machine, starts again what dies, and stops them all: what launch does on a robot."""
+"""Starts a cluster's processes on this machine, starts again what dies, stops them all: what launch does on a robot."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ class Supervisor:
     """The processes of a cluster. A context manager: at its end nothing is left running."""
 
     def __init__(
-        self, logs: Path, environment: Mapping[str, str], respawn_delay: float = 0.5, stop_timeout: float = 5.0
+        self,
+        logs: Path,
+        environment: Mapping[str, str],
+        respawn_delay: float = 0.5,
+        stop_timeout: float = 5.0,
     ) -> None:
         """`environment` is added to each process's own; what a process prints goes to `logs`/NAME.log."""
         self._logs, self._environment = logs, environment

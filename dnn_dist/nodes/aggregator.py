@@ -2,7 +2,7 @@
 """Aggregator node: merges results, runs the rest of the model, publishes detections, overlay and report. What it
 decides is in run/gatherer.py.
 
-`Aggregator` is the part that a gateway holds too; `AggregatorNode` is the executable, whose partition is another process.
+`Aggregator` is the part that a gateway holds too; `AggregatorNode` is the executable, its partition elsewhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from dnn_dist.nodes.images import rgb_to_image, to_rgb
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_card, load_head, load_network
 from dnn_dist.nodes.qos import IMAGE_IN, LATCHED_IN, OUTPUT, STATE, tensors
-from dnn_dist.settings import AggregatorSettings
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run import gatherer as g
@@ -35,12 +34,17 @@ from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.state import Progress
 from dnn_dist.run.store import TensorStore
 from dnn_dist.run.wire import TaskKey, WireError
+from dnn_dist.settings import AggregatorSettings
+
+FORGET = 10.0
+"""Seconds of silence after which a worker's place may be given to another."""
 
 
 @dataclass(slots=True)
 class FrameInfo:
     """What an open frame needs for its outputs."""
 
+    store: TensorStore  # of the plan that it keeps for life
     header: Header
     letterbox: Letterbox
     dropped: int
@@ -56,10 +60,11 @@ class Aggregator:
         self._shell, self._settings = shell, parameters
         self.source = convert.name_of(parameters.now.source, "source")
         self._robots: dict[str, str] = {}  # worker -> robot
+        self._heard: dict[str, float] = {}  # worker -> when it was heard last, s
         self._frames: dict[int, FrameInfo] = {}
         self._arrived: dict[TaskKey, tuple[str, int, list[np.ndarray]]] = {}  # (worker, attempt, outputs)
         self._results: dict[str, Any] = {}  # worker -> subscription
-        self.store: TensorStore | None = None
+        self.stores: dict[str, TensorStore] = {}  # plan -> tensors; the newest plan last
         self.hand_over: Callable[[int, int], None] | None = None  # a later distributed stage is next
         self.tell: Callable[[Progress], None] | None = None  # the partition in this process
 
@@ -75,7 +80,7 @@ class Aggregator:
         if not hasattr(self, "_machine"):
             return
         p = self._settings.now
-        self._machine.settings = g.GathererSettings(guard=p.guard)
+        self._machine.settings = g.GathererSettings(guard=p.guard, max_open=p.max_open)
         score, nms = self._card_thresholds
         self._head.score_threshold = p.score_threshold if p.score_threshold >= 0 else score
         self._head.nms_threshold = p.nms_threshold if p.nms_threshold >= 0 else nms
@@ -105,57 +110,88 @@ class Aggregator:
         return self._shell.offer(Detection2DArray, "detections_2d", OUTPUT)
 
     def health(self) -> dict[str, Any]:
-        return {"workers connected": " ".join(sorted(self._results)) or "none", "frames open": len(self._frames)}
+        return {
+            "workers connected": " ".join(sorted(self._results)) or "none",
+            "frames open": len(self._frames),
+        }
 
     # Events in
 
     def install(self, store: TensorStore) -> None:
-        """Put a plan in force for frames to come."""
-        self.store = store
+        """Put a plan in force for frames to come; those of plans that no frame keeps are forgotten."""
+        in_use = {about.store.plan.hash for about in self._frames.values()}
+        self.stores = {plan: kept for plan, kept in self.stores.items() if plan in in_use}
+        self.stores[store.plan.hash] = store
         self._handle(g.PlanInstalled(store.plan.hash, store.shape))
 
     def announce(
-        self, frame: int, session: int, plan: str, budget: float, about: FrameInfo, pixels: np.ndarray | None = None
-    ) -> None:
-        """A frame begins. `pixels`: the model's input as bytes, where this process has it."""
-        if frame in self._machine.frames or self.store is None:
-            self._shell.note(Note("frame refused", f"frame {frame}: announced twice, or before any plan"))
-            return
-        self.store.begin(frame, pixels)
+        self,
+        frame: int,
+        session: int,
+        plan: str,
+        budget: float,
+        about: FrameInfo,
+        pixels: np.ndarray | None = None,
+    ) -> bool:
+        """A frame begins; False when it is not taken. `pixels`: the model's input, where this process has it."""
+        if frame in self._machine.frames:
+            self._shell.note(Note("frame refused", f"frame {frame}: announced twice"))
+            return False
+        about.store.begin(frame, pixels)
         self._frames[frame] = about
         self._handle(g.FrameAnnounced(session, frame, plan, budget))
-        if frame not in self._machine.frames:
-            self._frames.pop(frame, None)
-            self.store.release(frame)
+        taken = frame in self._machine.frames
+        if not taken and self._frames.pop(frame, None):
+            about.store.release(frame)
+        return taken
 
     def _hear_worker(self, message: msg.WorkerState) -> None:
         worker = convert.name_of(message.worker, "worker")
         self._robots[worker] = message.robot
+        self._heard[worker] = self._shell.now()
         if worker in self._results:
             return
-        if len(self._results) >= 256:
-            raise WireError(f"worker {worker!r} ignored: 256 are connected")
+        self._make_place()
+        if len(self._results) >= self._settings.now.max_workers:
+            raise WireError(f"worker {worker!r} ignored: {len(self._results)} are connected")
         topic = f"{self.source}/{worker}/result"
         self._results[worker] = self._shell.receive(
             msg.Result, topic, tensors(), lambda result: self._hear_result(worker, result)
         )
 
+    def _make_place(self) -> None:
+        """Forget workers that fell silent, when there are as many as may be connected."""
+        if len(self._results) < self._settings.now.max_workers:
+            return
+        for worker in [name for name, heard in self._heard.items() if self._shell.now() - heard > FORGET]:
+            del self._heard[worker], self._robots[worker]
+            if worker in self._results:
+                self._shell.destroy_subscription(self._results.pop(worker))
+
     def _hear_result(self, worker: str, message: msg.Result) -> None:
         key = convert.read_key(message.key)
         if message.worker != worker:
             raise WireError(f"result {key} of worker {message.worker[:64]!r} came on the topic of {worker!r}")
-        if self.store is None or message.plan != self.store.plan.hash:
+        store = self.stores.get(message.plan)
+        if store is None:
             raise WireError(f"result {key} of worker {worker!r}: plan {message.plan[:32]!r} is not in force here")
         outputs = []
         if not message.error:
             tensors_in = [convert.read_tensor(tensor) for tensor in message.outputs]
-            outputs = self.store.check(key.stage, key.piece, tensors_in)
+            outputs = store.check(key.stage, key.piece, tensors_in)
         self._arrived[key] = (worker, message.attempt, outputs)
         stolen = self._robots.get(worker) != self._settings.now.robot
         size = sum(output.nbytes for output in outputs)
         self._handle(
             g.ResultArrived(
-                key, message.plan, worker, stolen, message.attempt, message.computed, size, message.error[:200]
+                key,
+                message.plan,
+                worker,
+                stolen,
+                message.attempt,
+                message.computed,
+                size,
+                message.error[:200],
             )
         )
 
@@ -175,20 +211,23 @@ class Aggregator:
     def _merge(self, action: g.Merge) -> None:
         key = action.key
         worker, attempt, outputs = self._arrived[key]
-        self._store().merge(key.frame, key.stage, key.piece, outputs)
+        about = self._frames[key.frame]
+        about.store.merge(key.frame, key.stage, key.piece, outputs)
         if key.stage == 0:
-            self._frames[key.frame].tiles[key.piece] = ("recomputed" if attempt else "fresh", worker)
+            about.tiles[key.piece] = ("recomputed" if attempt else "fresh", worker)
 
     def _fill(self, action: g.Fill) -> None:
-        self._store().fill(action.frame, action.stage, action.pieces)
+        about = self._frames[action.frame]
+        about.store.fill(action.frame, action.stage, action.pieces)
         if action.stage == 0:
-            self._frames[action.frame].tiles.update(dict.fromkeys(action.pieces, ("filled", "")))
+            about.tiles.update(dict.fromkeys(action.pieces, ("filled", "")))
 
     def _settled(self, action: g.Settled) -> None:
-        self._store().settle(action.frame, action.stage, whole=action.whole)
+        self._frames[action.frame].store.settle(action.frame, action.stage, whole=action.whole)
 
     def _run_local(self, action: g.RunLocal) -> None:
-        store, about, began = self._store(), self._frames[action.frame], self._shell.now()
+        about, began = self._frames[action.frame], self._shell.now()
+        store = about.store
         pace = self._settings.now.pace
 
         def job() -> list[Detection]:
@@ -204,8 +243,7 @@ class Aggregator:
         self._running.submit(job, done)
 
     def _hand_over(self, action: g.HandOver) -> None:
-        if self.hand_over is None:
-            raise WireError("a plan of several distributed stages needs the gateway: partition and aggregator in one")
+        assert self.hand_over is not None, "plans of several distributed stages are refused without a gateway"
         self.hand_over(action.frame, action.stage)
 
     def _publish(self, action: g.Publish) -> None:
@@ -223,11 +261,11 @@ class Aggregator:
             self._shell.note(Note("report late", f"{text}; this machine is overloaded"))
         if self._overlay.get_subscription_count() and about.image is not None and not self._drawing.busy:
             self._draw(about, report, detections)
-        self._store().release(report.frame)
+        about.store.release(report.frame)
 
     def _draw(self, about: FrameInfo, report: FrameReport, detections: Sequence[Detection]) -> None:
         tiles = [
-            TileMark(*about.letterbox.tile_to_image(*self._store().extent(0, piece)), state, worker)
+            TileMark(*about.letterbox.tile_to_image(*about.store.extent(0, piece)), state, worker)
             for piece, (state, worker) in sorted(about.tiles.items())
         ]
         status = report.status.name.lower().replace("_", " ")
@@ -252,10 +290,6 @@ class Aggregator:
 
     def _note(self, action: Note) -> None:
         self._shell.note(action)
-
-    def _store(self) -> TensorStore:
-        assert self.store is not None
-        return self.store
 
     _perform: dict[type, Callable[[Aggregator, Any], None]] = {
         g.Merge: _merge,
@@ -301,9 +335,15 @@ class AggregatorNode(Shell):
         if message.source != self._part.source:
             return
         plan = Plan.from_yaml(message.text)
+        if plan.hash != message.plan:
+            raise WireError(f"plan {message.plan[:32]!r} has the hash {plan.hash}; its text was changed on the way")
+        if plan.hash in self._part.stores:
+            return
         store = TensorStore(self._part.network, plan, self._settings.now.threads)
-        if any(stage.kind == "local" and set(stage.inputs) & set(self._part.network.inputs) for stage in store.stages):
+        if any(not stage.distributed and set(stage.inputs) & set(self._part.network.inputs) for stage in store.stages):
             raise WireError(f"plan {plan.hash}: its local stage reads the image; run the gateway instead")
+        if sum(stage.distributed for stage in store.stages) > 1:
+            raise WireError(f"plan {plan.hash}: has several distributed stages; run the gateway instead")
         self._part.install(store)
 
     def _hear_image(self, message: Image | CompressedImage) -> None:
@@ -314,10 +354,15 @@ class AggregatorNode(Shell):
     def _hear_frame(self, message: msg.Frame) -> None:
         if message.source != self._part.source:
             raise WireError(f"frame of source {message.source[:64]!r} came on the topic of {self._part.source!r}")
+        if not (message.height and message.width):
+            raise WireError(f"frame {message.frame}: its image has {message.height} x {message.width} pixels")
         height, width = self._part.network.tensors[self._part.network.inputs[0]].array_shape[:2]
         letterbox = Letterbox(message.height, message.width, height, width)
         image = self._images.get((message.header.stamp.sec, message.header.stamp.nanosec))
-        about = FrameInfo(message.header, letterbox, message.dropped, image)
+        store = self._part.stores.get(message.plan)
+        if store is None:
+            raise WireError(f"frame {message.frame} names plan {message.plan[:32]!r}, not installed here")
+        about = FrameInfo(store, message.header, letterbox, message.dropped, image)
         self._part.announce(message.frame, message.session, message.plan, message.budget, about)
 
 

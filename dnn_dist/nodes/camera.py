@@ -15,9 +15,9 @@ from dnn_dist.nodes.computing import Computing, one_line
 from dnn_dist.nodes.images import rgb_to_compressed, rgb_to_image
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.qos import IMAGE_OUT
-from dnn_dist.settings import CameraSettings
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.run.notes import Note
+from dnn_dist.settings import CameraSettings
 
 
 class Camera(Shell):

@@ -20,6 +20,7 @@ class Computing:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Callable[[Any, Exception | None], None]] | None]
         self._jobs = queue.SimpleQueue()
         self._waiting = 0
+        self._ending = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -35,16 +36,17 @@ class Computing:
 
     def stop(self) -> None:
         """Let the running job end, drop the others."""
+        self._ending = True
         self._jobs.put(None)
         self._thread.join(timeout=5.0)
 
     def _work(self) -> None:
-        while (entry := self._jobs.get()) is not None:
+        while (entry := self._jobs.get()) is not None and not self._ending:
             job, done = entry
             result, error = None, None
             try:
                 result = job()
-            except Exception as caught:  # noqa: BLE001  whatever a job raises is its answer, not this thread's end
+            except Exception as caught:  # noqa: BLE001  whatever a job raises is its answer, not the end of this thread
                 error = caught
             self._shell.soon(lambda done=done, result=result, error=error: self._end(done, result, error))
 

@@ -36,7 +36,7 @@ def _few(entries: Sequence, what: str) -> Sequence:
     return entries
 
 
-def _seconds(value: float, what: str) -> float:
+def seconds(value: float, what: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise WireError(f"{what} is {value}, expected a duration in seconds")
     return float(value)
@@ -50,9 +50,7 @@ def key_message(key: TaskKey) -> msg.TaskKey:
 
 
 def read_key(message: msg.TaskKey) -> TaskKey:
-    return TaskKey(
-        name_of(message.source, "source"), message.session, message.frame, message.stage, message.piece
-    )
+    return TaskKey(name_of(message.source, "source"), message.session, message.frame, message.stage, message.piece)
 
 
 def tensor_message(tensor: WireTensor) -> msg.Tensor:
@@ -120,7 +118,7 @@ def read_worker(message: msg.WorkerState) -> WorkerState:
         room=message.room,
         offered_to=message.offered_to,
         seen={(seen.source, seen.session): seen.number for seen in _few(message.seen, "seen")},
-        speed=_seconds(message.speed, "speed"),
+        speed=seconds(message.speed, "speed"),
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from dnn_dist.nodes.aggregator import Aggregator, FrameInfo
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.partition import Announcement, Partition
-from dnn_dist.settings import GatewaySettings
 from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.settings import GatewaySettings
 
 
 class Gateway(Shell):
@@ -20,7 +20,7 @@ class Gateway(Shell):
         super().__init__("gateway")
         self._settings = Parameters(self, GatewaySettings, self._change)
         self.robot = self._settings.now.robot
-        self._partition = Partition(self, self._settings, self._announce)
+        self._partition = Partition(self, self._settings, self._announce, owns_tensors=False)
         self._aggregator = Aggregator(self, self._settings)
 
     def configure(self) -> None:
@@ -44,9 +44,9 @@ class Gateway(Shell):
         self._partition.change()
         self._aggregator.change()
 
-    def _announce(self, it: Announcement) -> None:
-        about = FrameInfo(it.header, it.letterbox, it.dropped, it.image)
-        self._aggregator.announce(it.frame, it.session, it.plan, it.budget, about, it.pixels)
+    def _announce(self, it: Announcement) -> bool:
+        about = FrameInfo(self._partition.store, it.header, it.letterbox, it.dropped, it.image)
+        return self._aggregator.announce(it.frame, it.session, it.plan, it.budget, about, it.pixels)
 
 
 def main() -> int:

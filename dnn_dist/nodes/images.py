@@ -97,13 +97,9 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     content = _bytes_of(message)
     size = _declared_size(content.tobytes())
     if size is None:
-        raise ImageError(
-            f"compressed image of {content.size} bytes ('{message.format}') is neither JPEG nor PNG"
-        )
+        raise ImageError(f"compressed image of {content.size} bytes ('{message.format}') is neither JPEG nor PNG")
     if not 0 < size[0] * size[1] <= MAX_PIXELS:
-        raise ImageError(
-            f"compressed image claims {size[0]}x{size[1]} pixels, at most {MAX_PIXELS} are taken"
-        )
+        raise ImageError(f"compressed image claims {size[0]}x{size[1]} pixels, at most {MAX_PIXELS} are taken")
     try:
         # A camera's picture goes with its calibration: it is not turned by what an EXIF header says.
         image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -125,9 +121,7 @@ def rgb_to_image(rgb: np.ndarray, header: Header) -> Image:
     return message
 
 
-def rgb_to_compressed(
-    rgb: np.ndarray, header: Header, kind: str = "jpeg", quality: int = 85
-) -> CompressedImage:
+def rgb_to_compressed(rgb: np.ndarray, header: Header, kind: str = "jpeg", quality: int = 85) -> CompressedImage:
     """RGB uint8 (H, W, 3) -> CompressedImage, kind "jpeg" (quality 1..100) or "png" (exact)."""
     from sensor_msgs.msg import CompressedImage
 
@@ -207,9 +201,7 @@ def _declared_size(content: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack(">II", content[16:24])
         return height, width
     at = 2 if content.startswith(b"\xff\xd8") else len(content)
-    while (
-        at + 9 <= len(content) and content[at] == 0xFF
-    ):  # a JPEG is a chain of segments: marker, length, body
+    while at + 9 <= len(content) and content[at] == 0xFF:  # a JPEG is a chain of segments: marker, length, body
         marker, length, _, height, width = struct.unpack(">BHBHH", content[at + 1 : at + 9])
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame, in any coding
             return height, width

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Partition node: takes the newest frame, cuts it, and hands tasks to workers. What it decides is in run/dispatcher.py.
 
-`Partition` is the part that a gateway holds too; `PartitionNode` is the executable, whose aggregator is another process.
+`Partition` is the part that a gateway holds too; `PartitionNode` is the executable, its aggregator elsewhere.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dnn_dist.nodes.images import to_rgb
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_card, load_network, make_plan
 from dnn_dist.nodes.qos import IMAGE_IN, LATCHED, STATE, tensors
-from dnn_dist.settings import PartitionSettings
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.run import dispatcher as d
 from dnn_dist.run.notes import Note
 from dnn_dist.run.state import Progress
 from dnn_dist.run.store import TensorStore
+from dnn_dist.settings import PartitionSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,26 @@ class Partition:
     """Topics and tensors around the dispatcher."""
 
     def __init__(
-        self, shell: Shell, parameters: Parameters[PartitionSettings], announce: Callable[[Announcement], None]
+        self,
+        shell: Shell,
+        parameters: Parameters[PartitionSettings],
+        announce: Callable[[Announcement], bool],
+        owns_tensors: bool = True,
     ) -> None:
+        """`announce` tells the aggregator of a frame; False: it does not take it.
+
+        `owns_tensors`: False in a gateway, where the aggregator opens and closes frames in the store of both. One
+        owner: else the dispatcher could free what the gatherer still works with.
+        """
         self._shell, self._settings, self._announce = shell, parameters, announce
+        self._owns_tensors = owns_tensors
         settings = parameters.now
         self.source = convert.name_of(settings.source, "source")
         self.session = shell.session
         self._frame = 0  # the next one's number
         self._open: dict[int, float] = {}  # frame -> deadline, s
         self._waiting: Image | CompressedImage | None = None  # the newest image, while frames are in work
+        self._arrived = 0.0  # when it came, s
         self.dropped = 0
         self._work: dict[str, Any] = {}  # worker -> publisher
 
@@ -84,6 +95,7 @@ class Partition:
             lease_min=p.lease_min,
             lease_factor=p.lease_factor,
             max_attempts=p.max_attempts,
+            max_workers=p.max_workers,
         )
 
     def start(self) -> None:
@@ -119,28 +131,29 @@ class Partition:
     def _hear_image(self, message: Image | CompressedImage) -> None:
         if self._waiting is not None:
             self.dropped += 1
-        self._waiting = message
+        self._waiting, self._arrived = message, self._shell.now()
         self._take_newest()
 
     def _take_newest(self) -> None:
         if self._waiting is None or len(self._open) >= self._settings.now.max_frames:
             return
         message, self._waiting = self._waiting, None
-        now = self._shell.now()
+        deadline = self._arrived + self._settings.now.deadline
         image = to_rgb(message)
         letterbox = Letterbox(image.shape[0], image.shape[1], *self._input[:2])
         pixels = letterbox.apply(image)
-        number, budget = self._frame, self._settings.now.deadline
+        number, plan, budget = self._frame, self.plan.hash, max(0.0, deadline - self._shell.now())
         self._frame += 1
-        self._open[number] = now + budget
-        self.store.begin(number, pixels)
-        plan = self.plan.hash
-        self._announce(
-            Announcement(
-                message.header, self.session, number, plan, budget, image, letterbox, pixels, self.dropped
-            )
+        announcement = Announcement(
+            message.header, self.session, number, plan, budget, image, letterbox, pixels, self.dropped
         )
-        self._handle(d.StageReady(number, 0, plan, now + budget))
+        self._open[number] = deadline
+        if self._owns_tensors:
+            self.store.begin(number, pixels)
+        if self._announce(announcement):
+            self._handle(d.StageReady(number, 0, plan, deadline))
+        else:
+            self._release(d.ReleaseFrame(number))
 
     def stage_ready(self, frame: int, stage: int) -> None:
         """The aggregator has the inputs of the frame's next distributed stage in the store."""
@@ -160,6 +173,8 @@ class Partition:
                 self._work[state.worker] = self._shell.offer(msg.Work, topic, tensors(lifespan=5.0))
             reachable = self._work[state.worker].get_subscription_count() > 0
             self._handle(d.WorkerReachable(state.worker, reachable))
+        for worker in self._work.keys() - self._machine.workers.keys():
+            self._shell.destroy_publisher(self._work.pop(worker))
 
     def _tick(self) -> None:
         self._handle(d.Tick())
@@ -191,7 +206,8 @@ class Partition:
 
     def _release(self, action: d.ReleaseFrame) -> None:
         self._open.pop(action.frame, None)
-        self.store.release(action.frame)
+        if self._owns_tensors:
+            self.store.release(action.frame)
 
     def _note(self, action: Note) -> None:
         self._shell.note(action)
@@ -225,7 +241,7 @@ class PartitionNode(Shell):
     def health(self) -> dict[str, Any]:
         return self._part.health()
 
-    def _announce(self, it: Announcement) -> None:
+    def _announce(self, it: Announcement) -> bool:
         height, width = it.image.shape[:2]
         message = msg.Frame(
             header=it.header,
@@ -239,6 +255,7 @@ class PartitionNode(Shell):
             dropped=it.dropped,
         )
         self.send(self._frames, message)
+        return True
 
     def _hear_progress(self, message: msg.Progress) -> None:
         if message.source == self._part.source:

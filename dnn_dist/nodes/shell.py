@@ -89,10 +89,9 @@ class Shell(Node):
 
     def note(self, note: Note) -> None:
         """Count a note; log its first of a kind, and every hundredth."""
-        new = self.notes.add(note)
-        count = self.notes.counts.get(note.kind, 0)
-        if new or count % 100 == 0:
-            line = f"{note.kind}: {note.text}" + ("" if new else f" ({count} so far)")
+        count = self.notes.add(note)
+        if count == 1 or count % 100 == 0:
+            line = f"{note.kind}: {note.text}" + (f" ({count} so far)" if count > 1 else "")
             # Two calls: rclpy refuses a call site that changes its severity.
             if note.warn:
                 self.get_logger().warning(line)
@@ -107,7 +106,10 @@ class Shell(Node):
             name=self.get_fully_qualified_name(),
             message="something to look at in the last second" if warned else "running",
             hardware_id=str(getattr(self, "robot", "")),
-            values=[KeyValue(key=kind, value=f"{n} x, last: {self.notes.texts[kind]}") for kind, n in self.notes.counts.items()],
+            values=[
+                KeyValue(key=kind, value=f"{n} x, last: {self.notes.texts[kind]}")
+                for kind, n in self.notes.counts.items()
+            ],
         )
         values = [KeyValue(key=key, value=str(value)) for key, value in self.health().items()]
         status.values = [*values, *status.values]
@@ -159,7 +161,8 @@ class Shell(Node):
         try:
             return create(*arguments, event_callbacks=Callbacks(incompatible_qos=incompatible, deadline=deadline))
         except UnsupportedEventTypeError:
-            # This middleware has no such events; the clock of the aggregator decides anyway.
+            # The clock of the aggregator decides anyway.
+            self.note(Note("no QoS events", f"{topic}: this middleware tells of no missed deadlines", warn=False))
             return create(*arguments)
 
 

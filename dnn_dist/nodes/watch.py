@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listens to a running cluster from outside: reports, worker states and overlays of one source, for demo and benches."""
+"""Listens to a cluster from outside: reports, worker states and overlays of one source, for demo and benches."""
 
 from __future__ import annotations
 

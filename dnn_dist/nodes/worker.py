@@ -14,13 +14,13 @@ from dnn_dist.nodes.computing import Computing, keep_pace, one_line
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_network
 from dnn_dist.nodes.qos import LATCHED_IN, STATE, heartbeats, tensors
-from dnn_dist.settings import WorkerSettings
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run import worker as w
 from dnn_dist.run.notes import Note
 from dnn_dist.run.pieces import PieceSet
 from dnn_dist.run.wire import TaskKey, WireError, WireTensor
+from dnn_dist.settings import WorkerSettings
 
 
 @dataclass(slots=True)
@@ -60,7 +60,11 @@ class WorkerNode(Shell):
         if hasattr(self, "_machine"):
             p = self._settings.now
             self._machine.settings = w.WorkerSettings(
-                prefetch=p.prefetch, max_held=p.max_held, heartbeat=p.heartbeat
+                prefetch=p.prefetch,
+                max_held=p.max_held,
+                heartbeat=p.heartbeat,
+                max_sources=p.max_sources,
+                max_plans=p.max_plans,
             )
 
     def start(self) -> None:
@@ -92,7 +96,7 @@ class WorkerNode(Shell):
         self._handle(w.Tick())
 
     def _hear_plan(self, message: msg.Plan) -> None:
-        if message.plan in self._plans or message.plan in self._machine.refused:
+        if message.plan in self._plans:
             return
         plan = Plan.from_yaml(message.text)
         if plan.hash != message.plan:
@@ -129,7 +133,8 @@ class WorkerNode(Shell):
         if message.awaited or message.destinations:
             raise WireError(f"task {key}: inputs from other workers are not known to this version; update it")
         self._tasks.setdefault(key, task)
-        self._handle(w.WorkArrived(key, message.plan, message.worker_session, message.number))
+        budget = convert.seconds(message.budget, "budget")
+        self._handle(w.WorkArrived(key, message.plan, message.worker_session, message.number, budget))
 
     # Actions out
 
@@ -211,5 +216,3 @@ class WorkerNode(Shell):
 
 def main() -> int:
     return run(WorkerNode, sys.argv)
-
-

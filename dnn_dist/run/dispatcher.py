@@ -34,7 +34,7 @@ class DispatcherSettings:
     """Durations in seconds. All may change while running."""
 
     stealing: bool = True  # False: sharing by a fixed division
-    shares: tuple[tuple[str, float], ...] = ()  # sharing: (worker, weight); empty: equal over the workers heard
+    shares: tuple[tuple[str, float], ...] = ()  # sharing: (worker, weight); empty: by measured speed, at first equal
     window: int = 4_000_000  # bytes on the way, work and expected results
     transit: float = 0.1  # longest that a work, or an answer, should take to be acknowledged
     worker_timeout: float = 0.5  # silence after which a worker is taken for gone
@@ -234,7 +234,11 @@ class Dispatcher:
         """What there is to say when a worker has come to refuse a plan of this source."""
         refused = (state.refused - known) & self._plans.keys()
         text = f"worker {state.worker!r} cannot serve plan {', '.join(refused)}: its model is {state.model[:12]}"
-        return [Note("plan refused by worker", f"{text}; see its log, and give every robot the same file")] if refused else []
+        return (
+            [Note("plan refused by worker", f"{text}; see its log, and give every robot the same file")]
+            if refused
+            else []
+        )
 
     def _make_place(self) -> None:
         """Forget workers that fell silent, when there are as many as may be remembered."""
@@ -250,7 +254,12 @@ class Dispatcher:
     def _handle_progress(self, event: ProgressHeard, now: float) -> list[Any]:
         progress = event.progress
         if (progress.source, progress.session) != (self.source, self.session):
-            return [Note("foreign progress", f"progress of {progress.source!r} session {progress.session:x} ignored")]
+            return [
+                Note(
+                    "foreign progress",
+                    f"progress of {progress.source!r} session {progress.session:x} ignored",
+                )
+            ]
         if progress.sequence <= self._progress_sequence:
             return []
         self._progress_sequence = progress.sequence
@@ -344,13 +353,26 @@ class Dispatcher:
                 continue
             self.queue.remove(key)
             lease = Lease(
-                key, view.state.worker, view.state.session, view.next_number, task.attempt, now, piece.bytes_in, piece.bytes_out
+                key,
+                view.state.worker,
+                view.state.session,
+                view.next_number,
+                task.attempt,
+                now,
+                piece.bytes_in,
+                piece.bytes_out,
             )
             view.next_number += 1
             view.leases[key] = task.lease = lease
             actions.append(
                 SendWork(
-                    lease.worker, lease.session, key, frame.plan, lease.number, lease.attempt, frame.deadline - now
+                    lease.worker,
+                    lease.session,
+                    key,
+                    frame.plan,
+                    lease.number,
+                    lease.attempt,
+                    frame.deadline - now,
                 )
             )
         return actions
@@ -370,7 +392,8 @@ class Dispatcher:
         """Sharing: the owner of each piece; runs of pieces in proportion to the workers' weights."""
         able = sorted(name for name, view in self.workers.items() if view.serves(plan))
         weights = {name: weight for name, weight in self.settings.shares if name in able and weight > 0}
-        weights = weights or dict.fromkeys(able, 1.0)
+        speeds = {name: self.workers[name].state.speed for name in able}
+        weights = weights or (speeds if all(speeds.values()) else dict.fromkeys(able, 1.0))
         total, reached, owners = sum(weights.values()), 0.0, list[str]()
         for name, weight in weights.items():
             reached += weight
@@ -407,7 +430,7 @@ class Dispatcher:
 
     def _publish(self, now: float) -> list[Any]:
         queued = len(self.queue)
-        told = (self._newest_plan, self._oldest_open, queued > 0)
+        told = (self._newest_plan, self._oldest_open, queued)
         if told == self._published and now < self._published_at + self.settings.heartbeat:
             return []
         self._published, self._published_at = told, now
@@ -415,8 +438,13 @@ class Dispatcher:
         return [
             PublishSource(
                 SourceState(
-                    self.source, self.robot, self.session, self._sequence, self._newest_plan, self._oldest_open, queued
+                    self.source,
+                    self.robot,
+                    self.session,
+                    self._sequence,
+                    self._newest_plan,
+                    self._oldest_open,
+                    queued,
                 )
             )
         ]
-

@@ -264,7 +264,13 @@ class Gatherer:
         if key.stage > frame.stage:
             return [Note("foreign result", f"result {key} of worker {event.worker!r}: the stage has not begun")]
         if key.stage < frame.stage:
-            return [Note("late result", f"result {key} of worker {event.worker!r}: the stage is settled", warn=False)]
+            return [
+                Note(
+                    "late result",
+                    f"result {key} of worker {event.worker!r}: the stage is settled",
+                    warn=False,
+                )
+            ]
         held = frame.held.setdefault(key.stage, set())
         if key.piece in held:
             return [Note("doubled result", f"result {key} of worker {event.worker!r}: held already", warn=False)]
@@ -297,7 +303,12 @@ class Gatherer:
     def _handle_local(self, event: LocalDone, now: float) -> list[Any]:
         frame = self.frames.get(event.frame)
         if frame is None or frame.stage != event.stage:
-            return [Note("late local stage", f"frame {event.frame}: local stage {event.stage} ended after the deadline")]
+            return [
+                Note(
+                    "late local stage",
+                    f"frame {event.frame}: local stage {event.stage} ended after the deadline",
+                )
+            ]
         frame.local += event.seconds
         if event.error:
             note = Note("local stage failed", f"frame {event.frame}: stage {event.stage}: {event.error}")

@@ -24,11 +24,10 @@ class Notebook:
     texts: dict[str, str] = field(default_factory=dict)
     warned: int = 0  # notes with `warn` so far
 
-    def add(self, note: Note) -> bool:
-        """Count a note; True when its kind is new, that is, when it is worth a line in the log."""
+    def add(self, note: Note) -> int:
+        """Count a note; how many there are of its kind by now."""
         kind = note.kind if note.kind in self.counts or len(self.counts) < self.limit else "other"
-        new = kind not in self.counts
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.texts[kind] = note.text
         self.warned += note.warn
-        return new
+        return self.counts[kind]

@@ -54,7 +54,9 @@ class TensorStore:
         arrays = scatter(here, here.pieces[piece], tensors)
         labelled = self._pieces.label(here.pieces[piece].inputs, arrays)
         return [
-            WireTensor(tensor.name, tensor.array, region=tensor.region) if port.tensor in self.network.inputs else tensor
+            WireTensor(tensor.name, tensor.array, region=tensor.region)
+            if port.tensor in self.network.inputs
+            else tensor
             for port, tensor in zip(here.pieces[piece].inputs, labelled, strict=True)
         ]
 
@@ -88,7 +90,9 @@ class TensorStore:
         ports = self.stages[stage].pieces[0]
         tensors = self._frames[frame]
         inputs = [
-            self._pieces.pixels(port, self._pixels[frame]) if port.tensor in self.network.inputs else tensors[port.tensor]
+            self._pieces.pixels(port, self._pixels[frame])
+            if port.tensor in self.network.inputs
+            else tensors[port.tensor]
             for port in ports.inputs
         ]
         outputs = self._pieces.run(stage, 0, inputs)

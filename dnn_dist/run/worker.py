@@ -59,6 +59,7 @@ class WorkArrived:
     plan: str
     worker_session: int
     number: int
+    budget: float = float("inf")  # s left of the frame's deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,7 @@ class Worker:
     model: str
     settings: WorkerSettings = field(default_factory=WorkerSettings)
     held: list[TaskKey] = field(default_factory=list)  # the first is being computed
+    expires: dict[TaskKey, float] = field(default_factory=dict)  # held task -> its frame's deadline, s
     answered: dict[TaskKey, float] = field(default_factory=dict)  # since when, s
     plans: dict[str, bool] = field(default_factory=dict)  # hash -> built; last used last
     refused: dict[str, str] = field(default_factory=dict)  # hash -> why
@@ -177,12 +179,14 @@ class Worker:
     # Events
 
     def _handle_offered(self, event: PlanOffered, now: float) -> list[Any]:
-        if event.plan in self.plans or event.plan in self.refused:
+        if event.plan in self.plans:
             return []
+        self.refused.pop(event.plan, None)  # offered anew: what stood in the way may be gone
         self.plans[event.plan] = False
         actions: list[Any] = [BuildPlan(event.plan)]
         in_force = {source.state.plan for source in self.sources.values()}
         spare = [plan for plan, built in self.plans.items() if built and plan not in in_force]
+        spare = [] if self.held else spare  # a task in hand may need any of them
         for plan in spare[: max(0, len(self.plans) - self.settings.max_plans)]:
             del self.plans[plan]
             actions.append(DropPlan(plan))
@@ -215,11 +219,12 @@ class Worker:
             return [Note("work refused", f"task {key}: {len(self.held)} tasks are held already")]
         self.answered.pop(key, None)
         self.held.append(key)
+        self.expires[key] = now + event.budget
         return [Compute(key)] if len(self.held) == 1 else []
 
     def _handle_computed(self, event: Computed, now: float) -> list[Any]:
         assert self.held[0] == event.key, f"computed {event.key}, but {self.held[0]} was being computed"
-        del self.held[0]
+        del self.held[0], self.expires[event.key]
         actions: list[Any] = [SendResult(event.key)]
         if event.error:
             # Not listed as answered: the source sees a task neither held nor answered, and sends it elsewhere.
@@ -229,6 +234,7 @@ class Worker:
             if event.seconds > 0:
                 speed = event.macs / event.seconds
                 self.speed = speed if not self.speed else 0.8 * self.speed + 0.2 * speed
+        self._drop_unwanted(now, first=0)
         return actions + ([Compute(self.held[0])] if self.held else [])
 
     def _handle_progress(self, event: ProgressHeard, now: float) -> list[Any]:
@@ -269,10 +275,11 @@ class Worker:
             return True
         return source.progress is not None and source.progress.done(key)
 
-    def _drop_unwanted(self, now: float) -> list[Any]:
-        """Drop waiting tasks that nobody wants; they count as answered, by somebody else."""
-        for key in [key for key in self.held[1:] if self._unwanted(key)]:
+    def _drop_unwanted(self, now: float, first: int = 1) -> list[Any]:
+        """Drop waiting tasks, from place `first` on, that nobody wants; they count as answered, by somebody else."""
+        for key in [key for key in self.held[first:] if self._unwanted(key) or now >= self.expires[key]]:
             self.held.remove(key)
+            del self.expires[key]
             self.answered[key] = now
         return []
 
@@ -303,13 +310,23 @@ class Worker:
         if not able:
             return ""
         # The own robot first while it has work, then the longest queue; with no work anywhere, the own robot.
-        best = max(able, key=lambda s: (s.queued > 0 and s.robot == self.robot, s.queued, s.robot == self.robot, s.source))
+        best = max(
+            able,
+            key=lambda s: (s.queued > 0 and s.robot == self.robot, s.queued, s.robot == self.robot, s.source),
+        )
         return best.source
 
     def _publish(self, now: float) -> list[Any]:
         room = max(0, 1 + self.settings.prefetch - len(self.held))
         ready = frozenset(plan for plan, built in self.plans.items() if built)
-        told = (tuple(self.held), frozenset(self.answered), room, self._offered_to(now), ready, len(self.refused))
+        told = (
+            tuple(self.held),
+            frozenset(self.answered),
+            room,
+            self._offered_to(now),
+            ready,
+            len(self.refused),
+        )
         seen = dict(self.seen)
         if (told, seen) == self._published and now < self._published_at + self.settings.heartbeat:
             return []
