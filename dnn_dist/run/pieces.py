@@ -12,7 +12,7 @@ from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.engine import Engine
-from dnn_dist.run.wire import WireError, WireTensor, decode, decode_pixels
+from dnn_dist.run.wire import WireError, WireTensor, decode, decode_pixels, encode
 
 
 class Ports:
@@ -38,9 +38,9 @@ class Ports:
         return [self._arrange(port, tensor) for port, tensor in zip(ports, _match(ports, tensors), strict=True)]
 
     def label(self, ports: Sequence[Port], arrays: Sequence[np.ndarray]) -> list[WireTensor]:
-        """Arrays as tensors that say what they are."""
+        """Arrays as tensors that travel, in the types of the plan's wire, and say what they are."""
         return [
-            WireTensor(port.name, array, tensor.scale or 0.0, tensor.zero_point, port.region)
+            encode(port.name, array, tensor.scale or 0.0, tensor.zero_point, self.plan.wire, port.region)
             for port, array in zip(ports, arrays, strict=True)
             for tensor in (self.network.tensors[port.tensor],)
         ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.graph.network import Network
+from dnn_dist.run.wire import wire_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,19 @@ class StageShape:
 
     local: bool
     pieces: tuple[PieceShape, ...]
+    needed: int | None = None  # pieces that suffice, whichever they are; None: all. The first `needed` carry the data
+    replicas: int = 1  # workers that compute each piece; the first answer counts
+
+
+    @property
+    def enough(self) -> int:
+        """Pieces that suffice."""
+        return len(self.pieces) if self.needed is None else self.needed
+
+    @property
+    def coded(self) -> bool:
+        """True when some pieces carry parity, so that the outputs must be decoded."""
+        return self.enough < len(self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +51,20 @@ class PlanShape:
     stages: tuple[StageShape, ...]
 
     @classmethod
-    def of(cls, network: Network, stages: Sequence[Stage]) -> PlanShape:
-        """Shape of a plan's stages. The model's own inputs travel as one byte a value."""
+    def of(cls, network: Network, stages: Sequence[Stage], wire: str) -> PlanShape:
+        """Shape of a plan's stages. The model's own inputs travel as one byte a value, the rest by `wire`."""
+
+        def size(port: Port) -> int:
+            dtype = "uint8" if port.tensor in network.inputs else wire_dtype(port.dtype, wire)
+            return prod(port.shape) * np.dtype(dtype).itemsize
+
         shapes = [
             StageShape(
                 local=stage.kind == "local",
                 pieces=tuple(
                     PieceShape(
-                        bytes_in=sum(_bytes(port, pixels=port.tensor in network.inputs) for port in piece.inputs),
-                        bytes_out=sum(_bytes(port) for port in piece.outputs),
+                        bytes_in=sum(map(size, piece.inputs)),
+                        bytes_out=sum(map(size, piece.outputs)),
                         macs=piece.macs,
                     )
                     for piece in stage.pieces
@@ -55,7 +75,3 @@ class PlanShape:
         if not shapes or not shapes[-1].local:
             shapes.append(StageShape(local=True, pieces=()))
         return cls(tuple(shapes))
-
-
-def _bytes(port: Port, pixels: bool = False) -> int:
-    return int(np.prod(port.shape)) * (1 if pixels else np.dtype(port.dtype).itemsize)

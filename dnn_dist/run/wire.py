@@ -4,6 +4,13 @@
 A tensor on the wire may have another type than in the model: pixels travel as uint8 and become float32, or the model's
 own int8, where they are used. This is the only place that converts, so that the whole model run in one process and its
 pieces on ten robots see the same numbers.
+
+Float32 tensors may travel narrower, as a plan's `wire` says. What that costs, for values of which the largest is m:
+
+    wire      bytes  largest error of a value x
+    float32   4      0
+    float16   2      2^-11 |x|, for |x| below 2^-14 no more than 2^-25; what exceeds 65504 becomes 65504
+    int8      1      m / 254, one scale for each message
 """
 
 from __future__ import annotations
@@ -67,6 +74,38 @@ def array_from_bytes(name: str, dtype: str, shape: tuple[int, ...], buffer: byte
     return np.frombuffer(buffer, DTYPES[dtype]).reshape(shape)
 
 
+def wire_dtype(dtype: str, wire: str) -> str:
+    """What a tensor of the model travels as under a plan's `wire`: only float32 ones change."""
+    return wire if dtype == "float32" else dtype
+
+
+def encode(
+    name: str, array: np.ndarray, scale: float, zero_point: int, wire: str, region: Region | None = None
+) -> WireTensor:
+    """An array of the model's tensor as it travels under a plan's `wire`: `decode` takes it back.
+
+    `scale` and `zero_point` are the model's (0, 0 where not quantised). Infinities saturate like all that is out of
+    range; NaN stays NaN in float16 and becomes 0 in int8.
+    """
+    if wire_dtype(array.dtype.name, wire) == array.dtype.name:
+        return WireTensor(name, array, scale, zero_point, region)
+    if wire == "float16":
+        most = np.finfo(np.float16).max
+        return WireTensor(name, np.clip(array, -most, most).astype(np.float16), region=region)
+    # The peak of what is finite: one infinity must not flatten everything else. The scale travels as float32, so it
+    # is not below what that holds in full, nor so large that 127 of it overflow.
+    peak = min(float(np.abs(array).max(initial=0.0, where=np.isfinite(array))), 3.4e38)
+    step = max(np.float32(peak / 127), np.finfo(np.float32).tiny)
+    stored = np.rint(np.nan_to_num(array, posinf=peak, neginf=-peak) / step)
+    return WireTensor(name, stored.astype(np.int8), float(step), 0, region)
+
+
+def after_wire(array: np.ndarray, scale: float, zero_point: int, wire: str) -> np.ndarray:
+    """What arrives of an array sent under a plan's `wire`, in the array's own type."""
+    sent = encode("", array, scale, zero_point, wire)
+    return decode(sent, array.dtype.name, scale, zero_point, array.shape)
+
+
 def decode(tensor: WireTensor, dtype: str, scale: float, zero_point: int, shape: tuple[int, ...]) -> np.ndarray:
     """The tensor as the model wants it: `dtype` with the model's `scale` and `zero_point` (0, 0 where not quantised).
 
@@ -93,7 +132,8 @@ def decode_pixels(
     if array.shape != tuple(shape) or array.dtype != np.uint8:
         raise WireError(f"pixels: {array.dtype} {array.shape}, expected uint8 {tuple(shape)}")
     real = np.arange(256) * pixels.scale + pixels.offset
-    return quantise(real, dtype, scale, zero_point)[array]
+    looked_up: np.ndarray = quantise(real, dtype, scale, zero_point)[array]
+    return looked_up
 
 
 def quantise(real: np.ndarray, dtype: str, scale: float, zero_point: int) -> np.ndarray:
@@ -102,7 +142,8 @@ def quantise(real: np.ndarray, dtype: str, scale: float, zero_point: int) -> np.
         return real.astype(dtype)
     limits = np.iinfo(DTYPES[dtype])
     stored = np.rint(real / scale) + zero_point if scale else np.rint(real)
-    return np.clip(stored, limits.min, limits.max).astype(dtype)
+    clipped: np.ndarray = np.clip(stored, limits.min, limits.max)
+    return clipped.astype(dtype)
 
 
 def dequantise(array: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
