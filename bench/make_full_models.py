@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the networks of the papers at full size, with random weights, as .tflite files: 900 MB in all.
+"""Writes the networks of the papers at full size, with random weights, as .tflite files: 1.3 GB in all.
 
     python bench/make_full_models.py FOLDER [NAME ...]
 
