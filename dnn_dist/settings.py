@@ -95,6 +95,17 @@ class PartitionSettings(ModelSettings, SourceSettings):
     lease_factor: float = parameter(
         3.0, "time that a worker is given, in multiples of its usual time for the task", 1.0, 100.0, live=True
     )
+    recover_after: float = parameter(
+        0.0,
+        "since a stage began; then what is not done is computed a second time; 0: by leases alone",
+        0,
+        60,
+        live=True,
+    )
+    backoff_min: float = parameter(
+        0.25, "how long a worker that is lost again within 30 s is left out at first; doubles", 0.0, 60.0, live=True
+    )
+    backoff_max: float = parameter(10.0, "longest time that a worker is left out", 0.0, 600.0, live=True)
     max_attempts: int = parameter(5, "workers that a task is tried at", 1, 100, live=True)
     max_workers: int = parameter(256, "workers that are known at once", 1, 4096, live=True)
 

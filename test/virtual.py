@@ -23,10 +23,11 @@ from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 PLAN = "plan"
 
 
-def shape(pieces: int = 9, stages: int = 1, macs: int = 10) -> PlanShape:
-    """A plan of equal pieces with a local end."""
+def shape(pieces: int = 9, stages: int = 1, macs: int = 10, parity: int = 0, replicas: int = 1) -> PlanShape:
+    """A plan of equal pieces with a local end; each stage has `pieces` data pieces and `parity` more."""
     piece = PieceShape(bytes_in=100, bytes_out=50, macs=macs)
-    return PlanShape((*(StageShape(False, (piece,) * pieces) for _ in range(stages)), StageShape(True, ())))
+    stage = StageShape(False, (piece,) * (pieces + parity), needed=pieces if parity else None, replicas=replicas)
+    return PlanShape((*(stage for _ in range(stages)), StageShape(True, ())))
 
 
 @dataclass
@@ -238,14 +239,16 @@ class Cluster:
         for frame, merged in self.held.items():
             assert len(merged) == len(set(merged)), f"frame {frame}: a piece was merged twice"
         leases = [lease for view in self.dispatcher.workers.values() for lease in view.leases.values()]
-        keys = [lease.key for lease in leases]
-        assert len(keys) == len(set(keys)), "a task is leased twice"
-        assert not set(keys) & set(self.dispatcher.queue), "a task is leased and queued"
-        for key in self.dispatcher.queue:
-            assert self.dispatcher.frames[key.frame].tasks[key].lease is None
+        queue = self.dispatcher.queue
+        assert len(queue) == len(set(queue)), "a task is queued twice"
+        for number, frame in self.dispatcher.frames.items():
+            for key, task in frame.tasks.items():
+                assert key.frame == number and len(task.leases) <= task.copies, "a task has more copies than wanted"
+                given_up = task.attempt >= self.dispatcher.settings.max_attempts
+                assert key in queue if task.wanting and not given_up else True, "a task is forgotten"
         for view in self.dispatcher.workers.values():
             for key, lease in view.leases.items():
-                assert self.dispatcher.frames[key.frame].tasks[key].lease is lease
+                assert self.dispatcher.frames[key.frame].tasks[key].leases[view.name] is lease
         if len(leases) > 1:
             assert self.dispatcher.in_flight() <= self.dispatcher.settings.window, "the window is exceeded"
         for worker in self.workers.values():

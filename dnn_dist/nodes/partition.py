@@ -24,6 +24,7 @@ from dnn_dist.nodes.planning import load_card, load_network, make_plan
 from dnn_dist.nodes.qos import IMAGE_IN, LATCHED, STATE, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.run import dispatcher as d
+from dnn_dist.run.fleetview import Patience
 from dnn_dist.run.notes import Note
 from dnn_dist.run.state import Progress
 from dnn_dist.run.store import TensorStore
@@ -90,10 +91,8 @@ class Partition:
         self._machine.settings = d.DispatcherSettings(
             stealing=p.mode == "stealing",
             window=p.window,
-            transit=p.transit,
-            worker_timeout=p.worker_timeout,
-            lease_min=p.lease_min,
-            lease_factor=p.lease_factor,
+            patience=Patience(p.transit, p.worker_timeout, p.lease_min, p.lease_factor, p.backoff_min, p.backoff_max),
+            recover_after=p.recover_after if p.recover_after > 0 else float("inf"),
             max_attempts=p.max_attempts,
             max_workers=p.max_workers,
         )
@@ -115,7 +114,7 @@ class Partition:
         if not hasattr(self, "_machine"):
             return {}
         views = self._machine.workers.values()
-        able = [view.state.worker for view in views if view.serves(self.plan.hash)]
+        able = [view.state.worker for view in views if view.serves(self.plan.hash, self._shell.now())]
         return {
             "plan": self.plan.hash,
             "cut": self.plan.cut,

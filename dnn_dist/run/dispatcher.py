@@ -2,8 +2,9 @@
 """State machine of a source's queue, leases and assignment.
 
 Rules
-  A task is queued when its stage's inputs are at hand, leased to one worker at a time, and done when Progress says so;
-  nothing else ends a task but the end of its frame.
+  A task is queued when its stage's inputs are at hand, leased to as many workers at a time as it has copies (one,
+  unless the plan asks for replicas or the task is overdue), and done when Progress says so; nothing else ends a task
+  but the end of its frame.
   Stealing: workers offer room and are given the task at the head of the queue, idle workers first.
   Sharing: pieces belong to workers by a fixed division of the stage; workers that fall out lose theirs to the others.
   A lease ends, and its task goes to the front of the queue and to another worker if there is one, when
@@ -12,6 +13,8 @@ Rules
     the worker has seen a work of this or a later number and neither holds nor answered the task;
     the task headed the worker's list for longer than the lease; what waits behind it goes too;
     the answer did not reach the aggregator within `transit`.
+  `recover_after` a stage began, what is not done gets a second copy, lease or not.
+  A worker that is lost again and again is left out with growing back-off, never for ever.
   The bytes on the way, work and results expected, stay within `window`, but one task may always travel.
   First answers win: a lease that ended too early costs a second computation, never a wrong result.
 """
@@ -22,9 +25,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dnn_dist.run.fleetview import Lease, WorkerView
+from dnn_dist.run.assignment import choose, owners
+from dnn_dist.run.fleetview import Lease, Patience, WorkerView
 from dnn_dist.run.notes import Note
-from dnn_dist.run.shape import PieceShape, PlanShape
+from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.state import Progress, SourceState, WorkerState, next_sequence
 from dnn_dist.run.wire import TaskKey
 
@@ -36,10 +40,8 @@ class DispatcherSettings:
     stealing: bool = True  # False: sharing by a fixed division
     shares: tuple[tuple[str, float], ...] = ()  # sharing: (worker, weight); empty: by measured speed, at first equal
     window: int = 4_000_000  # bytes on the way, work and expected results
-    transit: float = 0.1  # longest that a work, or an answer, should take to be acknowledged
-    worker_timeout: float = 0.5  # silence after which a worker is taken for gone
-    lease_min: float = 0.1  # shortest lease
-    lease_factor: float = 3.0  # lease = factor * MACs / measured speed
+    patience: Patience = field(default_factory=Patience)
+    recover_after: float = float("inf")  # since a stage began; then what is not done is computed a second time
     max_attempts: int = 5  # tries of one task
     heartbeat: float = 0.2  # longest gap between two source states
     max_workers: int = 256  # workers remembered
@@ -127,16 +129,23 @@ class ReleaseFrame:
 class _Frame:
     plan: str
     deadline: float
-    tasks: dict[TaskKey, _Task] = field(default_factory=dict)  # queued or leased
+    tasks: dict[TaskKey, _Task] = field(default_factory=dict)  # not done
 
 
 @dataclass(slots=True)
 class _Task:
     key: TaskKey
-    attempt: int = 0
-    lease: Lease | None = None
+    ready_at: float  # s; when its stage's inputs were at hand
+    copies: int = 1  # leases wanted at once
+    attempt: int = 0  # leases that have ended
+    leases: dict[str, Lease] = field(default_factory=dict)  # worker -> its lease
     failed_at: set[str] = field(default_factory=set)  # workers whose lease on it ended
     owner: str = ""  # sharing: the worker that it belongs to
+
+    @property
+    def wanting(self) -> bool:
+        """True when the task should be with more workers than it is."""
+        return len(self.leases) < self.copies
 
 
 class Dispatcher:
@@ -147,12 +156,13 @@ class Dispatcher:
         self.settings = settings or DispatcherSettings()
         self.workers: dict[str, WorkerView] = {}
         self.frames: dict[int, _Frame] = {}  # open, ascending
-        self.queue: list[TaskKey] = []  # tasks without a lease, in the order in which they go out
+        self.queue: list[TaskKey] = []  # tasks that want a worker, in the order in which they go out
         self._plans: dict[str, PlanShape] = {}
         self._newest_plan = ""
         self._reachable: set[str] = set()  # also of workers not heard yet
         self._progress_sequence = -1
         self._sequence = 0
+        self._now = 0.0  # s; of the newest event
         self._published: tuple[Any, ...] = ()
         self._published_at = float("-inf")
         self._oldest_open = 0
@@ -167,20 +177,27 @@ class Dispatcher:
 
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
+        self._now = now
         actions = self._handlers[type(event)](event, now)
         actions += self._end_leases(now)
+        actions += self._recover(now)
         actions += self._close_overdue(now)
         actions += self._assign(now)
         return actions + self._publish(now)
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
+        patience = self.settings.patience
         times = [self._published_at + self.settings.heartbeat]
         times += [frame.deadline for frame in self.frames.values()]
         for view in self.workers.values():
             if view.leases:
-                times.append(view.heard_at + self.settings.worker_timeout)
-                times += [self._lease_end(view, lease) for lease in view.leases.values()]
+                times.append(view.heard_at + patience.worker_timeout)
+                times += [lease.end(view.state.speed, patience) for lease in view.leases.values()]
+            if view.left_out_until > self._now:
+                times.append(view.left_out_until)
+        for frame in self.frames.values():
+            times += [t.ready_at + self.settings.recover_after for t in frame.tasks.values() if t.copies == 1]
         return min(times)
 
     def in_flight(self) -> int:
@@ -198,11 +215,12 @@ class Dispatcher:
 
     def _handle_stage(self, event: StageReady, now: float) -> list[Any]:
         frame = self.frames.setdefault(event.frame, _Frame(event.plan, event.deadline))
-        pieces = len(self._plans[event.plan].stages[event.stage].pieces)
-        owners = [] if self.settings.stealing else self._owners(event.plan, pieces)
-        for piece in range(pieces):
+        stage = self._plans[event.plan].stages[event.stage]
+        able = {} if self.settings.stealing else {v.name: v for v in self._able(event.plan, now)}
+        owned = owners(len(stage.pieces), able, dict(self.settings.shares)) if able else []
+        for piece in range(len(stage.pieces)):
             key = TaskKey(self.source, self.session, event.frame, event.stage, piece)
-            frame.tasks[key] = _Task(key, owner=owners[piece] if owners else "")
+            frame.tasks[key] = _Task(key, now, stage.replicas, owner=owned[piece] if owned else "")
             self.queue.append(key)
         return []
 
@@ -220,14 +238,8 @@ class Dispatcher:
         if not view.hear(state, now):
             return []
         if before.session != state.session:
-            ended = self._end_all(view, f"worker {state.worker!r} restarted")
-            return [*ended, *self._refusal(frozenset(), state)]
-        for lease in view.leases.values():
-            lease.acknowledged = lease.acknowledged or self._seen(view) >= lease.number
-            if lease.heads_at is None and state.held[:1] == (lease.key,):
-                lease.heads_at = now
-            if lease.answered_at is None and lease.key in state.answered:
-                lease.answered_at = now
+            return [*self._lose(view, "restarted", now), *self._refusal(frozenset(), state)]
+        view.note_tasks(self.source, self.session, now)
         return self._refusal(before.refused, state)
 
     def _refusal(self, known: frozenset[str], state: WorkerState) -> list[Any]:
@@ -274,146 +286,128 @@ class Dispatcher:
 
     # Leases
 
-    def _seen(self, view: WorkerView) -> int:
-        return view.state.seen.get((self.source, self.session), 0)
-
-    def _lease_end(self, view: WorkerView, lease: Lease) -> float:
-        """Steady time at which the lease ends if nothing more is heard."""
-        if not lease.acknowledged:
-            return lease.sent_at + self.settings.transit
-        if lease.answered_at is not None:
-            return lease.answered_at + self.settings.transit
-        if lease.heads_at is not None:
-            return lease.heads_at + self._lease_seconds(view, lease)
-        return float("inf")
-
-    def _lease_seconds(self, view: WorkerView, lease: Lease) -> float:
-        if not view.state.speed > 0:
-            return float("inf")  # nothing computed yet: how long it takes is not known; silence still counts
-        usual = self._piece(lease.key).macs / view.state.speed
-        return max(self.settings.lease_min, self.settings.lease_factor * usual)
-
     def _end_leases(self, now: float) -> list[Any]:
         actions: list[Any] = []
+        patience = self.settings.patience
         for view in self.workers.values():
-            name = view.state.worker
-            if not view.silent and now - view.heard_at > self.settings.worker_timeout:
+            if not view.silent and now - view.heard_at > patience.worker_timeout:
+                actions += self._lose(view, f"is silent since {now - view.heard_at:.2f} s", now)
                 view.silent = True
-                actions.append(Note("worker silent", f"worker {name!r}: not heard for {now - view.heard_at:.2f} s"))
-                actions += self._end_all(view, f"worker {name!r} is silent")
             for lease in list(view.leases.values()):
                 why = self._why_ended(view, lease, now)
                 if not why or lease.key not in view.leases:
                     continue
-                actions.append(self._end(view, lease, why))
-                hangs = lease.heads_at is not None and lease.answered_at is None and now >= self._lease_end(view, lease)
-                if hangs:
-                    actions += self._end_all(view, f"worker {name!r} hangs on {lease.key}")
-                view.silent = view.silent or hangs or not lease.acknowledged
+                actions.append(self._end(view, lease, f"worker {view.name!r} {why}"))
+                if not lease.acknowledged:
+                    view.silent = True
+                elif lease.heads_at is not None and lease.answered_at is None and lease.listed(view.state):
+                    actions += self._lose(view, f"hangs on {lease.key}", now)
+                    view.silent = True
         return actions
 
     def _why_ended(self, view: WorkerView, lease: Lease, now: float) -> str:
-        listed = lease.key in view.state.held or lease.key in view.state.answered
-        if lease.acknowledged and not listed:
-            return f"worker {lease.worker!r} neither holds nor answered it"
-        if now < self._lease_end(view, lease):
+        patience, speed = self.settings.patience, view.state.speed
+        if lease.acknowledged and not lease.listed(view.state):
+            return "neither holds nor answered it"
+        if now < lease.end(speed, patience):
             return ""
         if not lease.acknowledged:
-            return f"worker {lease.worker!r} did not acknowledge it within {self.settings.transit:g} s"
+            return f"did not acknowledge it within {patience.transit:g} s"
         if lease.answered_at is not None:
-            return f"the answer of worker {lease.worker!r} did not arrive within {self.settings.transit:g} s"
-        return f"worker {lease.worker!r} did not finish it within {self._lease_seconds(view, lease):.3f} s"
+            return f"answered, and no result came within {patience.transit:g} s"
+        return f"did not finish it within {lease.seconds(speed, patience):.3f} s"
 
-    def _end_all(self, view: WorkerView, why: str) -> list[Any]:
-        return [self._end(view, lease, why) for lease in list(view.leases.values())]
+    def _lose(self, view: WorkerView, why: str, now: float) -> list[Any]:
+        """A worker is lost: all it holds goes to others, and if that happens often it is left out for a while."""
+        seconds = view.fail(now, self.settings.patience)
+        text = f"worker {view.name!r} {why}" + (f"; it is left out for {seconds:g} s" if seconds else "")
+        ended = [self._end(view, lease, f"worker {view.name!r} {why}") for lease in list(view.leases.values())]
+        return [Note("worker lost", text), *ended]
 
     def _end(self, view: WorkerView, lease: Lease, why: str) -> Note:
         del view.leases[lease.key]
         task = self.frames[lease.key.frame].tasks[lease.key]
-        task.lease = None
+        del task.leases[view.name]
         task.attempt += 1
-        task.failed_at.add(lease.worker)
-        if task.attempt < self.settings.max_attempts:
+        task.failed_at.add(view.name)
+        if task.attempt >= self.settings.max_attempts:
+            return Note("task given up", f"task {lease.key}: {why}; given up after {task.attempt} tries")
+        if lease.key not in self.queue:
             self.queue.insert(0, lease.key)
-            return Note("task sent again", f"task {lease.key}: {why}; goes to another worker")
-        return Note("task given up", f"task {lease.key}: {why}; given up after {task.attempt} tries")
+        return Note("task sent again", f"task {lease.key}: {why}; goes to another worker")
+
+    def _recover(self, now: float) -> list[Any]:
+        """What a stage still lacks after `recover_after` is wanted from a second worker as well."""
+        overdue = [
+            task
+            for frame in self.frames.values()
+            for task in frame.tasks.values()
+            if task.copies == 1 and now >= task.ready_at + self.settings.recover_after
+        ]
+        for task in overdue:
+            task.copies = 2
+            if task.key not in self.queue and task.attempt < self.settings.max_attempts:
+                self.queue.insert(0, task.key)
+        return [Note("task doubled", f"task {task.key}: late, so wanted twice", warn=False) for task in overdue]
 
     # Assignment
+
+    def _able(self, plan: str, now: float) -> list[WorkerView]:
+        return [view for view in self.workers.values() if view.serves(plan, now)]
 
     def _assign(self, now: float) -> list[Any]:
         actions: list[Any] = []
         for key in list(self.queue):
             frame = self.frames[key.frame]
-            task = frame.tasks[key]
-            piece = self._piece(key)
-            if not self._window_takes(piece):
-                break
-            view = self._choose(task, frame.plan)
-            if view is None:
-                continue
-            self.queue.remove(key)
-            lease = Lease(
-                key,
-                view.state.worker,
-                view.state.session,
-                view.next_number,
-                task.attempt,
-                now,
-                piece.bytes_in,
-                piece.bytes_out,
-            )
-            view.next_number += 1
-            view.leases[key] = task.lease = lease
-            actions.append(
-                SendWork(
-                    lease.worker,
-                    lease.session,
-                    key,
-                    frame.plan,
-                    lease.number,
-                    lease.attempt,
-                    frame.deadline - now,
-                )
-            )
+            task, piece = frame.tasks[key], self._piece(key)
+            while task.wanting:
+                if not self._window_takes(piece):
+                    return actions
+                able = self._able(frame.plan, now)
+                view = choose(key, able, task.leases.keys(), task.failed_at, task.owner)
+                if view is None:
+                    break
+                actions.append(self._send(view, task, piece, now))
+            else:
+                self.queue.remove(key)
         return actions
 
-    def _choose(self, task: _Task, plan: str) -> WorkerView | None:
-        """The worker that gets this task now; None: it waits."""
-        able = [view for view in self.workers.values() if view.serves(plan)]
-        # A worker that failed this task gets it again only if there is no other.
-        fresh = [view for view in able if view.state.worker not in task.failed_at] or able
-        owner = [view for view in fresh if view.state.worker == task.owner]
-        if owner:
-            return owner[0]
-        offering = [view for view in fresh if view.room_for(self.source) > 0]
-        return min(offering, key=lambda view: (view.load, -view.state.speed, view.state.worker), default=None)
-
-    def _owners(self, plan: str, pieces: int) -> list[str]:
-        """Sharing: the owner of each piece; runs of pieces in proportion to the workers' weights."""
-        able = sorted(name for name, view in self.workers.items() if view.serves(plan))
-        weights = {name: weight for name, weight in self.settings.shares if name in able and weight > 0}
-        speeds = {name: self.workers[name].state.speed for name in able}
-        weights = weights or (speeds if all(speeds.values()) else dict.fromkeys(able, 1.0))
-        total, reached, owners = sum(weights.values()), 0.0, list[str]()
-        for name, weight in weights.items():
-            reached += weight
-            owners += [name] * (round(pieces * reached / total) - len(owners))
-        return owners
+    def _send(self, view: WorkerView, task: _Task, piece: PieceShape, now: float) -> SendWork:
+        key, frame = task.key, self.frames[task.key.frame]
+        # A second copy is no second try: it counts as one only where the first has failed or is overdue.
+        attempt = task.attempt + (len(task.leases) if self._stage(key).replicas == 1 else 0)
+        lease = Lease(
+            key,
+            view.name,
+            view.state.session,
+            view.next_number,
+            attempt,
+            now,
+            piece.macs,
+            piece.bytes_in,
+            piece.bytes_out,
+        )
+        view.next_number += 1
+        view.leases[key] = task.leases[view.name] = lease
+        return SendWork(view.name, lease.session, key, frame.plan, lease.number, attempt, frame.deadline - now)
 
     def _window_takes(self, piece: PieceShape) -> bool:
         in_flight = self.in_flight()
         return in_flight == 0 or in_flight + piece.bytes_in + piece.bytes_out <= self.settings.window
 
+    def _stage(self, key: TaskKey) -> StageShape:
+        return self._plans[self.frames[key.frame].plan].stages[key.stage]
+
     def _piece(self, key: TaskKey) -> PieceShape:
-        return self._plans[self.frames[key.frame].plan].stages[key.stage].pieces[key.piece]
+        return self._stage(key).pieces[key.piece]
 
     # Ends
 
     def _forget(self, frame: _Frame, key: TaskKey) -> None:
         task = frame.tasks.pop(key)
-        if task.lease is not None:
-            del self.workers[task.lease.worker].leases[key]
-        elif key in self.queue:
+        for worker in task.leases:
+            del self.workers[worker].leases[key]
+        if key in self.queue:
             self.queue.remove(key)
 
     def _close(self, number: int) -> list[Any]:

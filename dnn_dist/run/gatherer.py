@@ -2,8 +2,9 @@
 """State machine of a source's open frames: merging, what comes after a stage, deadlines, and the one report a frame.
 
 Rules
-  A frame goes through its plan's stages in order. A distributed stage is settled when every piece is held; a local
-  stage when the caller says that its thread has ended. The last stage is local and makes the detections.
+  A frame goes through its plan's stages in order. A distributed stage is settled when every piece is held, or as many
+  as suffice where some carry parity; a local stage when the caller says that its thread has ended. The last stage is
+  local and makes the detections.
   The first result of a task is used; others are counted and dropped. Results may overtake their frame's announcement.
   A distributed stage waits for its pieces until the deadline less the p95 of what must still run after it. Then what is
   missing is filled in, if anything came at all; else the frame ends without a result.
@@ -19,7 +20,7 @@ from typing import Any
 
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import FrameReport, Status, WorkerShare
-from dnn_dist.run.shape import PlanShape
+from dnn_dist.run.shape import PlanShape, StageShape
 from dnn_dist.run.state import Progress, StageProgress, next_sequence
 from dnn_dist.run.wire import TaskKey
 
@@ -107,11 +108,12 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A stage has all its outputs; `whole`: none was filled in."""
+    """A stage has all that it needs: make its tensors. `whole`: nothing was filled in."""
 
     frame: int
     stage: int
     whole: bool
+    pieces: tuple[int, ...] = ()  # held; where a coded stage lacks data pieces, they are decoded from the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ class _Frame:
     stage: int = 0  # the one that is open
     stage_began: float = 0.0
     held: dict[int, set[int]] = field(default_factory=dict)  # stage -> pieces
+    decoded: int = 0
     recomputed: int = 0
     filled: int = 0
     computed: float = 0.0
@@ -278,7 +281,7 @@ class Gatherer:
         self._changed = True
         self._account(frame, event, stages[key.stage].pieces[key.piece].bytes_in)
         actions: list[Any] = [Merge(key)]
-        if len(held) == len(stages[key.stage].pieces):
+        if len(held) >= stages[key.stage].enough:
             actions += self._settle(key.frame, now)
         return actions
 
@@ -327,26 +330,28 @@ class Gatherer:
         # The first stage's inputs are with the dispatcher already.
         return [] if handed_over else [HandOver(number, frame.stage)]
 
-    def _settle(self, number: int, now: float) -> list[Any]:
-        """The open stage is done; go on to the next, or to the report."""
+    def _settle(self, number: int, now: float, filled: bool = False) -> list[Any]:
+        """The open stage is done; go on to the next, or to the report. `filled`: with pieces filled in."""
         frame = self.frames[number]
         times = self._stage_seconds.setdefault((frame.plan, frame.stage), deque(maxlen=self.settings.history))
         times.append(now - frame.stage_began)
         frame.computed += max(frame.stage_computed.values(), default=0.0)
         self._changed = True
+        stage, held = self._plans[frame.plan].stages[frame.stage], frame.held.get(frame.stage, set())
+        if not filled and stage.coded:
+            frame.decoded += stage.enough - sum(piece < stage.enough for piece in held)
+        settled = Settled(number, frame.stage, whole=not frame.filled, pieces=tuple(sorted(held)))
         frame.stage += 1
-        settled = Settled(number, frame.stage - 1, whole=not frame.filled)
         if frame.stage < len(self._plans[frame.plan].stages):
             return [settled, *self._enter(number, now)]
-        status = Status.FILLED if frame.filled else Status.RECOMPUTED if frame.recomputed else Status.COMPLETE
-        return [settled, self._end(number, status, now)]
+        return [settled, self._end(number, _status(frame), now)]
 
     def _end(self, number: int, status: Status, now: float) -> Publish:
         frame = self.frames.pop(number)
         self._changed = True
         distributed = [(index, s) for index, s in enumerate(self._plans[frame.plan].stages) if not s.local]
-        total = sum(piece.macs for _, stage in distributed for piece in stage.pieces)
-        done = sum(stage.pieces[piece].macs for index, stage in distributed for piece in frame.held.get(index, ()))
+        total = sum(piece.macs for _, stage in distributed for piece in stage.pieces[: stage.enough])
+        done = sum(_done(stage, frame.held.get(index, set())) for index, stage in distributed)
         return Publish(
             FrameReport(
                 frame=number,
@@ -355,7 +360,7 @@ class Gatherer:
                 quality=0.0 if status is Status.NO_RESULT else done / total if total else 1.0,
                 pieces=sum(len(stage.pieces) for _, stage in distributed),
                 came=sum(len(pieces) for pieces in frame.held.values()) - frame.recomputed,
-                decoded=0,
+                decoded=frame.decoded,
                 recomputed=frame.recomputed,
                 filled=frame.filled,
                 latency=now - frame.announced_at,
@@ -386,15 +391,13 @@ class Gatherer:
         for number, frame in list(self.frames.items()):
             if now < self._wait_until(frame):
                 continue
-            pieces = range(len(self._plans[frame.plan].stages[frame.stage].pieces))
-            held = frame.held.get(frame.stage, set())
-            local = self._plans[frame.plan].stages[frame.stage].local
-            if local or not held or now >= frame.deadline:
+            stage, held = self._plans[frame.plan].stages[frame.stage], frame.held.get(frame.stage, set())
+            missing = tuple(piece for piece in range(stage.enough) if piece not in held)
+            if stage.local or len(missing) == stage.enough or now >= frame.deadline:
                 actions.append(self._end(number, Status.NO_RESULT, now))
                 continue
-            missing = tuple(piece for piece in pieces if piece not in held)
             frame.filled += len(missing)
-            actions += [Fill(number, frame.stage, missing), *self._settle(number, now)]
+            actions += [Fill(number, frame.stage, missing), *self._settle(number, now, filled=True)]
         return actions
 
     def _publish(self, now: float) -> list[Any]:
@@ -421,3 +424,19 @@ class Gatherer:
                 held = frozenset(frame.held.get(stage, ()))
                 stages[number, stage] = StageProgress(held, settled=stage < frame.stage)
         return Progress(self.source, self.session, self._sequence, oldest, stages)
+
+
+def _status(frame: _Frame) -> Status:
+    """How a frame that went through all its stages ended: as its worst piece."""
+    if frame.filled:
+        return Status.FILLED
+    if frame.recomputed:
+        return Status.RECOMPUTED
+    return Status.DECODED if frame.decoded else Status.COMPLETE
+
+
+def _done(stage: StageShape, held: set[int]) -> int:
+    """MACs of a stage's data that were computed, by the data pieces or by parity in their stead."""
+    if len(held) >= stage.enough:
+        return sum(piece.macs for piece in stage.pieces[: stage.enough])
+    return sum(stage.pieces[piece].macs for piece in held if piece < stage.enough)

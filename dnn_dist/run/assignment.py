@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who gets a task: pure functions over what a dispatcher knows of its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from dnn_dist.run.fleetview import WorkerView
+from dnn_dist.run.wire import TaskKey
+
+
+def choose(
+    key: TaskKey,
+    able: Iterable[WorkerView],
+    has: Collection[str] = (),
+    failed: Collection[str] = (),
+    owner: str = "",
+) -> WorkerView | None:
+    """The worker that gets a task now; None: it waits.
+
+    `able` serve the plan. `has` are working on the task already: a second copy with one of them would be none.
+    `failed` lost it before, and get it again only if nobody else is there. `owner` (sharing) gets it whatever room it
+    offers. The others must offer room; of these the one with the fewest pieces of the same stage, so that one death
+    costs as few as can be, then the least loaded, then the fastest.
+    """
+    others = [view for view in able if view.name not in has]
+    fresh = [view for view in others if view.name not in failed] or others
+    for view in fresh:
+        if view.name == owner:
+            return view
+    offering = [view for view in fresh if view.room_for(key.source) > 0]
+    return min(offering, key=lambda view: (_of_stage(view, key), view.load, -view.state.speed, view.name), default=None)
+
+
+def _of_stage(view: WorkerView, key: TaskKey) -> int:
+    return sum(held.frame == key.frame and held.stage == key.stage for held in view.leases)
+
+
+def owners(pieces: int, able: Mapping[str, WorkerView], weights: Mapping[str, float]) -> list[str]:
+    """Sharing: the owner of each piece; runs of pieces in proportion to `weights`, else to the measured speeds, else
+    equal. Empty when there is nobody to own anything.
+    """
+    given = {name: weights[name] for name in able if weights.get(name, 0.0) > 0}
+    speeds = {name: view.state.speed for name, view in able.items()}
+    shares = given or (speeds if all(speeds.values()) else dict.fromkeys(able, 1.0))
+    total, reached, owned = sum(shares.values()), 0.0, list[str]()
+    for name in sorted(shares):
+        reached += shares[name]
+        owned += [name] * (round(pieces * reached / total) - len(owned))
+    return owned
