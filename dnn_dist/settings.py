@@ -77,6 +77,11 @@ class PartitionSettings(ModelSettings, SourceSettings):
 
     cut: str = parameter("tiles:2x2", "how the model is cut, as for `dnn_dist check --cut`")
     fill: str = parameter("last", "what stands for a lost piece", choices=("last", "zeros"))
+    wire: str = parameter(
+        "float32",
+        "how float tensors travel; float16 and int8 are smaller and rounded",
+        choices=("float32", "float16", "int8"),
+    )
     deadline: float = parameter(0.5, "from an image's arrival to its detections", 0.01, 60.0, live=True)
     max_frames: int = parameter(1, "frames in work at once; more raises throughput and latency", 1, 16, live=True)
     compressed: bool = parameter(False, "images come on image/compressed instead of image")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class Live:
     supervisor: Supervisor
     watch: Any  # dnn_dist.nodes.watch.Watch
     logs: Path
-    images: Any = None  # publisher of images, made when first used
+    prefix: str = ""  # of the topics of the source that is fed and watched
+    images: dict[str, Any] = field(default_factory=dict)  # topic -> publisher, made when first used
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Listen until the condition holds; fail with `what` and the nodes' last words when it does not come."""
@@ -38,7 +39,7 @@ class Live:
                 raise AssertionError(f"this did not happen within {PATIENCE:g} s: {what}\n{words}")
         return value
 
-    def publish(self, image: np.ndarray, stamp: int) -> None:
+    def publish(self, image: np.ndarray, stamp: int, topic: str = "image") -> None:
         """Publish an image as a camera would; `stamp` (s) tells it from others."""
         from builtin_interfaces.msg import Time
         from sensor_msgs.msg import Image
@@ -47,10 +48,10 @@ class Live:
         from dnn_dist.nodes.images import rgb_to_image
         from dnn_dist.nodes.qos import OUTPUT
 
-        if self.images is None:
-            self.images = self.watch.offer(Image, "image", OUTPUT)
-        self.until(self.images.get_subscription_count, "somebody listens to the images")
-        self.watch.send(self.images, rgb_to_image(image, Header(stamp=Time(sec=stamp), frame_id="camera")))
+        if topic not in self.images:
+            self.images[topic] = self.watch.offer(Image, topic, OUTPUT)
+        self.until(self.images[topic].get_subscription_count, f"somebody listens to {topic}")
+        self.watch.send(self.images[topic], rgb_to_image(image, Header(stamp=Time(sec=stamp), frame_id="camera")))
 
     def feed(self, images: list[np.ndarray]) -> None:
         """Publish images one by one, each when the one before is reported; stamps count from 1.
@@ -64,7 +65,7 @@ class Live:
                 nonlocal sent
                 if time.monotonic() - sent > 3.0:
                     sent = time.monotonic()
-                    self.publish(image, stamp)
+                    self.publish(image, stamp, f"{self.prefix}image")
                 return stamp in self.stamps()
 
             self.until(reported, f"image {stamp} is reported")
@@ -81,8 +82,12 @@ def live(
     parameters: Mapping[str, Any] | None = None,
     network: str = "local",
     ready: int | None = None,
+    prefix: str = "",
 ) -> Iterator[Live]:
-    """A cluster of these robots; entered when `ready` workers (all of them, if None) offer their room."""
+    """A cluster of these robots; entered when `ready` workers (all of them, if None) offer their room.
+
+    `prefix`: of the topics of the source that is watched, where the cluster has several, e.g. "front/".
+    """
     from dnn_dist.nodes.watch import watching
 
     cluster = parse_cluster({"robots": dict(robots), "parameters": dict(parameters or {})}, "test")
@@ -90,10 +95,10 @@ def live(
     workers = sum(process.executable == "worker" for process in started) if ready is None else ready
     with (
         Supervisor(folder / "log", {}) as supervisor,
-        watching(started[0].environment, overlay=True) as watch,
+        watching(started[0].environment, prefix=prefix, overlay=True) as watch,
     ):
         supervisor.start(started)
-        cluster_ = Live(supervisor, watch, folder / "log")
+        cluster_ = Live(supervisor, watch, folder / "log", prefix)
         cluster_.until(lambda: watch.ready(workers), f"{workers} workers offer their room")
         yield cluster_
 

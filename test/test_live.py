@@ -40,7 +40,7 @@ def detections_of_whole(model: str, image: np.ndarray) -> list[tuple[Any, ...]]:
     """What the untouched model detects, run in this process."""
     network = load_network(model)
     card = load_card(network)
-    store = TensorStore(network, make_plan(network, card, "local", "last"))
+    store = TensorStore(network, make_plan(network, card, "local"))
     letterbox = Letterbox(*image.shape[:2], card.height, card.width)
     store.begin(0, letterbox.apply(image))
     store.run_local(0, 0)
@@ -239,6 +239,45 @@ def test_parameters_are_described_checked_and_live(tmp_path: Path) -> None:
         assert not set_to("cut", "tiles:1x1").successful, "another cut is another plan"
         cluster.feed(film(1))
         assert 5 < cluster.stamps()[1].budget <= 7.5, "what is left of the deadline when the frame is announced"
+
+
+def test_an_idle_source_lets_its_worker_steal(tmp_path: Path) -> None:
+    """Two sources, one without images: the worker on its robot computes for the other."""
+    two = robots(3)
+    two["r2"] = {"source": "rear", "nodes": ["gateway", "worker"]}
+    with live(tmp_path, two, {**PATIENT, "worker": {"pace": 2000.0}}, prefix="front/") as cluster:
+        cluster.feed(film(6))
+        shares = [share for report in cluster.watch.reports for share in report.workers]
+        assert {share.worker for share in shares} == {"r1", "r2", "r3"}
+        assert all((share.stolen > 0) == (share.worker != "r1") for share in shares)
+        assert {report.source for report in cluster.watch.reports} == {"front"}
+
+
+@pytest.mark.parametrize("victim", ["gateway_r1", "partition_r1", "aggregator_r1"])
+def test_a_killed_source_takes_up_again_and_says_what_it_lost(tmp_path: Path, victim: str) -> None:
+    nodes = ("gateway",) if victim == "gateway_r1" else ("partition", "aggregator")
+    parameters = {"all": {"pace": 300.0}, **PATIENT, nodes[0]: {"deadline": 10.0, "cut": "tiles:2x2"}}
+    with live(tmp_path, robots(3, ("camera", *nodes)), parameters) as cluster:
+        seen = diagnostics(cluster)
+        supervisor, reports = cluster.supervisor, cluster.watch.reports
+        cluster.until(lambda: len(reports) >= 2, "frames are reported")
+        workers = {name: child.pid for name, child in supervisor.running.items() if "worker" in name}
+        cluster.until(lambda: any(state.held for state in cluster.watch.workers.values()), "workers have tasks")
+        supervisor.kill(victim)
+        cluster.until(lambda: supervisor.respawns.get(victim) == 1, "it is started again")
+        before = len(reports)
+        cluster.until(
+            lambda: sum(report.status == Status.COMPLETE for report in reports[before:]) >= 3,
+            "frames are complete again",
+        )
+        numbers = [(report.session, report.frame) for report in reports]
+        assert len(numbers) == len(set(numbers)), "no frame is reported twice"
+        assert {name: supervisor.running[name].pid for name in workers} == workers, "workers are untouched"
+        if victim != "aggregator_r1":
+            node = victim.split("_")[0]
+            assert "cannot be accounted for" in cluster.until(
+                lambda: said_by(seen, node, "frames unaccounted"), "the source says what it lost"
+            )
 
 
 def noise(rng: random.Random, kind: type) -> Any:

@@ -76,7 +76,7 @@ class Partition:
     def configure(self) -> None:
         settings = self._settings.now
         network = load_network(settings.model)
-        plan = make_plan(network, load_card(network), settings.cut, settings.fill)
+        plan = make_plan(network, load_card(network), settings.cut, settings.fill, settings.wire)
         self.store = TensorStore(network, plan, settings.threads)
         self.plan = plan
         self._input = network.tensors[network.inputs[0]].array_shape
@@ -121,6 +121,7 @@ class Partition:
             "workers": " ".join(sorted(able)) or "none ready",
             "workers silent": " ".join(sorted(view.state.worker for view in views if view.silent)) or "none",
             "images dropped": self.dropped,
+            "frames unaccounted for": len(self._machine.orphans),
             "frames taken": self._frame,
             "bytes on the way": self._machine.in_flight(),
         }

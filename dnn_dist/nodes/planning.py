@@ -60,6 +60,6 @@ def load_head(network: Network, card: ModelCard) -> Head:
     return make_head(card, [network.tensors[index].array_shape for index in network.outputs])
 
 
-def make_plan(network: Network, card: ModelCard, cut: str, fill: str) -> Plan:
+def make_plan(network: Network, card: ModelCard, cut: str, fill: str = "last", wire: str = "float32") -> Plan:
     """The plan that a source puts in force."""
-    return Plan(network.sha256, cut, fill, Pixels(card.scale, card.offset))
+    return Plan(model=network.sha256, cut=cut, fill=fill, wire=wire, pixels=Pixels(card.scale, card.offset))

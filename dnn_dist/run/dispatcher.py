@@ -45,6 +45,7 @@ class DispatcherSettings:
     max_attempts: int = 5  # tries of one task
     heartbeat: float = 0.2  # longest gap between two source states
     max_workers: int = 256  # workers remembered
+    max_orphans: int = 1000  # frames of former sessions that are counted
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
@@ -160,6 +161,7 @@ class Dispatcher:
         self._plans: dict[str, PlanShape] = {}
         self._newest_plan = ""
         self._reachable: set[str] = set()  # also of workers not heard yet
+        self.orphans: set[tuple[int, int]] = set()  # (session, frame) that a former self of this source left behind
         self._progress_sequence = -1
         self._sequence = 0
         self._now = 0.0  # s; of the newest event
@@ -227,20 +229,34 @@ class Dispatcher:
     def _handle_worker(self, event: WorkerHeard, now: float) -> list[Any]:
         state = event.state
         view = self.workers.get(state.worker)
+        orphans = self._find_orphans(state)
         if view is None:
             self._make_place()
             if len(self.workers) >= self.settings.max_workers:
                 return [Note("too many workers", f"worker {state.worker!r} ignored: {len(self.workers)} are known")]
             self.workers[state.worker] = WorkerView(state, now, reachable=state.worker in self._reachable)
             joined = Note("worker joined", f"worker {state.worker!r} on robot {state.robot!r} joined", warn=False)
-            return [joined, *self._refusal(frozenset(), state)]
+            return [joined, *orphans, *self._refusal(frozenset(), state)]
         before = view.state
         if not view.hear(state, now):
             return []
         if before.session != state.session:
-            return [*self._lose(view, "restarted", now), *self._refusal(frozenset(), state)]
+            return [*self._lose(view, "restarted", now), *orphans, *self._refusal(frozenset(), state)]
         view.note_tasks(self.source, self.session, now)
-        return self._refusal(before.refused, state)
+        return [*orphans, *self._refusal(before.refused, state)]
+
+    def _find_orphans(self, state: WorkerState) -> list[Any]:
+        """Frames of a former session of this source that a worker still has tasks of: nobody will report them."""
+        found = {
+            (key.session, key.frame)
+            for key in (*state.held, *state.answered)
+            if key.source == self.source and key.session != self.session
+        } - self.orphans
+        if not found or len(self.orphans) >= self.settings.max_orphans:
+            return []
+        self.orphans |= found
+        text = f"source {self.source!r} was restarted; {len(self.orphans)} frames of before cannot be accounted for"
+        return [Note("frames unaccounted for", text)]
 
     def _refusal(self, known: frozenset[str], state: WorkerState) -> list[Any]:
         """What there is to say when a worker has come to refuse a plan of this source."""

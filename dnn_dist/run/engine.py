@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,19 @@ def _interpreter_class() -> Any:
 class Engine:
     """One piece, ready to run. Not for two threads at once; `run` releases the GIL while it computes."""
 
-    def __init__(self, model: bytes, threads: int = 1) -> None:
+    def __init__(self, model: bytes | Path, threads: int = 1) -> None:
         """Builds the interpreter (about 10 ms) with the runtime's default delegate, XNNPACK.
+
+        A file is mapped, not read: what of it the runtime has packed for itself need not stay in memory. It
+        may be unlinked afterwards, but not changed.
 
         Raises ModelError when the runtime refuses the model, and DnnDistError when there is no runtime.
         """
         self._model = model  # the interpreter reads weights in place and does not keep the bytes alive itself
         interpreter_class = _interpreter_class()
         try:
-            self._interpreter = interpreter_class(model_content=model, num_threads=threads)
+            content = {"model_path": str(model)} if isinstance(model, Path) else {"model_content": model}
+            self._interpreter = interpreter_class(**content, num_threads=threads)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the runtime refuses the model: {_one_line(error)}") from None
