@@ -6,6 +6,8 @@
     card.py       the model card: what a .tflite file does not say about itself
     head.py       what every detection head is, and building the one that a card names
     yolo.py       grids of anchors, one or several strides
+    anchor_free.py a list of boxes that the model has decoded itself, as of YOLOv8
+    ssd.py        regressions against priors, with or without TensorFlow Lite's post-processing op
     classify.py   one vector of class scores
     draw.py       boxes, tiles and a caption on a copy of the image
     text.py       small legible text for draw.py

@@ -7,7 +7,7 @@
       scale: 0.00392156862745098    # the model sees scale * pixel + offset, with pixels in 0..255
       offset: 0.0
     output:
-      head: yolo                    # or classification, or your own as package.module:Class
+      head: yolo                    # or another of head.py, or your own as package.module:Class
       strides: [16]                 # pixels of the input per cell, of each output of the model
       anchors:                      # of each output, [width, height] in pixels of the input
         - [[24, 32], [60, 80]]
@@ -15,6 +15,7 @@
       score_threshold: 0.3          # optional, like the next; both can be changed live
       nms_threshold: 0.5
 
+Strides, anchors and decode are the yolo head's; ssd.py and anchor_free.py say what theirs take in their place.
 Other keys (a name, a licence, measured figures) are for people and are left alone.
 """
 
@@ -22,8 +23,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,63 @@ import yaml
 from dnn_dist.errors import ConfigError
 
 Shape = Sequence[int]
+
+_REQUIRED: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Typed look-ups in a YAML mapping whose errors say where, what was got, and what was expected."""
+
+    content: dict[Any, Any]
+    where: str  # opens the error messages
+
+    @classmethod
+    def of(cls, content: object, where: str) -> Keys:
+        """ConfigError when the content is no mapping."""
+        if not isinstance(content, dict):
+            raise ConfigError(f"{where}: expected keys and values, got {content!r}")
+        return cls(content, where)
+
+    def get(self, key: str, default: Any = _REQUIRED) -> Any:
+        value = self.content.get(key, default)
+        if value is _REQUIRED:
+            found = ", ".join(map(str, self.content)) or "nothing"
+            raise ConfigError(f"{self.where}: '{key}' is missing (found: {found}); add it")
+        return value
+
+    def number(self, key: str, default: Any = _REQUIRED, low: float = -1e9, high: float = 1e9) -> float:
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise self.wrong(key, value, f"a number between {low:g} and {high:g}")
+        return float(value)
+
+    def items(self, key: str, expected: str) -> list[Any]:
+        value = self.get(key)
+        if not isinstance(value, list) or not value:
+            raise self.wrong(key, value, expected)
+        return value
+
+    def text(self, key: str, default: Any = _REQUIRED) -> str:
+        value = self.get(key, default)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(key, value, "a name")
+        return value
+
+    def choice(self, key: str, known: Collection[str], default: Any = _REQUIRED) -> str:
+        value = self.get(key, default)
+        if value not in known:
+            raise self.wrong(key, value, f"one of {', '.join(known)}")
+        return str(value)
+
+    def truth(self, key: str, default: Any = _REQUIRED) -> bool:
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, value, "true or false")
+        return value
+
+    def wrong(self, key: str, got: object, expected: str) -> ConfigError:
+        return ConfigError(f"{self.where}: {key} is {got!r}, expected {expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +114,8 @@ class ModelCard:
     decode: str = "yolov5"
     score_threshold: float = 0.3
     nms_threshold: float = 0.5
+    output: Keys = field(default_factory=lambda: Keys({}, "model card: output"), hash=False)
+    """All of `output`, for the keys that a head has to itself."""
 
 
 def card_path(model: Path) -> Path | None:
@@ -94,9 +154,9 @@ def load_card(path: Path) -> ModelCard:
 
 def parse_card(content: object, where: str) -> ModelCard:
     """The card in a parsed YAML document; `where` opens the error messages."""
-    card = _Reader(content, where)
-    image = _Reader(card.get("input"), f"{where}: input")
-    output = _Reader(card.get("output"), f"{where}: output")
+    card = Keys.of(content, where)
+    image = Keys.of(card.get("input"), f"{where}: input")
+    output = Keys.of(card.get("output"), f"{where}: output")
     classes = card.items("classes", "a list of names, e.g. [cone, crate]")
     if not all(isinstance(name, (str, int)) for name in classes):
         raise card.wrong("classes", classes, "a list of names, e.g. [cone, crate]")
@@ -115,10 +175,11 @@ def parse_card(content: object, where: str) -> ModelCard:
         decode=output.text("decode", "yolov5"),
         score_threshold=output.number("score_threshold", 0.3, low=0, high=1),
         nms_threshold=output.number("nms_threshold", 0.5, low=0, high=1),
+        output=output,
     )
 
 
-def _grids(output: _Reader) -> tuple[Grid, ...]:
+def _grids(output: Keys) -> tuple[Grid, ...]:
     strides = output.items("strides", "a list of pixels per cell, one per output, e.g. [16]")
     if not all(_is_size(stride) for stride in strides):
         raise output.wrong("strides", strides, "whole pixels, e.g. [16]")
@@ -133,7 +194,7 @@ def _grids(output: _Reader) -> tuple[Grid, ...]:
     )
 
 
-def _anchor(output: _Reader, anchor: object) -> tuple[float, float]:
+def _anchor(output: Keys, anchor: object) -> tuple[float, float]:
     match anchor:
         case [int() | float() as width, int() | float() as height] if 0 < width < 1e9 and 0 < height < 1e9:
             return float(width), float(height)
@@ -154,44 +215,3 @@ def _classifier(model: Path, input_shape: Shape, output_shapes: Sequence[Shape])
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-_REQUIRED: Any = object()
-
-
-class _Reader:
-    """Typed look-ups in a YAML mapping whose errors say where, what was got, and what was expected."""
-
-    def __init__(self, content: object, where: str) -> None:
-        if not isinstance(content, dict):
-            raise ConfigError(f"{where}: expected keys and values, got {content!r}")
-        self.content: dict[Any, Any] = content
-        self._where = where
-
-    def get(self, key: str, default: Any = _REQUIRED) -> Any:
-        value = self.content.get(key, default)
-        if value is _REQUIRED:
-            found = ", ".join(map(str, self.content)) or "nothing"
-            raise ConfigError(f"{self._where}: '{key}' is missing (found: {found}); add it")
-        return value
-
-    def number(self, key: str, default: Any = _REQUIRED, low: float = -1e9, high: float = 1e9) -> float:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise self.wrong(key, value, f"a number between {low:g} and {high:g}")
-        return float(value)
-
-    def items(self, key: str, expected: str) -> list[Any]:
-        value = self.get(key)
-        if not isinstance(value, list) or not value:
-            raise self.wrong(key, value, expected)
-        return value
-
-    def text(self, key: str, default: Any = _REQUIRED) -> str:
-        value = self.get(key, default)
-        if not isinstance(value, str) or not value:
-            raise self.wrong(key, value, "a name")
-        return value
-
-    def wrong(self, key: str, got: object, expected: str) -> ConfigError:
-        return ConfigError(f"{self._where}: {key} is {got!r}, expected {expected}")

@@ -19,6 +19,9 @@ from dnn_dist.errors import ConfigError
 
 HEADS = {
     "yolo": "dnn_dist.detect.yolo:YoloHead",
+    "yolo_anchor_free": "dnn_dist.detect.anchor_free:AnchorFreeHead",
+    "ssd": "dnn_dist.detect.ssd:SsdHead",
+    "ssd_postprocessed": "dnn_dist.detect.ssd:SsdPostprocessedHead",
     "classification": "dnn_dist.detect.classify:ClassificationHead",
 }
 MAX_DETECTIONS = 100
