@@ -78,7 +78,7 @@ def test_upsample_gives_what_the_whole_gives(data, size, factor):
     whole = np.repeat(np.arange(size), factor)
     first = data.draw(st.integers(0, len(whole) - 1))
     end = data.draw(st.integers(first + 1, len(whole)))
-    need = Upsample((factor, 1)).need(Region(first, end, 0, 1))
+    need = Upsample((size, 1), (factor, 1)).need(Region(first, end, 0, 1))
     assert need.output.contains(Region(first, end, 0, 1))
     assert (np.repeat(np.arange(size)[need.input.slices[0]], factor) == whole[need.output.slices[0]]).all()
 

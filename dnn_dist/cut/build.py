@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A piece as the bytes of a .tflite file.
+"""A piece as a .tflite file.
 
 What a tile adds to the network's own ops: PAD before a convolution and PADV2 before a max-pool, for the rows
 and columns that the crop lacks on its outer sides only, and SLICE where an op reads less than the tile holds.
@@ -9,13 +9,16 @@ for bit. The same piece gives the same bytes, and so do pieces of one stage with
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from dnn_dist.cut.piece import Piece, Stage
-from dnn_dist.cut.walk import Step, TileWalk, walk_tile
+from dnn_dist.cut.walk import Step, TileWalk, operands, walk_tile
 from dnn_dist.graph.flatbuffer import BrokenBuffer
-from dnn_dist.graph.geometry import Pad, Pads, Upsample, Window
-from dnn_dist.graph.network import Network
+from dnn_dist.graph.geometry import Dilated, Downsample, Pad, Pads, Transposed, Upsample, Window
+from dnn_dist.graph.network import Network, Op
+from dnn_dist.graph.piecefile import PieceFile
 from dnn_dist.graph.region import Region
 from dnn_dist.graph.write import GraphWriter
 
@@ -24,26 +27,43 @@ _INT8_VERSION = 2  # of PAD, PADV2 and SLICE: the first that takes int8; one mor
 
 
 def build_piece(network: Network, stage: Stage, piece: Piece) -> bytes:
-    """The .tflite of `piece`; in- and outputs in the order of its ports, with a batch axis of one."""
+    """The .tflite of `piece` in memory; in- and outputs in the order of its ports, with a batch axis of one."""
+    return network.file.read() if _is_whole(network, stage) else piece_file(network, stage, piece).content()
+
+
+def write_piece(network: Network, stage: Stage, piece: Piece, path: Path) -> Path:
+    """The same as a file at `path`, with a few MB of memory whatever its size.
+
+    Returns where the piece is: at `path`, or where the model is when the piece is the whole of it.
+    """
+    if _is_whole(network, stage):
+        return network.path
+    piece_file(network, stage, piece).write(path)
+    return path
+
+
+def piece_file(network: Network, stage: Stage, piece: Piece) -> PieceFile:
+    """The file of a piece, yet to be written."""
     try:
-        return _build(network, stage, piece)
+        if stage.kind in ("tiles", "bands"):
+            outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
+            return _Tile(network, walk_tile(network, stage.first, stage.last, outputs)).build()
+        return _run_of_ops(network, stage)
     except BrokenBuffer as error:  # in what reading did not look at
         raise network.file.broken(error) from None
 
 
-def _build(network: Network, stage: Stage, piece: Piece) -> bytes:
-    if stage.kind == "tiles":
-        outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
-        return _Tile(network, walk_tile(network, stage.first, stage.last, outputs)).build()
-    if (stage.first, stage.last) == (0, len(network.ops) - 1):
-        return network.file.read()
+def _is_whole(network: Network, stage: Stage) -> bool:
+    return stage.kind in ("local", "layers") and (stage.first, stage.last) == (0, len(network.ops) - 1)
+
+
+def _run_of_ops(network: Network, stage: Stage) -> PieceFile:
     writer = GraphWriter(network)
     for op in network.ops[stage.first : stage.last + 1]:
-        inputs = [writer.copy_tensor(t) if t >= 0 else -1 for t in op.inputs]
-        writer.copy_op(op.index, inputs, [writer.copy_tensor(t) for t in op.outputs])
-    return writer.finish(
-        *([writer.copy_tensor(t) for t in tensors] for tensors in (stage.inputs, stage.outputs))
-    )
+        if not op.folded:
+            inputs = [writer.copy_tensor(t) if t >= 0 else -1 for t in op.inputs]
+            writer.copy_op(op.index, inputs, [writer.copy_tensor(t) for t in op.outputs])
+    return writer.finish(*([writer.copy_tensor(t) for t in tensors] for tensors in (stage.inputs, stage.outputs)))
 
 
 class _Tile:
@@ -52,13 +72,11 @@ class _Tile:
     def __init__(self, network: Network, walk: TileWalk) -> None:
         self._network, self._walk = network, walk
         self._writer = GraphWriter(network)
-        self._held: dict[
-            int, int
-        ] = {}  # the network's tensor -> the writer's, of the box that the tile holds
+        self._held: dict[int, int] = {}  # the network's tensor -> the writer's, of the box that the tile holds
         self._cropped: dict[tuple[int, Region], int] = {}
         self._padded: dict[tuple[int, Region, Pads, str], int] = {}
 
-    def build(self) -> bytes:
+    def build(self) -> PieceFile:
         for tensor, region in self._walk.inputs.items():
             self._held[tensor] = self._tensor(tensor, "", region.height, region.width)
         inputs = list(self._held.values())
@@ -73,29 +91,79 @@ class _Tile:
 
     def _add(self, step: Step) -> None:
         op, need = self._network.ops[step.op], step.need
-        geometry = op.geometry
+        outputs = [self._tensor(t, "", need.output.height, need.output.width) for t in op.outputs]
+        self._held.update(zip(op.outputs, outputs, strict=True))
+        if isinstance(op.geometry, Dilated):
+            self._add_dilated(op, op.geometry, step, outputs)
+            return
+        boxes = operands(self._network, op, need)
+        inputs = [self._operand(t, boxes.get(t)) for t in op.inputs]
         options: dict[str, int] = {}
-        inputs = [self._operand(t, need.input) for t in op.inputs]
-        if isinstance(geometry, Window) and not need.same:
+        if isinstance(op.geometry, Window) and not need.same:
             options["padding"] = _VALID
             if need.pads.any:
-                inputs[0] = self._pad(op.inputs[0], need.input, need.pads, geometry.fill)
-        elif isinstance(geometry, Pad):
-            amounts = self._network.constant(op.inputs[1]).copy()
-            amounts[1:3] = _amounts(need.pads)
-            inputs[1] = self._writer.add_constant("pads", amounts)
-        elif isinstance(geometry, Upsample):
-            size = np.array((need.output.height, need.output.width), np.int32)
-            inputs[1] = self._writer.add_constant("size", size)
-        target = op.outputs[0]
-        output = self._tensor(target, "", need.output.height, need.output.width)
-        self._held[target] = output
-        self._writer.copy_op(step.op, inputs, [output], **options)
+                inputs[0] = self._pad(op.inputs[0], need.input, need.pads, op.geometry.fill)
+        elif isinstance(op.geometry, Transposed):
+            options["padding"] = _VALID
+        for number, value in self._lists(op, step).items():
+            inputs[number] = self._list(op.inputs[number], value)
+        self._writer.copy_op(step.op, inputs, outputs, **options)
 
-    def _operand(self, tensor: int, region: Region) -> int:
-        if tensor < 0 or self._network.tensors[tensor].constant:
-            return tensor if tensor < 0 else self._writer.copy_tensor(tensor)
-        return self._crop(tensor, region)
+    def _lists(self, op: Op, step: Step) -> dict[int, np.ndarray]:
+        """The op's lists of integers (input number -> value) that differ from the whole's."""
+        need = step.need
+        made, crop = (need.output.height, need.output.width), (need.input.height, need.input.width)
+        if isinstance(op.geometry, Pad):
+            return {1: self._rows(op, 1, _amounts(need.pads))}
+        if isinstance(op.geometry, Upsample) and len(op.inputs) > 1:
+            return {1: np.array(made, np.int32)}
+        if isinstance(op.geometry, Transposed):
+            return {0: self._rows(op, 0, made)}
+        if isinstance(op.geometry, Downsample) and len(op.inputs) > 1:
+            return {1: self._rows(op, 1, (0, 0)), 2: self._rows(op, 2, crop)}
+        return {}
+
+    def _rows(self, op: Op, number: int, values: object) -> np.ndarray:
+        """A list of one entry an axis, with those of rows and columns replaced."""
+        changed: np.ndarray = self._network.constant(op.inputs[number]).copy()
+        changed[1:3] = values
+        return changed
+
+    def _list(self, tensor: int, value: np.ndarray) -> int:
+        if tensor in self._network.values:
+            return self._writer.add_computed(self._network.tensors[tensor].name, value)
+        return self._writer.add_constant(self._network.tensors[tensor].name, value)
+
+    def _add_dilated(self, op: Op, geometry: Dilated, step: Step, outputs: list[int]) -> None:
+        spread, dense = (self._network.ops[index] for index in op.inner)
+        need = step.need
+        height = need.input.height + need.pads.top + need.pads.bottom
+        width = need.input.width + need.pads.left + need.pads.right
+        (down, across), (rows, columns) = geometry.dilation, geometry.kernel
+        batch = down * across
+        seen = height // down, width // across
+        image = self._crop(spread.inputs[0], need.input)
+        spread_out = self._batch(spread.outputs[0], batch, *seen)
+        block = self._writer.copy_tensor(spread.inputs[1])
+        pads = np.array(_amounts(need.pads), self._network.constant(spread.inputs[2]).dtype)
+        self._writer.copy_op(spread.index, [image, block, self._list(spread.inputs[2], pads)], [spread_out])
+        made = seen[0] - rows + 1, seen[1] - columns + 1
+        dense_out = self._batch(dense.outputs[0], batch, *made)
+        weights = [t if t < 0 else self._writer.copy_tensor(t) for t in dense.inputs[1:]]
+        self._writer.copy_op(dense.index, [spread_out, *weights], [dense_out])
+        surplus = ((0, made[0] * down - need.output.height), (0, made[1] * across - need.output.width))
+        crops = np.array(surplus, self._network.constant(op.inputs[2]).dtype)
+        block = self._writer.copy_tensor(op.inputs[1])
+        self._writer.copy_op(op.index, [dense_out, block, self._list(op.inputs[2], crops)], outputs)
+
+    def _batch(self, like: int, count: int, height: int, width: int) -> int:
+        tensor = self._network.tensors[like]
+        return self._writer.add_tensor(like, tensor.name, (count, height, width, tensor.shape[3]))
+
+    def _operand(self, tensor: int, region: Region | None) -> int:
+        if region is not None:
+            return self._crop(tensor, region)
+        return tensor if tensor < 0 else self._writer.copy_tensor(tensor)
 
     def _crop(self, tensor: int, region: Region) -> int:
         """The box of a tensor: what the tile holds, or a slice of it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from itertools import pairwise
 
+from dnn_dist.cut.balance import balanced_cuts
 from dnn_dist.cut.piece import Piece, Stage, make_port
 from dnn_dist.cut.walk import form_of, walk_tile
 from dnn_dist.errors import CutError
@@ -37,10 +38,12 @@ def tile_regions(height: int, width: int, grid: Grid) -> tuple[Region, ...]:
     return tuple(Region(*y, *x) for y in split(height, grid[0]) for x in split(width, grid[1]))
 
 
-def cut_tiles(network: Network, grid: Grid, first: int = 0, last: int | None = None) -> Stage:
+def cut_tiles(network: Network, grid: Grid, first: int = 0, last: int | None = None, balanced: bool = False) -> Stage:
     """Ops first..last (None: the deepest that can be) in grid[0] x grid[1] tiles.
 
-    Every tensor that is live after `last` is an output, cut by the same grid on its own size.
+    Every tensor that is live after `last` is an output, cut by the same grid on its own size. Tiles are equal
+    parts of the outputs; when `balanced`, equal parts of the work: those at the border, which need less of
+    their surroundings, are then larger.
     Raises CutError when an op of the range cannot be tiled or the grid is finer than an output.
     """
     if min(grid) < 1:
@@ -55,19 +58,35 @@ def cut_tiles(network: Network, grid: Grid, first: int = 0, last: int | None = N
     for op in network.ops[first : last + 1]:
         if not op.tileable:
             raise CutError(f"op {op.index} {op.kind} cannot be tiled: {op.reason}; end the range before it")
+    if not is_closed(network, first, last):
+        raise CutError(f"@{first}..{last} splits a dilated convolution, which is several ops; inspect names them")
     outputs = network.live_after(first, last)
-    largest = _largest_grid(network, outputs)
-    if not _fits(grid, largest):
+    largest = largest_grid(network, outputs)
+    if not fits(grid, largest):
         raise CutError(_too_fine(grid, first, last, largest))
-    tiles = [tile_regions(network.tensors[t].height, network.tensors[t].width, grid) for t in outputs]
+    tiles = _regions(network, first, last, outputs, grid, balanced)
     pieces = tuple(
         _piece(network, first, last, index, dict(zip(outputs, regions, strict=True)))
         for index, regions in enumerate(zip(*tiles, strict=True))
     )
     read = {port.tensor for piece in pieces for port in piece.inputs}
     inputs = tuple(t for t in network.live_before(first, last) if t in read)
-    spec = f"tiles:{grid[0]}x{grid[1]}@{first}..{last}"
+    spec = f"tiles:{grid[0]}x{grid[1]}{'b' if balanced else ''}@{first}..{last}"
     return Stage("tiles", spec, first, last, pieces, inputs, outputs)
+
+
+def _regions(
+    network: Network, first: int, last: int, outputs: tuple[int, ...], grid: Grid, balanced: bool
+) -> list[tuple[Region, ...]]:
+    """The tiles of each output."""
+    sizes = [(network.tensors[t].height, network.tensors[t].width) for t in outputs]
+    if not balanced:
+        return [tile_regions(height, width, grid) for height, width in sizes]
+    cuts = balanced_cuts(network, first, last, outputs, grid)
+    return [
+        tuple(Region(*y, *x) for y in pairwise(rows) for x in pairwise(columns))
+        for rows, columns in (cuts.of(height, width) for height, width in sizes)
+    ]
 
 
 def _piece(network: Network, first: int, last: int, index: int, outputs: dict[int, Region]) -> Piece:
@@ -87,8 +106,15 @@ def front_end(network: Network, first: int = 0) -> int | None:
     for op in network.ops[first:]:
         if not op.tileable:
             break
-        last = op.index
+        if is_closed(network, first, op.index):
+            last = op.index
     return last
+
+
+def is_closed(network: Network, first: int, last: int) -> bool:
+    """Whether ops that are cut as one are all in first..last or none of them."""
+    ops = network.ops[first : last + 1]
+    return all((op.part_of or first) <= last and first <= min(op.inner, default=first) for op in ops)
 
 
 def _deepest(network: Network, grid: Grid, first: int) -> int:
@@ -96,24 +122,26 @@ def _deepest(network: Network, grid: Grid, first: int) -> int:
     if end is None:
         op = network.ops[first]
         raise NothingToTile(f"nothing can be tiled: op {op.index} {op.kind}: {op.reason}")
-    work = sum(op.macs for op in network.ops[first : end + 1])
-    best: tuple[int, Grid] = (end, _largest_grid(network, network.live_after(first, end)))
+    work = network.macs_of(first, end)
+    best: tuple[int, Grid] = (end, largest_grid(network, network.live_after(first, end)))
     for last in range(end, first - 1, -1):
-        if sum(op.macs for op in network.ops[first : last + 1]) < _LEAST_SHARE_OF_FRONT * work:
+        if network.macs_of(first, last) < _LEAST_SHARE_OF_FRONT * work:
             break
-        largest = _largest_grid(network, network.live_after(first, last))
-        if _fits(grid, largest):
+        largest = largest_grid(network, network.live_after(first, last))
+        if fits(grid, largest) and is_closed(network, first, last):
             return last
         best = max(best, (last, largest), key=lambda candidate: candidate[1])
     raise CutError(_too_fine(grid, first, *best))
 
 
-def _largest_grid(network: Network, outputs: tuple[int, ...]) -> Grid:
+def largest_grid(network: Network, outputs: tuple[int, ...]) -> Grid:
+    """The finest grid in which no tile of these tensors is empty."""
     sizes = [(network.tensors[t].height, network.tensors[t].width) for t in outputs]
     return min((h for h, _ in sizes), default=0), min((w for _, w in sizes), default=0)
 
 
-def _fits(grid: Grid, largest: Grid) -> bool:
+def fits(grid: Grid, largest: Grid) -> bool:
+    """Whether `grid` is no finer than `largest`."""
     return grid[0] <= largest[0] and grid[1] <= largest[1]
 
 

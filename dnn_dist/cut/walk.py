@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
-from dnn_dist.graph.geometry import Geometry, Need
+from dnn_dist.graph.geometry import Geometry, Need, Pointwise, Transposed
 from dnn_dist.graph.network import Network, Op
 from dnn_dist.graph.region import Region
 
@@ -44,19 +46,38 @@ def walk_tile(network: Network, first: int, last: int, outputs: Mapping[int, Reg
     steps: list[Step] = []
     macs = 0
     for op in reversed(network.ops[first : last + 1]):
-        target = op.outputs[0]
-        if target not in wanted:
+        targets = [tensor for tensor in op.outputs if tensor in wanted]
+        if not targets:
             continue
-        need = _geometry(op).need(wanted[target])
-        for tensor in network.activations(op):
-            wanted[tensor] = wanted[tensor] | need.input if tensor in wanted else need.input
+        need = _geometry(op).need(reduce(or_, (wanted[tensor] for tensor in targets)))
+        for tensor, box in operands(network, op, need).items():
+            wanted[tensor] = wanted[tensor] | box if tensor in wanted else box
         steps.append(Step(op.index, need))
-        whole = network.tensors[target]
-        macs += op.macs // (whole.height * whole.width) * need.output.size
+        macs += step_macs(network, steps[-1])
     steps.reverse()
-    made = {network.ops[step.op].outputs[0]: step.need.output for step in steps}
+    made = {tensor: step.need.output for step in steps for tensor in network.ops[step.op].outputs}
     inputs = {tensor: wanted[tensor] for tensor in network.live_before(first, last) if tensor in wanted}
     return TileWalk(inputs, tuple(steps), {**inputs, **made}, dict(outputs), macs)
+
+
+def operands(network: Network, op: Op, need: Need) -> dict[int, Region]:
+    """The box that a tile of `op` reads of each activation."""
+    boxes = {}
+    for tensor in network.sources(op):
+        whole = network.tensors[tensor]
+        stretched = isinstance(op.geometry, Pointwise) and (whole.height, whole.width) == (1, 1)
+        boxes[tensor] = Region.whole(1, 1) if stretched else need.input
+    return boxes
+
+
+def step_macs(network: Network, step: Step) -> int:
+    """Multiply-accumulates of a step: its share of the pixels that the op's MACs are counted by."""
+    op = network.ops[step.op]
+    macs = op.macs + sum(network.ops[inner].macs for inner in op.inner)
+    by_input = isinstance(op.geometry, Transposed)
+    whole = network.tensors[network.sources(op)[0] if by_input else op.outputs[0]]
+    box = step.need.input if by_input else step.need.output
+    return macs * box.size // (whole.height * whole.width)
 
 
 def _geometry(op: Op) -> Geometry:
@@ -69,7 +90,8 @@ def form_of(walk: TileWalk, network: Network) -> str:
     parts = [f"{t}:{r.height}x{r.width}" for t, r in walk.inputs.items()]
     for step in walk.steps:
         need, pads = step.need, step.need.pads
-        crops = [_relative(need.input, walk.held[t]) for t in network.activations(network.ops[step.op])]
+        boxes = operands(network, network.ops[step.op], need)
+        crops = [_relative(box, walk.held[tensor]) for tensor, box in boxes.items()]
         parts.append(
             f"{step.op}{'s' if need.same else ''}:{'/'.join(crops)}"
             f"+{pads.top},{pads.bottom},{pads.left},{pads.right}>{need.output.height}x{need.output.width}"

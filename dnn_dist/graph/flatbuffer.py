@@ -29,8 +29,7 @@ _NUMPY = {
     **{"q": "<i8", "Q": "<u8", "f": "<f4", "d": "<f8"},
 }
 _SLOTS = {
-    name: {field.name: (slot, field) for slot, field in enumerate(fields) if field}
-    for name, fields in TABLES.items()
+    name: {field.name: (slot, field) for slot, field in enumerate(fields) if field} for name, fields in TABLES.items()
 }
 
 
@@ -165,9 +164,7 @@ def _put_table(out: bytearray, tree: dict[str, Any], table: str) -> int:
     unknown = set(tree) - {field.name for field in slots if field}
     if unknown:
         raise KeyError(f"{table} has no field {sorted(unknown)}")
-    present = [
-        (slot, field) for slot, field in enumerate(slots) if field and tree.get(field.name) is not None
-    ]
+    present = [(slot, field) for slot, field in enumerate(slots) if field and tree.get(field.name) is not None]
     present.sort(key=lambda entry: -_inline_bytes(entry[1]))  # widest first leaves no holes
     offsets: dict[int, int] = {}
     size = 4
@@ -179,9 +176,7 @@ def _put_table(out: bytearray, tree: dict[str, Any], table: str) -> int:
     last = max(offsets, default=-1)
     _align(out, 2)
     vtable = len(out)
-    out += struct.pack(
-        f"<{last + 3}H", 2 * (last + 3), size, *(offsets.get(slot, 0) for slot in range(last + 1))
-    )
+    out += struct.pack(f"<{last + 3}H", 2 * (last + 3), size, *(offsets.get(slot, 0) for slot in range(last + 1)))
     _align(out, 8)
     start = len(out)
     out += bytes(size)

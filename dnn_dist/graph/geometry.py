@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which box of its input an op needs for a box of its output, and with which pads.
 
-Four geometries cover every op that can be tiled: a sliding Window, Pointwise ops, an explicit Pad, an
-Upsample by whole factors. Each answers `need(output)` with a `Need`: the input box to crop, the pads to add
-on each side, and the output box that comes of it, which holds the one asked for and is larger only where the
-op cannot be made to give less.
+Seven geometries cover every op that can be tiled: Pointwise ops, a sliding Window, a Dilated one written as
+three ops, a Transposed convolution, an explicit Pad, Upsample by whole factors and Downsample. Each answers
+`need(output)` with a `Need`: the input box to crop, the pads to add on each side, and the output box that
+comes of it, which holds the one asked for and is larger only where the op cannot be made to give less.
 
 The formulas are those of Fused Tile Partitioning (DeepThings, eqs. 1-4) for one side at a time, with dilation
 D: input [S*o1 - P, S*(o2 - 1) - P + D*(F - 1) + 1) for output [o1, o2), cut at the tensor's border, what was
@@ -51,7 +51,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Pointwise:
-    """Each output pixel comes from the same pixel of each input."""
+    """Each output pixel comes from the same pixel of each input, or from an input of one pixel."""
 
     def need(self, output: Region) -> Need:
         return Need(output, Pads(), output)
@@ -141,15 +141,95 @@ def _pad_span(size: int, lead: int, first: int, end: int) -> tuple[Span, int, in
 
 @dataclass(frozen=True, slots=True)
 class Upsample:
-    """Each input pixel becomes a block of factor[0] x factor[1] equal output pixels."""
+    """Each input pixel becomes a block of factor[0] x factor[1] output pixels."""
 
+    size: Pair
+    """Of the whole input."""
     factor: Pair
+    halo: int = 0
+    """Input pixels beyond its own on each side that a block depends on: 1 when it is interpolated."""
 
     def need(self, output: Region) -> Need:
+        y, x = (
+            (max(0, start // factor - self.halo), min(size, -(-end // factor) + self.halo))
+            for size, factor, (start, end) in zip(self.size, self.factor, _spans(output), strict=True)
+        )
         fy, fx = self.factor
-        region = Region(output.y0 // fy, -(-output.y1 // fy), output.x0 // fx, -(-output.x1 // fx))
-        produced = Region(region.y0 * fy, region.y1 * fy, region.x0 * fx, region.x1 * fx)
-        return Need(region, Pads(), produced)
+        return Need(Region(*y, *x), Pads(), Region(y[0] * fy, y[1] * fy, x[0] * fx, x[1] * fx))
 
 
-Geometry = Pointwise | Window | Pad | Upsample
+@dataclass(frozen=True, slots=True)
+class Downsample:
+    """Each output pixel comes from `block` input pixels, `step` from the next one's: a slice with strides,
+    or space to depth."""
+
+    start: Pair
+    step: Pair
+    block: Pair
+
+    def need(self, output: Region) -> Need:
+        y, x = (
+            (start + step * first, start + step * (end - 1) + block)
+            for start, step, block, (first, end) in zip(self.start, self.step, self.block, _spans(output), strict=True)
+        )
+        return Need(Region(*y, *x), Pads(), output)
+
+
+@dataclass(frozen=True, slots=True)
+class Transposed:
+    """A transposed convolution: input pixel i adds to outputs [S*i - P, S*i - P + F).
+
+    A tile takes every input that adds to its outputs, and gives all that those reach: the values at the rim
+    lack what others would add, and are sliced off.
+    """
+
+    size: Pair
+    """Of the whole input."""
+    kernel: Pair
+    stride: Pair
+    lead: Pair
+    """Output rows and columns cut off before the first that is kept."""
+
+    def need(self, output: Region) -> Need:
+        spans, reached = [], []
+        for axis, (first, end) in enumerate(_spans(output)):
+            kernel, stride, lead = self.kernel[axis], self.stride[axis], self.lead[axis]
+            start = max(0, -(-(first + lead - kernel + 1) // stride))
+            stop = min(self.size[axis], (end - 1 + lead) // stride + 1)
+            spans.append((start, stop))
+            reached.append((start * stride - lead, (stop - 1) * stride - lead + kernel))
+        return Need(Region(*spans[0], *spans[1]), Pads(), Region(*reached[0], *reached[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Dilated:
+    """A convolution with dilation D as SPACE_TO_BATCH, a dense one on D*D images, BATCH_TO_SPACE.
+
+    A tile's padded crop is a whole number of D long; what that adds at its end, the last op crops again.
+    """
+
+    size: Pair
+    """Of the whole input."""
+    kernel: Pair
+    dilation: Pair
+    lead: Pair
+    """Rows and columns of padding before the first."""
+
+    def need(self, output: Region) -> Need:
+        spans: list[Span] = []
+        pads: list[int] = []
+        for axis, (first, end) in enumerate(_spans(output)):
+            size, dilation = self.size[axis], self.dilation[axis]
+            start = first - self.lead[axis]
+            length = end - first + dilation * (self.kernel[axis] - 1)
+            stop = start + length + -length % dilation
+            spans.append((max(0, start), min(size, stop)))
+            pads.extend((max(0, -start), max(0, stop - size)))
+        return Need(Region(*spans[0], *spans[1]), Pads(*pads), output)
+
+
+def _spans(region: Region) -> tuple[Span, Span]:
+    return (region.y0, region.y1), (region.x0, region.x1)
+
+
+Geometry = Pointwise | Window | Dilated | Transposed | Pad | Upsample | Downsample

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
+import os
+import weakref
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from dnn_dist.errors import ModelError
+from dnn_dist.graph.digest import cached_sha256
 from dnn_dist.graph.flatbuffer import BrokenBuffer, Table
 
 IDENTIFIER = b"TFL3"
@@ -26,13 +28,14 @@ class ModelFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            with self.path.open("rb") as file:
-                head = file.read(8)
-                if not head:
-                    raise ModelError(f"{path}: the file is empty")
-                if head[4:8] != IDENTIFIER:
-                    raise ModelError(f"{path}: this is no .tflite file (bytes 4 to 7 are not 'TFL3')")
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._descriptor)
+            head = os.pread(self._descriptor, 8, 0)
+            if not head:
+                raise ModelError(f"{path}: the file is empty")
+            if head[4:8] != IDENTIFIER:
+                raise ModelError(f"{path}: this is no .tflite file (bytes 4 to 7 are not 'TFL3')")
+            self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise ModelError(f"{path}: no such file") from None
         except OSError as error:
@@ -61,12 +64,8 @@ class ModelFile:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file's bytes; takes about a second per GB the first time."""
-        digest = hashlib.sha256()
-        with memoryview(self._map) as view:
-            for start in range(0, len(view), 1 << 24):
-                digest.update(view[start : start + (1 << 24)])
-        return digest.hexdigest()
+        """Hash of the file's bytes; takes about a second per GB the first time, see `digest`."""
+        return cached_sha256(self.path, self._descriptor)
 
     def __len__(self) -> int:
         return len(self._map)
@@ -74,6 +73,10 @@ class ModelFile:
     def read(self) -> bytes:
         """A copy of the whole file."""
         return self._map[:]
+
+    def read_at(self, position: int, size: int) -> bytes:
+        """A copy of some bytes, without mapping them; fewer at the end of the file."""
+        return os.pread(self._descriptor, size, position)
 
     def buffer_span(self, buffer: int) -> tuple[int, int]:
         """(position in the file, bytes) of a buffer's content; (0, 0) when it has none."""

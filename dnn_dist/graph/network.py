@@ -7,7 +7,8 @@ These are values made by `tflite.read_network`; constants stay in the file and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -31,11 +32,11 @@ class Tensor:
     """real = scale * (stored - zero_point); None when not quantised, or by channel."""
     zero_point: int
     constant: bool
-    """Whether the file holds its value."""
+    """Whether it is the same in every run: the file holds its value, or a folded op makes it."""
     bytes: int
     """Of the whole tensor; 0 when the shape does not say (strings)."""
     buffer: int
-    """Number of the buffer that holds its value, if constant."""
+    """Number of the buffer that holds its value, if the file does; else 0."""
     variable: bool
     """Keeps its value from one run to the next."""
     fixed: bool
@@ -80,10 +81,17 @@ class Op:
     """How an output region maps to an input region; None when the op cannot be tiled."""
     reason: str
     """Why it cannot be tiled; empty when it can."""
+    folded: bool = False
+    """Gives the same in every run: no stage depends on it, pieces carry it along or hold its value."""
+    inner: tuple[int, ...] = ()
+    """Ops before it that are cut as one with it: this op's geometry is that of them all."""
+    part_of: int | None = None
+    """The op that this one is cut as one with."""
 
     @property
     def tileable(self) -> bool:
-        return self.geometry is not None
+        """Whether a range of ops in tiles can hold it."""
+        return self.geometry is not None or self.folded or self.part_of is not None
 
 
 @dataclass(frozen=True, eq=False)  # no slots: cached properties need a __dict__
@@ -95,6 +103,8 @@ class Network:
     ops: tuple[Op, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    values: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Constants that the file does not hold but that are known: shapes worked out while running."""
 
     @property
     def path(self) -> Path:
@@ -125,10 +135,18 @@ class Network:
 
     def activations(self, op: Op) -> tuple[int, ...]:
         """The tensors `op` reads that are computed or fed in, each once, in the op's order."""
-        live = (
-            t for t in op.inputs if t >= 0 and not self.tensors[t].constant and not self.tensors[t].variable
-        )
+        if op.folded:
+            return ()
+        live = (t for t in op.inputs if t >= 0 and not self.tensors[t].constant and not self.tensors[t].variable)
         return tuple(dict.fromkeys(live))
+
+    def sources(self, op: Op) -> tuple[int, ...]:
+        """The activations of `op` and the ops cut as one with it: what its geometry is about."""
+        return self.activations(self.ops[op.inner[0]] if op.inner else op)
+
+    def macs_of(self, first: int, last: int) -> int:
+        """Of ops first..last, for their whole outputs."""
+        return sum(op.macs for op in self.ops[first : last + 1])
 
     def live_before(self, first: int, last: int) -> tuple[int, ...]:
         """Tensors that ops first..last read and do not make, in order of first use."""
@@ -144,16 +162,34 @@ class Network:
         return tuple(
             tensor
             for op in self.ops[first : last + 1]
+            if not op.folded
             for tensor in op.outputs
-            if tensor in self.outputs or any(reader > last for reader in self.consumers[tensor])
+            if tensor in self.outputs or any(reader > last for reader in self._readers(tensor))
         )
+
+    def _readers(self, tensor: int) -> tuple[int, ...]:
+        return tuple(op for op in self.consumers[tensor] if not self.ops[op].folded)
+
+    def is_stored(self, tensor: int) -> bool:
+        """Whether it is a constant that the file holds."""
+        return self.tensors[tensor].constant and tensor not in self.producers
 
     def _is_live(self, tensor: int) -> bool:
         # what nobody writes and nobody feeds is an empty stand-in that travels with its op
         return tensor in self.producers or tensor in self.inputs
 
     def constant(self, tensor: int) -> np.ndarray:
-        """The value of a constant, as a read-only view of the mapped file, in the tensor's shape."""
+        """The value of a constant, as a read-only view of the mapped file, in the tensor's shape.
+
+        Not of what ops make from constants, unless it is in `values`.
+        """
         value = self.tensors[tensor]
-        content = self.file.buffer_bytes(value.buffer)
-        return content[: value.bytes].view(value.dtype).reshape(value.shape)
+        if tensor in self.values:
+            return self.values[tensor]
+        return stored(self.file, value)
+
+
+def stored(file: ModelFile, tensor: Tensor) -> np.ndarray:
+    """The value of a constant that the file holds, as a read-only view of it."""
+    content = file.buffer_bytes(tensor.buffer)
+    return content[: tensor.bytes].view(tensor.dtype).reshape(tensor.shape)

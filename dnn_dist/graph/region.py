@@ -43,15 +43,11 @@ class Region:
 
     def __and__(self, other: Region) -> Region:
         """What both hold; may be empty."""
-        return Region(
-            max(self.y0, other.y0), min(self.y1, other.y1), max(self.x0, other.x0), min(self.x1, other.x1)
-        )
+        return Region(max(self.y0, other.y0), min(self.y1, other.y1), max(self.x0, other.x0), min(self.x1, other.x1))
 
     def __or__(self, other: Region) -> Region:
         """The smallest box around both."""
-        return Region(
-            min(self.y0, other.y0), max(self.y1, other.y1), min(self.x0, other.x0), max(self.x1, other.x1)
-        )
+        return Region(min(self.y0, other.y0), max(self.y1, other.y1), min(self.x0, other.x0), max(self.x1, other.x1))
 
     def contains(self, other: Region) -> bool:
         """Whether every pixel of `other` is here."""

@@ -8,6 +8,9 @@ the main one; the others (bodies of loops and branches) are not looked at.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,15 @@ from typing import Any
 import numpy as np
 
 from dnn_dist.graph.cost import macs
+from dnn_dist.graph.dilated import join_dilated
+from dnn_dist.graph.facts import NotTileable, OpFacts
 from dnn_dist.graph.flatbuffer import BrokenBuffer, Table
+from dnn_dist.graph.fold import is_carried, known_value
+from dnn_dist.graph.geometry import Geometry
 from dnn_dist.graph.modelfile import ModelFile
-from dnn_dist.graph.network import Network, Op, Tensor
+from dnn_dist.graph.network import Network, Op, Tensor, stored
 from dnn_dist.graph.schema import DTYPES, ITEM_BITS, OPERATORS, TABLES
-from dnn_dist.graph.tileable import NotTileable, OpFacts, geometry_of
+from dnn_dist.graph.tileable import geometry_of
 
 _MAX_ELEMENTS, _MAX_RANK = 1 << 40, 32
 # Tables may point to one another's parts: a small file could unfold without end; honest ones give about 1
@@ -37,16 +44,14 @@ def read_network(path: str | Path) -> Network:
         if not outputs:
             raise BrokenBuffer("the graph has no output")
         codes = [_kind(code) for code in file.operator_codes]
-        shell = Network(file, tensors, (), inputs, outputs)
-        live = set(inputs)
-        ops: list[Op] = []
+        reading = _Reading(file, list(tensors), set(inputs), frozenset(outputs), codes, room)
         for index, table in enumerate(file.operators):
-            ops.append(_op(shell, codes, index, table, room, live))
-            live.update(ops[-1].outputs)
-        _check_order(tensors, ops, inputs, outputs)
+            reading.add(index, table)
+        _check_order(tensors, reading.ops, inputs, outputs)
+        ops = join_dilated(reading.ops, reading.facts, outputs)
     except (BrokenBuffer, UnicodeError, MemoryError, OverflowError) as error:
         raise file.broken(error) from None
-    return Network(file, tensors, tuple(ops), inputs, outputs)
+    return Network(file, tuple(reading.tensors), tuple(ops), inputs, outputs, reading.values)
 
 
 class _Room:
@@ -125,46 +130,112 @@ def _indices(values: np.ndarray | None, limit: int, room: _Room, optional: bool 
     return found
 
 
-def _op(shell: Network, codes: list[str], index: int, table: Table, room: _Room, live: set[int]) -> Op:
-    tensors = shell.tensors
-    if not 0 <= table["opcode_index"] < len(codes):
-        raise BrokenBuffer(f"op {index} has code {table['opcode_index']} of {len(codes)}")
-    kind = codes[table["opcode_index"]]
-    inputs = _indices(table["inputs"], len(tensors), room, optional=True)
-    outputs = _indices(table["outputs"], len(tensors), room)
-    ins = [tensors[t] if t >= 0 else None for t in inputs]
-    outs = [tensors[t] for t in outputs]
-    options = table["builtin_options"]
+class _Reading:
+    """The ops read so far, and what is known of tensors by then."""
+
+    def __init__(
+        self,
+        file: ModelFile,
+        tensors: list[Tensor],
+        live: set[int],
+        outputs: frozenset[int],
+        codes: list[str],
+        room: _Room,
+    ) -> None:
+        self.tensors, self.values = tensors, dict[int, np.ndarray]()
+        self.ops: list[Op] = []
+        self.facts: list[OpFacts] = []
+        self._file, self._codes, self._room = file, codes, room
+        self._live, self._outputs = live, outputs  # tensors fed in or made; of the graph
+        self._weight_bytes = {t.index: t.bytes for t in tensors if t.constant}  # in the file, behind a constant
+        self._batched: set[int] = set()  # tensors whose batch is not what the file says
+
+    def add(self, index: int, table: Table) -> None:
+        tensors = self.tensors
+        if not 0 <= table["opcode_index"] < len(self._codes):
+            raise BrokenBuffer(f"op {index} has code {table['opcode_index']} of {len(self._codes)}")
+        kind = self._codes[table["opcode_index"]]
+        inputs = _indices(table["inputs"], len(tensors), self._room, optional=True)
+        outputs = _indices(table["outputs"], len(tensors), self._room)
+        ins = [tensors[t] if t >= 0 else None for t in inputs]
+        outs = [tensors[t] for t in outputs]
+        read = [t for t in dict.fromkeys(ins) if t is not None]
+        facts = OpFacts(kind, _options(table["builtin_options"]), ins, outs, partial(self._value, inputs))
+        geometry, reason, folded = None, "", self._fold(facts, inputs, outputs)
+        if not folded:
+            geometry, reason = self._geometry(facts, inputs, outputs)
+        self._live.update(outputs)
+        self.facts.append(facts)
+        self.ops.append(
+            Op(
+                index=index,
+                kind=kind,
+                inputs=inputs,
+                outputs=outputs,
+                macs=macs(kind, [t.shape if t else None for t in ins], [t.shape for t in outs]),
+                activation_bytes=0 if folded else sum(t.bytes for t in (*read, *outs) if not t.constant),
+                weight_bytes=0 if folded else sum(self._weight_bytes.get(t.index, 0) for t in read),
+                geometry=geometry,
+                reason=reason,
+                folded=folded,
+            )
+        )
+
+    def _fold(self, facts: OpFacts, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> bool:
+        """Whether the op gives the same in every run; then what it makes is constant from here on."""
+        if self._outputs.intersection(outputs) or any(t in self._batched for t in inputs):
+            return False
+        value = known_value(facts)
+        if value is None and not is_carried(facts):
+            return False
+        for tensor in outputs:
+            self.tensors[tensor] = replace(self.tensors[tensor], constant=True, buffer=0)
+            if value is not None:
+                self.values[tensor] = value
+            else:
+                self._weight_bytes[tensor] = sum(self._weight_bytes.get(t, 0) for t in set(inputs))
+        return True
+
+    def _geometry(
+        self, facts: OpFacts, inputs: tuple[int, ...], outputs: tuple[int, ...]
+    ) -> tuple[Geometry | None, str]:
+        """(geometry, "") or (None, the reason why there is none)."""
+        if facts.kind == "SPACE_TO_BATCH_ND" or any(t in self._batched for t in inputs):
+            if facts.kind != "BATCH_TO_SPACE_ND":
+                self._batched.update(outputs)
+            return None, "it turns rows and columns into a batch, or works on such a batch"
+        try:
+            for tensor in facts.inputs:
+                if isinstance(tensor, Tensor) and not tensor.constant and not self._is_made(tensor):
+                    raise NotTileable("it reads a tensor that is neither fed in nor made by an op before it")
+            return geometry_of(facts), ""
+        except NotTileable as error:
+            return None, str(error)
+
+    def _is_made(self, tensor: Tensor) -> bool:
+        return not tensor.variable and tensor.index in self._live
+
+    def _value(self, inputs: tuple[int, ...], number: int) -> np.ndarray:
+        tensor = self.tensors[inputs[number]]
+        if tensor.index in self.values:
+            return self.values[tensor.index]
+        if tensor.constant and tensor.buffer:
+            return stored(self._file, tensor)
+        raise NotTileable("one of its lists is computed, not constant")
+
+
+def _options(table: Table | None) -> Callable[[str], Any]:
+    """Reads fields of an op's options; 0 where they have no such field."""
 
     def option(name: str) -> Any:
-        if options is not None:
-            return options[name] if any(f and f.name == name for f in TABLES[options.name]) else 0
+        if table is not None and any(f and f.name == name for f in TABLES[table.name]):
+            return table[name]
         return 0
 
-    geometry, reason = None, ""
-    try:
-        if any(t is not None and not t.constant and (t.variable or t.index not in live) for t in ins):
-            raise NotTileable("it reads a tensor that is neither fed in nor made by an op before it")
-        geometry = geometry_of(OpFacts(kind, option, ins, outs, lambda n: shell.constant(inputs[n])))
-    except NotTileable as error:
-        reason = str(error)
-    read = [t for t in dict.fromkeys(ins) if t is not None]
-    return Op(
-        index=index,
-        kind=kind,
-        inputs=inputs,
-        outputs=outputs,
-        macs=macs(kind, [t.shape if t else None for t in ins], [t.shape for t in outs]),
-        activation_bytes=sum(t.bytes for t in (*read, *outs) if not t.constant),
-        weight_bytes=sum(t.bytes for t in read if t.constant),
-        geometry=geometry,
-        reason=reason,
-    )
+    return option
 
 
-def _check_order(
-    tensors: tuple[Tensor, ...], ops: list[Op], inputs: tuple[int, ...], outputs: tuple[int, ...]
-) -> None:
+def _check_order(tensors: tuple[Tensor, ...], ops: list[Op], inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
     """Ops stand in an order in which they can run, each tensor is made once, and the outputs are made."""
     maker = {tensor: op.index for op in reversed(ops) for tensor in op.outputs}
     for op in ops:

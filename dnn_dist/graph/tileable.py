@@ -7,19 +7,17 @@ each value of a tile in the same way as in the whole. Every rule that an op brea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
 
-import numpy as np
-
-from dnn_dist.graph.geometry import Geometry, Pad, Pads, Pointwise, Upsample, Window
+from dnn_dist.graph import resample
+from dnn_dist.graph.facts import NotTileable, OpFacts, TensorLike, size_of
+from dnn_dist.graph.geometry import Geometry, Pad, Pads, Pointwise, Window
 
 # Of one input (and constants): value by value, or at most along the channels of a pixel
 UNARY = frozenset(
     ["RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "PRELU", "ELU", "GELU", "HARD_SWISH",
      "LOGISTIC", "TANH", "SOFTMAX", "ABS", "NEG", "EXP", "LOG", "SIN", "COS", "SQRT", "RSQRT", "SQUARE",
-     "FLOOR", "CEIL", "ROUND", "QUANTIZE", "DEQUANTIZE"]
+     "FLOOR", "CEIL", "ROUND", "QUANTIZE", "DEQUANTIZE", "L2_NORMALIZATION", "LOCAL_RESPONSE_NORMALIZATION"]
 )  # fmt: skip
 # Of two inputs of equal height and width, or one and a constant per channel
 BINARY = frozenset(["ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"])
@@ -27,9 +25,7 @@ _MAX_EXTENT = 1 << 16  # rows, columns or channels; beyond, a file is broken rat
 _DTYPES = ("float32", "int8", "uint8", "int16")
 
 _WHY_NOT = {
-    **dict.fromkeys(
-        ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), "each output value depends on whole rows or columns"
-    ),
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), "each output value depends on whole rows or columns"),
     **dict.fromkeys(("FULLY_CONNECTED", "BATCH_MATMUL"), "each output value depends on the whole input"),
     **dict.fromkeys(
         ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "PACK", "UNPACK"),
@@ -39,47 +35,23 @@ _WHY_NOT = {
 }
 
 
-class TensorLike(Protocol):
-    """What is asked of a tensor here (network.Tensor has it)."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def constant(self) -> bool: ...
-    @property
-    def fixed(self) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class OpFacts:
-    """One op as read from the file, before its geometry is known."""
-
-    kind: str
-    options: Callable[[str], Any]
-    """Value of a field of its options table."""
-    inputs: Sequence[TensorLike | None]
-    outputs: Sequence[TensorLike]
-    value: Callable[[int], np.ndarray]
-    """Value of its n-th input, which is a constant."""
-
-
-class NotTileable(Exception):
-    """The op cannot be tiled; the text says why."""
-
-
 def geometry_of(op: OpFacts) -> Geometry:
     """The op's geometry; raises NotTileable."""
     rule = _RULES.get(op.kind)
     if rule is None:
         raise NotTileable(_WHY_NOT.get(op.kind, "no rule says how its output regions depend on its input"))
-    if len(op.outputs) != 1 or not op.inputs:
+    if not op.outputs or (len(op.outputs) > 1 and op.kind != "SPLIT") or not op.inputs:
         raise NotTileable("it has not one output and some input")
     spatial = [tensor for tensor in op.inputs if tensor is not None and not tensor.constant]
     if not spatial:
         raise NotTileable("all it reads is constant")
-    for tensor in (*spatial, *op.outputs):
+    check_images([*spatial, *op.outputs])
+    return rule(op)
+
+
+def check_images(tensors: Iterable[TensorLike | None]) -> None:
+    """Raises NotTileable unless each is one image of a type and size that tiles can have."""
+    for tensor in filter(None, tensors):
         if len(tensor.shape) != 4 or tensor.shape[0] != 1:
             raise NotTileable(f"{list(tensor.shape)} is no single image (1 x height x width x channels)")
         if not tensor.fixed:
@@ -90,24 +62,21 @@ def geometry_of(op: OpFacts) -> Geometry:
             raise NotTileable(f"{list(tensor.shape)} is no picture")
         if tensor.dtype not in _DTYPES:
             raise NotTileable(f"tiles of {tensor.dtype} are not supported")
-    return rule(op)
-
-
-def _size(tensor: TensorLike | None) -> tuple[int, int]:
-    assert tensor is not None
-    return tensor.shape[1], tensor.shape[2]
 
 
 def _pointwise(op: OpFacts) -> Geometry:
-    size = _size(op.outputs[0])
+    size = size_of(op.outputs[0])
     for number, tensor in enumerate(op.inputs):
         if tensor is None:
             raise NotTileable(f"input {number} is missing")
         if tensor.constant:
             if any(extent != 1 for extent in tensor.shape[:-1]):
                 raise NotTileable(f"its constant of shape {list(tensor.shape)} differs from pixel to pixel")
-        elif _size(tensor) != size:
-            raise NotTileable(f"input {number} is stretched from {_size(tensor)} to {size} (broadcast)")
+        elif size_of(tensor) != size and not (size_of(tensor) == (1, 1) and op.kind in BINARY):
+            # but for one pixel for all others, which every tile is given
+            raise NotTileable(f"input {number} is stretched from {size_of(tensor)} to {size} (broadcast)")
+    if all(t is None or t.constant or size_of(t) != size for t in op.inputs):
+        raise NotTileable(f"no input has the {size[0]} x {size[1]} pixels of its output")
     return Pointwise()
 
 
@@ -119,12 +88,23 @@ def _concatenation(op: OpFacts) -> Geometry:
     return _pointwise(op)
 
 
+def _split(op: OpFacts) -> Geometry:
+    axis, image = op.inputs[0], op.inputs[-1]
+    if len(op.inputs) != 2 or axis is None or not axis.constant or op.value(0).size != 1:
+        raise NotTileable("it does not split an image along one given axis")
+    if op.value(0).item() not in (3, -1):
+        raise NotTileable("it splits rows or columns, not channels")
+    if any(size_of(out) != size_of(image) for out in op.outputs):
+        raise NotTileable("its outputs do not have its input's size")
+    return Pointwise()
+
+
 def _window(op: OpFacts, kernel: tuple[int, int], dilation: tuple[int, int], fill: str) -> Geometry:
     first = op.inputs[0]
     if first is None or first.constant:
         raise NotTileable("its image is constant")
     window = Window(
-        size=_size(first),
+        size=size_of(first),
         kernel=kernel,
         stride=(op.options("stride_h"), op.options("stride_w")),
         dilation=dilation,
@@ -133,26 +113,27 @@ def _window(op: OpFacts, kernel: tuple[int, int], dilation: tuple[int, int], fil
     )
     if min(*window.kernel, *window.stride, *window.dilation) < 1:
         raise NotTileable("its kernel, stride or dilation is below one")
-    if (window.output_size(0), window.output_size(1)) != _size(op.outputs[0]):
+    if (window.output_size(0), window.output_size(1)) != size_of(op.outputs[0]):
         raise NotTileable("its output's size does not follow from kernel, stride and padding")
     return window
 
 
 def _convolution(op: OpFacts) -> Geometry:
+    dilation = (op.options("dilation_hfactor"), op.options("dilation_wfactor"))
+    return _window(op, kernel_of(op), dilation, "zero")
+
+
+def kernel_of(op: OpFacts) -> tuple[int, int]:
+    """Rows and columns of a convolution's kernel; raises NotTileable when its weights forbid tiles."""
     image, weights = op.inputs[0], op.inputs[1] if len(op.inputs) > 1 else None
-    if (
-        weights is None
-        or not weights.constant
-        or any(t is not None and not t.constant for t in op.inputs[2:])
-    ):
+    if weights is None or not weights.constant or any(t is not None and not t.constant for t in op.inputs[2:]):
         raise NotTileable("its weights are computed, not constant")
     if image is not None and image.dtype == "float32" and weights.dtype != "float32":
         # The runtime quantises the activations by the range of all of them, which no tile knows
         raise NotTileable(f"{weights.dtype} weights on float32 activations: each run has a scale of its own")
     if len(weights.shape) != 4 or min(weights.shape) < 1:
         raise NotTileable(f"weights of shape {list(weights.shape)}")
-    dilation = (op.options("dilation_hfactor"), op.options("dilation_wfactor"))
-    return _window(op, (weights.shape[1], weights.shape[2]), dilation, "zero")
+    return weights.shape[1], weights.shape[2]
 
 
 def _pool(fill: str) -> Callable[[OpFacts], Geometry]:
@@ -169,37 +150,10 @@ def _pad(op: OpFacts) -> Geometry:
     if amounts.shape != (4, 2) or amounts.min() < 0 or amounts[0].any():
         raise NotTileable(f"pads of {amounts.tolist()}")
     (top, bottom), (left, right) = amounts[1].tolist(), amounts[2].tolist()
-    height, width = _size(op.inputs[0])
-    if (height + top + bottom, width + left + right) != _size(op.outputs[0]):
+    height, width = size_of(op.inputs[0])
+    if (height + top + bottom, width + left + right) != size_of(op.outputs[0]):
         raise NotTileable("its output's size does not follow from its pads")
     return Pad((height, width), Pads(top, bottom, left, right))
-
-
-def _resize_nearest(op: OpFacts) -> Geometry:
-    (height, width), (out_height, out_width) = _size(op.inputs[0]), _size(op.outputs[0])
-    if out_height % height or out_width % width:
-        raise NotTileable(f"{height} x {width} to {out_height} x {out_width} is no whole factor")
-    factor = out_height // height, out_width // width
-    for source, target in ((height, out_height), (width, out_width)):
-        if (_nearest(op, source, target) != np.arange(target) // (target // source)).any():
-            raise NotTileable("align_corners or rounding moves its pixels, so that tiles would differ")
-    return Upsample(factor)
-
-
-def _nearest(op: OpFacts, source: int, target: int) -> np.ndarray:
-    """Which input row LiteRT's kernel reads for each output row; in float32, as the kernel does it.
-
-    The scale depends on the factor alone, so that the map of a tile is the head of the map of the whole.
-    """
-    align = bool(op.options("align_corners")) and target > 1
-    scale = (
-        np.float32(source - 1) / np.float32(target - 1) if align else np.float32(source) / np.float32(target)
-    )
-    offset = np.float32(0.5 if op.options("half_pixel_centers") else 0.0)
-    place = (np.arange(target, dtype=np.float32) + offset) * scale
-    # TfLiteRound rounds halves away from zero
-    row: np.ndarray = np.floor(place + np.float32(0.5)) if align else np.floor(place)
-    return np.minimum(row.astype(np.int64), source - 1)
 
 
 _RULES: dict[str, Callable[[OpFacts], Geometry]] = {
@@ -211,5 +165,12 @@ _RULES: dict[str, Callable[[OpFacts], Geometry]] = {
     "AVERAGE_POOL_2D": _pool("none"),
     "PAD": _pad,
     "PADV2": _pad,
-    "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
+    "SPLIT": _split,
+    "RESIZE_NEAREST_NEIGHBOR": resample.nearest,
+    "RESIZE_BILINEAR": resample.bilinear,
+    "DEPTH_TO_SPACE": resample.depth_to_space,
+    "SPACE_TO_DEPTH": resample.space_to_depth,
+    "STRIDED_SLICE": resample.strided_slice,
+    "SLICE": resample.plain_slice,
+    "TRANSPOSE_CONV": resample.transposed,
 }
