@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,10 +46,15 @@ class Supervisor:
         environment: Mapping[str, str],
         respawn_delay: float = 0.5,
         stop_timeout: float = 5.0,
+        prefix: Callable[[Process], Sequence[str]] = lambda process: (),
     ) -> None:
-        """`environment` is added to each process's own; what a process prints goes to `logs`/NAME.log."""
+        """`environment` is added to each process's own; what a process prints goes to `logs`/NAME.log.
+
+        `prefix`: what stands before a process's command, e.g. to start it in another network namespace.
+        """
         self._logs, self._environment = logs, environment
         self._respawn_delay, self._stop_timeout = respawn_delay, stop_timeout
+        self._prefix = prefix
         self._folder = executables()
         self._wanted: dict[str, Process] = {}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -121,7 +126,7 @@ class Supervisor:
             arguments += ["-r", f"{old}:={new}"]
         with (self._logs / f"{process.name}.log").open("ab") as log:
             self.running[process.name] = subprocess.Popen(
-                [str(self._folder / process.executable), "--ros-args", *arguments],
+                [*self._prefix(process), str(self._folder / process.executable), "--ros-args", *arguments],
                 env={**os.environ, **self._environment, **process.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
