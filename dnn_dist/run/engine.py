@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dnn_dist.errors import DnnDistError, ModelError
+from dnn_dist.run.mapped import release_pages
 
 
 def _interpreter_class() -> Any:
@@ -43,6 +44,8 @@ class Engine:
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the runtime refuses the model: {_one_line(error)}") from None
+        if isinstance(model, Path):
+            release_pages(model)
         # Details stand in the order of the graph's own lists, which is the order of a piece's ports
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from dnn_dist.cut.build import build_piece
+from dnn_dist.cut.build import write_piece
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
@@ -73,9 +75,11 @@ class PieceSet(Ports):
             if (stage.kind == "local") is local
             for piece in stage.pieces
         }
-        self._engines = {
-            key: Engine(build_piece(network, stage, piece), threads) for key, (stage, piece) in forms.items()
-        }
+        with TemporaryDirectory(prefix="dnn_dist-") as folder:  # an engine keeps its file mapped, not named
+            self._engines = {
+                key: Engine(write_piece(network, stage, piece, Path(folder, f"{number}.tflite")), threads)
+                for number, (key, (stage, piece)) in enumerate(forms.items())
+            }
 
     def run(self, stage: int, piece: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Compute a piece: arrays of its input ports' shapes in, arrays of its output ports' shapes out."""
