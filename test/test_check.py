@@ -14,9 +14,10 @@ from cutting import FIXTURES
 from netbuilder import NetBuilder
 
 from dnn_dist.cli import check as check_command
+from dnn_dist.cli import trial
 from dnn_dist.cli.check import _difference, check
 from dnn_dist.cli.main import main
-from dnn_dist.cut.merge import gather
+from dnn_dist.cut.merge import merge
 from dnn_dist.graph.tflite import read_network
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -77,10 +78,11 @@ def test_nothing_cut_does_not_hold(capsys):
 
 
 def test_a_difference_does_not_hold(capsys, monkeypatch):
-    def off_by_one(stage, piece, outputs, into):
-        gather(stage, piece, [array + np.ones((), array.dtype) for array in outputs], into)
+    def off_by_one(network, stage, received):
+        whole = merge(network, stage, received)
+        return {t: array + np.ones((), array.dtype) for t, array in whole.items()}
 
-    monkeypatch.setattr(check_command, "gather", off_by_one)
+    monkeypatch.setattr(trial, "merge", off_by_one)
     code, out, _ = run(capsys, "check", RESIDUAL, "--cut", "tiles:2x2", "--json")
     facts = json.loads(out)
     assert code == 1 and not facts["holds"] and facts["max_abs_diff"] >= 1

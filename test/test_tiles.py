@@ -266,8 +266,8 @@ def test_too_fine_grid_names_the_largest(folder):
 
 
 WRONG = """
-tiles|tiles:|tiles:3|tiles:0x3|tiles:3x|tiles:axb|tiles:-1x2|tiles:3x3 x|tiles:99999x1|tiles:99x99|slices:4
-tiles:3x3@|tiles:3x3@5|tiles:3x3@9..2|tiles:3x3@0..99|tiles:3x3@99..|tiles:17x1@0..11|tiles:3x3@0..14
+tiles|tiles:|tiles:3|tiles:0x3|tiles:3x|tiles:axb|tiles:-1x2|tiles:3x3 x|tiles:99999x1|tiles:99x99
+tiles:3x3@|tiles:3x3@9..2|tiles:3x3@0..99|tiles:3x3@99..|tiles:17x1@0..11|tiles:3x3@0..14
 tiles:3x3;|;tiles:3x3|tiles:2x2@0..3;local@2..9|tiles:2x2@4..6;tiles:2x2@1..3
 """
 

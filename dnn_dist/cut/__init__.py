@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ways to cut a network into pieces that one robot can run by itself.
 
-    piece.py   Port, Piece, Stage: values that say what each piece takes and gives
-    walk.py    a tile walked back from its outputs to its inputs, op by op
-    tiles.py   cut_tiles: Fused Tile Partitioning of a range of ops
-    local.py   cut_local: a range of ops as one piece, untouched
-    spec.py    cut_network: the text of a cut ("tiles:3x3") to stages that cover the whole network
-    build.py   build_piece: a piece as the bytes of a .tflite file
-    merge.py   scatter and gather: arrays of whole tensors to arrays of a piece, and back
+    piece.py    Port, Piece, Stage: values that say what each piece takes and gives
+    walk.py     a tile walked back from its outputs to its inputs, op by op
+    tiles.py    cut_tiles: Fused Tile Partitioning of a range of ops
+    balance.py  tiles of equal work
+    auto.py     auto_stages: tiled stages for a whole network, between ops that cannot be tiled
+    bands.py    cut_bands: MoDNN's row bands, layer by layer
+    slices.py   cut_slices: output channels of convolutions and fully connected layers
+    coding.py   parities of slices: coefficients, decoding, what is left off and applied after
+    layers.py   cut_layers, cut_points: a pipeline of runs of layers, and where a network can be cut in two
+    local.py    cut_local: a range of ops as one piece, untouched
+    shares.py   rows, channels or layers shared out by speed
+    spec.py     cut_network: the text of a cut ("tiles:3x3@0..15;slices:4+1") to stages that cover the network
+    build.py    build_piece, write_piece: a piece as a .tflite file
+    merge.py    scatter and merge: whole tensors to arrays of a piece, and back
 
 Imports `graph` and `errors`, nothing else of this project.
 """

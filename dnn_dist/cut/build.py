@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dnn_dist.cut.piece import Piece, Stage
+from dnn_dist.cut.slices import slice_file
 from dnn_dist.cut.walk import Step, TileWalk, operands, walk_tile
 from dnn_dist.graph.flatbuffer import BrokenBuffer
 from dnn_dist.graph.geometry import Dilated, Downsample, Pad, Pads, Transposed, Upsample, Window
@@ -45,6 +46,8 @@ def write_piece(network: Network, stage: Stage, piece: Piece, path: Path) -> Pat
 def piece_file(network: Network, stage: Stage, piece: Piece) -> PieceFile:
     """The file of a piece, yet to be written."""
     try:
+        if stage.kind == "slices":
+            return slice_file(network, stage, piece)
         if stage.kind in ("tiles", "bands"):
             outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
             return _Tile(network, walk_tile(network, stage.first, stage.last, outputs)).build()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A range of ops as one piece, untouched: a model's tail at the aggregator, or a plan for one robot."""
+"""A range of ops as one piece, untouched: a model's tail at the aggregator, a run of layers elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from dnn_dist.graph.network import Network
 
 
 def cut_local(network: Network, first: int = 0, last: int | None = None) -> Stage:
-    """Ops first..last (None: to the end) as one piece that takes and gives whole tensors."""
+    """Ops first..last (None: to the end) as one piece, run where results are gathered."""
     last = len(network.ops) - 1 if last is None else last
+    return whole_stage(network, "local", f"local@{first}..{last}", first, last)
+
+
+def whole_stage(network: Network, kind: str, spec: str, first: int, last: int) -> Stage:
+    """Ops first..last as a stage of one piece that takes and gives whole tensors."""
     if not 0 <= first <= last < len(network.ops):
         raise CutError(f"@{first}..{last}: the model has ops 0..{len(network.ops) - 1}")
     if (first, last) == (0, len(network.ops) - 1):
@@ -22,6 +27,6 @@ def cut_local(network: Network, first: int = 0, last: int | None = None) -> Stag
         inputs=tuple(make_port(network, tensor, None) for tensor in inputs),
         outputs=tuple(make_port(network, tensor, None) for tensor in outputs),
         macs=sum(op.macs for op in network.ops[first : last + 1]),
-        form="local",
+        form=kind,
     )
-    return Stage("local", f"local@{first}..{last}", first, last, (piece,), inputs, outputs)
+    return Stage(kind, spec, first, last, (piece,), inputs, outputs)

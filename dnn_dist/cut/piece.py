@@ -23,6 +23,8 @@ class Port:
     """The box of the tensor; None: the whole tensor."""
     shape: tuple[int, ...]
     """Of the array: H x W x C of the box, without the batch axis."""
+    channels: tuple[int, int] | None = None
+    """Which channels [c0, c1) of the tensor's last axis; None: all, or (a parity's output) a sum of several."""
 
     @property
     def bytes(self) -> int:
@@ -48,7 +50,8 @@ class Stage:
     """Pieces that together make some tensors of the network from others."""
 
     kind: str
-    """"tiles", or "local": one piece, run where the results are gathered."""
+    """"tiles", "bands", "slices", "layers" (one piece, run elsewhere), or "local": one piece, run where the
+    results are gathered."""
     spec: str
     """The text that cuts this stage alone: tiles:3x3@0..15."""
     first: int
@@ -58,16 +61,35 @@ class Stage:
     inputs: tuple[int, ...]
     """Tensors taken, whole, of which the pieces take boxes."""
     outputs: tuple[int, ...]
-    """Tensors made, whole, of which the pieces make boxes."""
+    """Tensors made, whole, of which the pieces make boxes or channels."""
+    parity: int = 0
+    """How many of the pieces, the last ones, are parities: sums of the others' weights (see coding.py)."""
+    finish: str = ""
+    """Coded stages: the fused activation (schema's name) that the merged tensors still lack; else empty."""
+
+    @property
+    def needed(self) -> int:
+        """How many pieces, whichever, are enough for all outputs; without parity that is all."""
+        return len(self.pieces) - self.parity
+
+    @property
+    def coded(self) -> bool:
+        """Whether pieces give values before the activation, so that all must be merged before any is used."""
+        return self.parity > 0
 
     @property
     def distributed(self) -> bool:
         return self.kind != "local"
 
 
-def make_port(network: Network, tensor: int, region: Region | None) -> Port:
-    """The port of a tensor, or of a box of it."""
+def make_port(
+    network: Network, tensor: int, region: Region | None, channels: tuple[int, int] | None = None
+) -> Port:
+    """The port of a tensor, or of a box of it, or of some of its channels."""
     value = network.tensors[tensor]
+    if channels is not None:
+        shape = (*value.array_shape[:-1], channels[1] - channels[0])
+        return Port(tensor, value.name, value.dtype, None, shape, channels)
     if region is None:
         return Port(tensor, value.name, value.dtype, None, value.array_shape)
     shape = (region.height, region.width, value.shape[3])

@@ -1,38 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of a cut, and the stages it gives.
 
-    cut    = stage *(";" stage)
-    stage  = "tiles:" ROWS "x" COLUMNS ["@" FIRST ".." [LAST]]  |  "local" ["@" FIRST ".." [LAST]]
+    cut     = stage *(";" stage)
+    stage   = "tiles:" group *("+" group)            Fused Tile Partitioning, each group a stage
+            | "tiles:auto"                           tiled ranges between ops that cannot be tiled
+            | "bands:" robots [range]                MoDNN's row bands, a stage for each layer
+            | "slices:" robots ["+" PARITIES] [range]   output channels of each layer that has weights, a stage
+                                                     for each; with parities any `robots` pieces are enough
+            | "layers:" robots [range]               a pipeline of contiguous runs of layers
+            | "local" [range]                        at the robot that gathers
+    group   = ROWS "x" COLUMNS ["b"] [range | "@auto"]   b: balanced, border tiles larger
+    robots  = COUNT | SPEED *("," SPEED)             equal robots, or what each can do in relation to the others
+    range   = "@" FIRST [".." [LAST]]                ops, both included; "@FIRST" is one op
 
-Without a range a stage starts where the one before it ended; tiles then go as deep as they can, local to the
-end. What no stage names at the end of the network becomes a local stage, so that stages always cover the
+Without a range a stage starts where the one before it ended. Tiles and bands then go as deep as they can,
+slices, layers and local to the end. What no stage names becomes local stages, so that stages always cover the
 whole network.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dnn_dist.cut.auto import auto_stages
+from dnn_dist.cut.bands import cut_bands
+from dnn_dist.cut.layers import cut_layers
 from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.shares import Speeds
+from dnn_dist.cut.slices import cut_slices
 from dnn_dist.cut.tiles import cut_tiles
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
 
-_CURE = "write tiles:ROWSxCOLUMNS or tiles:ROWSxCOLUMNS@FIRST..LAST, for example tiles:3x3 or tiles:3x3@0..15"
-_STAGE = re.compile(
-    r"(?:(?P<tiles>tiles):(?P<rows>\d{1,4})x(?P<columns>\d{1,4})|(?P<local>local))"
-    r"(?:@(?P<first>\d{1,6})\.\.(?P<last>\d{1,6})?)?"
-)
+_CURES = {
+    "tiles": "write tiles:ROWSxCOLUMNS, tiles:3x3@FIRST..LAST, tiles:5x5b (balanced) or tiles:auto",
+    "bands": "write bands:COUNT or bands:SPEED,SPEED,..., for example bands:4 or bands:2,1,1@0..15",
+    "slices": "write slices:COUNT, slices:COUNT+PARITIES or slices:SPEED,SPEED,..., for example slices:4+1@16..20",
+    "layers": "write layers:COUNT or layers:SPEED,SPEED,..., for example layers:3",
+    "local": "write local or local@FIRST..LAST",
+}
+_CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3 or local, separated by ';'"
+_RANGE = r"(?:@(?P<first>\d{1,6})(?P<more>\.\.(?P<last>\d{1,6})?)?)?"
+_ROBOTS = r"(?P<robots>\d{1,6}(?:\.\d{1,3})?(?:,\d{1,6}(?:\.\d{1,3})?){0,255})"
+_GROUP = re.compile(rf"(?P<rows>\d{{1,4}})x(?P<columns>\d{{1,4}})(?P<balanced>b)?(?:(?P<auto>@auto)|{_RANGE})")
+_STAGES = {
+    "bands": re.compile(rf":{_ROBOTS}{_RANGE}"),
+    "slices": re.compile(rf":{_ROBOTS}(?:\+(?P<parity>\d{{1,3}}))?{_RANGE}"),
+    "layers": re.compile(rf":{_ROBOTS}{_RANGE}"),
+    "local": re.compile(_RANGE),
+}
+_MOST_ROBOTS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One stage as the user wrote it."""
+    """One stage, or several of one kind, as the user wrote it."""
 
     kind: str
-    grid: tuple[int, int] = (1, 1)
+    grid: tuple[int, int] = (2, 2)
+    """Of tiles: rows, columns."""
+    balanced: bool = False
+    auto: bool = False
+    """Tiles between ops that cannot be tiled."""
+    speeds: Speeds = ()
+    """Of the robots that bands, slices or layers are for."""
+    parity: int = 0
+    robots: str = ""
+    """Speeds (and parities) as written."""
     first: int | None = None
     """None: where the stage before ended."""
     last: int | None = None
@@ -41,39 +78,100 @@ class StageSpec:
 
 def parse_cut(text: str) -> tuple[StageSpec, ...]:
     """The stages that the text names; raises CutError with the cure when it is not understood."""
-    return tuple(_parse_stage(part.strip()) for part in text.split(";"))
+    return tuple(spec for part in text.split(";") for spec in _parse_stage(part.strip()))
 
 
-def _parse_stage(text: str) -> StageSpec:
-    match = _STAGE.fullmatch(text)
+def _parse_stage(text: str) -> Iterator[StageSpec]:
+    kind = (re.match(r"[a-z]*", text) or [""])[0]
+    rest = text[len(kind) :]
+    if kind == "tiles" and rest == ":auto":
+        yield StageSpec("tiles", auto=True)
+        return
+    if kind == "tiles":
+        for group in rest.removeprefix(":").split("+"):
+            yield _parse_group(text, group if rest.startswith(":") else "")
+        return
+    match = _STAGES[kind].fullmatch(rest) if kind in _STAGES else None
     if match is None:
-        raise CutError(f"the cut '{text}' is not understood; {_CURE}")
-    first, last = (int(match[name]) if match[name] else None for name in ("first", "last"))
-    if match["local"]:
-        return StageSpec("local", (1, 1), first, last)
+        raise CutError(f"the cut '{text[:80]}' is not understood; {_CURES.get(kind, _CURE)}")
+    found = match.groupdict()
+    parity, robots = int(found.get("parity") or 0), found.get("robots") or ""
+    speeds = _speeds(text, robots) if robots else ()
+    written = f"{robots}+{parity}" if parity else robots
+    first, last = _range(match)
+    yield StageSpec(kind, speeds=speeds, parity=parity, robots=written, first=first, last=last)
+
+
+def _parse_group(text: str, group: str) -> StageSpec:
+    match = _GROUP.fullmatch(group.strip())
+    if match is None:
+        raise CutError(f"the cut '{text[:80]}' is not understood; {_CURES['tiles']}")
     grid = int(match["rows"]), int(match["columns"])
     if min(grid) < 1:
         raise CutError(f"the cut '{text}' has no tiles: rows and columns start at 1")
-    return StageSpec("tiles", grid, first, last)
+    first, last = _range(match)
+    return StageSpec("tiles", grid, bool(match["balanced"]), bool(match["auto"]), first=first, last=last)
+
+
+def _range(match: re.Match[str]) -> tuple[int | None, int | None]:
+    first, last = (int(match[name]) if match[name] else None for name in ("first", "last"))
+    return first, last if match["more"] else first
+
+
+def _speeds(text: str, robots: str) -> Speeds:
+    """Equal speeds for a count, else those that are listed; integers wherever they can be."""
+    speeds = [float(word) for word in robots.split(",")]
+    if len(speeds) == 1:
+        count = int(speeds[0])
+        if count != speeds[0] or not 1 <= count <= _MOST_ROBOTS:
+            raise CutError(f"the cut '{text}': {robots} is no number of robots from 1 to {_MOST_ROBOTS}")
+        return (1.0,) * count
+    if min(speeds) <= 0:
+        raise CutError(f"the cut '{text}': a robot of speed 0 can do nothing; leave it out")
+    return tuple(speeds)
 
 
 def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
     """Stages that together run every op of the network once and in order, cut as the text says."""
     stages: list[Stage] = []
-    done = 0  # ops cut so far
+    done = 0  # ops cut so far, or left to a local stage
+    count = len(network.ops)
     for spec in parse_cut(text):
         first = done if spec.first is None else spec.first
-        if first >= len(network.ops):
-            raise CutError(f"the cut '{text}' names ops from {first} on, the model has {len(network.ops)}")
+        if first >= count or (spec.last is not None and not first <= spec.last < count):
+            named = first if spec.last in (None, first) else f"{first}..{spec.last}"
+            raise CutError(f"the cut '{text}' names ops @{named}; the model has ops 0..{count - 1}")
         if first < done:
             raise CutError(f"the cut '{text}' names op {first} twice: a stage starts after the one before it")
-        if first > done:
-            stages.append(cut_local(network, done, first - 1))
-        if spec.kind == "tiles":
-            stages.append(cut_tiles(network, spec.grid, first, spec.last))
-        else:
-            stages.append(cut_local(network, first, spec.last))
-        done = stages[-1].last + 1
-    if done < len(network.ops):
-        stages.append(cut_local(network, done))
-    return tuple(stages)
+        stages += _cut(network, spec, first)
+        done = (stages[-1].last if spec.last is None else spec.last) + 1
+    return tuple(_filled(network, stages))
+
+
+def _cut(network: Network, spec: StageSpec, first: int) -> tuple[Stage, ...]:
+    if spec.kind == "tiles" and spec.auto:
+        return auto_stages(network, spec.grid, first, balanced=spec.balanced)
+    if spec.kind == "tiles":
+        return (cut_tiles(network, spec.grid, first, spec.last, balanced=spec.balanced),)
+    if spec.kind == "bands":
+        return cut_bands(network, spec.speeds, spec.robots, first, spec.last)
+    if spec.kind == "slices":
+        return cut_slices(network, spec.speeds, spec.parity, spec.robots, first, spec.last)
+    if spec.kind == "layers":
+        return cut_layers(network, spec.speeds, spec.robots, first, spec.last)
+    return (cut_local(network, first, spec.last),)
+
+
+def _filled(network: Network, stages: list[Stage]) -> Iterator[Stage]:
+    """The stages with local ones between them and at the end, where any op has to run there."""
+    done = 0
+    for stage in stages:
+        yield from _local(network, done, stage.first - 1)
+        yield stage
+        done = stage.last + 1
+    yield from _local(network, done, len(network.ops) - 1)
+
+
+def _local(network: Network, first: int, last: int) -> Iterator[Stage]:
+    if any(not op.folded for op in network.ops[first : last + 1]):
+        yield cut_local(network, first, last)

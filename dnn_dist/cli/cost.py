@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a cut costs by calculation: work, bytes on the way, memory; and the figures that the papers print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from math import prod
+from typing import Any
+
+from dnn_dist.cut.bands import exchanged_bytes
+from dnn_dist.cut.piece import Port, Stage
+from dnn_dist.cut.shares import Speeds
+from dnn_dist.cut.spec import parse_cut
+from dnn_dist.graph.network import Network
+
+_MIB = 2**20
+
+
+def cost(network: Network, stages: Sequence[Stage]) -> dict[str, Any]:
+    """What a cut costs per frame: MACs against the whole's, and bytes on the way to and from the pieces."""
+    distributed = [stage for stage in stages if stage.distributed]
+    pieces = [piece for stage in distributed for piece in stage.pieces]
+    of_stages = sum(op.macs for stage in distributed for op in network.ops[stage.first : stage.last + 1])
+    return {
+        "stages": len(stages),
+        "pieces": len(pieces),
+        "files": sum(len({piece.form for piece in stage.pieces}) for stage in distributed),
+        "distributed_macs": of_stages / network.macs if network.macs else 0.0,
+        "work_ratio": sum(piece.macs for piece in pieces) / of_stages if of_stages else 1.0,
+        "largest_piece_macs": max((piece.macs for piece in pieces), default=0) / network.macs if network.macs else 0.0,
+        "bytes_in": sum(_travelling_bytes(network, port) for piece in pieces for port in piece.inputs),
+        "bytes_out": sum(port.bytes for piece in pieces for port in piece.outputs),
+        **_published(network, stages),
+    }
+
+
+def _travelling_bytes(network: Network, port: Port) -> int:
+    """The camera's pixels travel as uint8, whatever type the model takes; all else as it is."""
+    tensor = network.tensors[port.tensor]
+    is_picture = port.tensor in network.inputs and tensor.is_image and tensor.shape[3] in (1, 3, 4)
+    return prod(port.shape) if is_picture else port.bytes
+
+
+def _published(network: Network, stages: Sequence[Stage]) -> dict[str, float]:
+    """Figures as DeepThings prints them, in the model's own type: MiB per frame, savings of memory."""
+    figures: dict[str, float] = {}
+    tiled = [stage for stage in stages if stage.kind == "tiles"]
+    if tiled:
+        given = {t for stage in tiled for t in stage.inputs}
+        frame = sum(network.tensors[t].bytes for t in given if t in network.inputs)
+        ports = [port for stage in tiled for piece in stage.pieces for port in (*piece.inputs, *piece.outputs)]
+        figures["tile_traffic_mib"] = (frame + sum(port.bytes for port in ports)) / _MIB
+    banded = sum(exchanged_bytes(network, *run) for run in _banded(stages))
+    if banded:
+        figures["bands_traffic_mib"] = banded / _MIB
+    return figures
+
+
+def _banded(stages: Sequence[Stage]) -> Iterator[tuple[Speeds, int, int]]:
+    """(speeds, first op, last op) of every run of stages that are bands for the same robots."""
+    for (kind, robots), run in groupby(stages, key=lambda stage: (stage.kind, stage.spec.partition("@")[0])):
+        found = list(run)
+        if kind == "bands":
+            yield parse_cut(robots)[0].speeds, found[0].first, found[-1].last
