@@ -35,6 +35,7 @@ MODELS: dict[str, Callable[[], K.Model]] = {
     "densenet121": lambda: apps.DenseNet121(weights=None),
     "alexnet": alexnet,
 }
+TOPS = {"efficientnet_b0": 255.0}  # values of its pictures are 0..255, those of the others 0..1
 
 
 def convert(model: K.Model) -> bytes:
@@ -58,7 +59,8 @@ def main() -> None:
         start = time.monotonic()
         K.backend.clear_session()
         partial = path.with_suffix(".part")  # so that a file that has its name is whole
-        partial.write_bytes(convert(settle(MODELS[name](), seed)))
+        model = settle(MODELS[name](), seed, top=TOPS.get(name, 1.0))
+        partial.write_bytes(convert(model))
         partial.rename(path)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB in {time.monotonic() - start:.0f} s", flush=True)
 

@@ -82,10 +82,11 @@ def yolov2(
     return K.Model(image, x)
 
 
-def settle(model: K.Model, seed: int, images: int = 2) -> K.Model:
+def settle(model: K.Model, seed: int, images: int = 2, top: float = 1.0) -> K.Model:
     """Random weights under which activations neither vanish nor explode; the model itself, for chaining.
 
-    Kernels as He et al. (2015), batch norms with the statistics of their own input for random pictures.
+    Kernels as He et al. (2015), batch norms with the statistics of their own input for random pictures of values
+    0..top.
     """
     rng = np.random.default_rng(seed)
     for weights in model.trainable_weights:
@@ -94,7 +95,7 @@ def settle(model: K.Model, seed: int, images: int = 2) -> K.Model:
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0  # statistics of the one run below, nothing of before
-    pictures = [rng.random((images, *entry.shape[1:]), np.float32) for entry in model.inputs]
+    pictures = [rng.random((images, *entry.shape[1:]), np.float32) * np.float32(top) for entry in model.inputs]
     model(pictures if len(pictures) > 1 else pictures[0], training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum

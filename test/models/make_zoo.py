@@ -387,7 +387,7 @@ def main() -> None:
     for name in sys.argv[1:] or MODELS:
         K.backend.clear_session()
         entry = MODELS[name]
-        model = settle(entry.make(), SEEDS[name], images=8)
+        model = settle(entry.make(), SEEDS[name], images=8, top=entry.top)
         for variant in entry.variants.split():
             content = convert(name, model, variant)
             (ZOO / f"{name}_{variant}.tflite").write_bytes(content)
