@@ -155,7 +155,7 @@ class WorkerSettings(ModelSettings):
     max_sources: int = parameter(64, "sources that are known at once", 1, 4096, live=True)
     max_plans: int = parameter(8, "plans kept ready, the last used ones", 1, 64, live=True)
     heartbeat: float = parameter(
-        0.1, "longest gap between two states; its QoS deadline is three times this", 0.01, 10.0
+        0.1, "longest gap between two states; the QoS deadline between them is 1 s", 0.01, 0.5
     )
 
 

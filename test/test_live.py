@@ -245,7 +245,8 @@ def test_an_idle_source_lets_its_worker_steal(tmp_path: Path) -> None:
     """Two sources, one without images: the worker on its robot computes for the other."""
     two = robots(3)
     two["r2"] = {"source": "rear", "nodes": ["gateway", "worker"]}
-    with live(tmp_path, two, {**PATIENT, "worker": {"pace": 2000.0}}, prefix="front/") as cluster:
+    parameters = {"gateway": {"deadline": 10.0, "cut": "tiles:3x3"}, "worker": {"pace": 2000.0}}
+    with live(tmp_path, two, parameters, prefix="front/") as cluster:
         cluster.feed(film(6))
         shares = [share for report in cluster.watch.reports for share in report.workers]
         assert {share.worker for share in shares} == {"r1", "r2", "r3"}
@@ -278,6 +279,26 @@ def test_a_killed_source_takes_up_again_and_says_what_it_lost(tmp_path: Path, vi
             assert "cannot be accounted for" in cluster.until(
                 lambda: said_by(seen, node, "frames unaccounted"), "the source says what it lost"
             )
+
+
+def test_a_stopped_worker_is_named_by_its_qos_deadline_and_serves_again(tmp_path: Path) -> None:
+    with live(tmp_path, robots(2, ("camera", "gateway")), PATIENT) as cluster:
+        seen = diagnostics(cluster)
+        reports = cluster.watch.reports
+        pid = cluster.supervisor.running["worker_r2"].pid
+        cluster.until(lambda: len(reports) >= 2, "frames are reported")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            said = cluster.until(lambda: said_by(seen, "gateway_r1", "QoS deadline missed on /r2/state"), "it is named")
+            assert "r2" in said_by(seen, "gateway_r1", "worker lost") and "in time" in said
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        before = len(reports)
+        cluster.until(
+            lambda: any(share.worker == "r2" for report in reports[before:] for share in report.workers),
+            "the worker serves again",
+        )
+        assert {report.status for report in reports} <= {Status.COMPLETE, Status.RECOMPUTED}
 
 
 def noise(rng: random.Random, kind: type) -> Any:
@@ -314,7 +335,7 @@ def test_garbage_on_every_topic_stops_nothing(tmp_path: Path) -> None:
     from sensor_msgs.msg import Image
 
     from dnn_dist import msg
-    from dnn_dist.nodes.qos import LATCHED, OUTPUT, STATE, tensors
+    from dnn_dist.nodes.qos import LATCHED, OUTPUT, STATE, heartbeats, tensors
 
     topics = [
         (Image, "image", OUTPUT),
@@ -322,20 +343,18 @@ def test_garbage_on_every_topic_stops_nothing(tmp_path: Path) -> None:
         (msg.Frame, "front/frame", STATE),
         (msg.Progress, "progress", STATE),
         (msg.SourceState, "source_state", STATE),
-        (msg.WorkerState, "worker_state", None),
+        (msg.WorkerState, "r1/state", heartbeats()),
         (msg.Work, "front/r1/work", tensors()),
         (msg.Result, "front/r1/result", tensors()),
     ]
     rng = random.Random(7)
     nodes = ("partition", "aggregator")
     with live(tmp_path, robots(2, nodes), PATIENT) as cluster:
-        from dnn_dist.nodes.qos import heartbeats
-
         seen = diagnostics(cluster)
         cluster.feed(film(1))
         pids = {name: child.pid for name, child in cluster.supervisor.running.items()}
         for type_, topic, qos in topics:
-            publisher = cluster.watch.create_publisher(type_, topic, qos or heartbeats(0.3))
+            publisher = cluster.watch.create_publisher(type_, topic, qos)
             cluster.until(publisher.get_subscription_count, f"somebody listens to {topic}")
             for _ in range(40):
                 cluster.watch.send(publisher, noise(rng, type_))

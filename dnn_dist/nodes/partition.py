@@ -21,7 +21,7 @@ from dnn_dist.nodes import convert
 from dnn_dist.nodes.images import to_rgb
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_card, load_network, make_plan
-from dnn_dist.nodes.qos import IMAGE_IN, LATCHED, STATE, tensors
+from dnn_dist.nodes.qos import IMAGE_IN, LATCHED, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.run import dispatcher as d
 from dnn_dist.run.fleetview import Patience
@@ -101,7 +101,7 @@ class Partition:
         shell = self._shell
         self._plan = shell.offer(msg.Plan, "plan", LATCHED)
         self._state = shell.offer(msg.SourceState, "source_state", STATE)
-        shell.receive(msg.WorkerState, "worker_state", STATE, self._hear_worker)
+        shell.follow(msg.WorkerState, "/state", heartbeats(), self._hear_worker)
         compressed = self._settings.now.compressed
         type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         shell.receive(type_, topic, IMAGE_IN, self._hear_image)
@@ -121,7 +121,7 @@ class Partition:
             "workers": " ".join(sorted(able)) or "none ready",
             "workers silent": " ".join(sorted(view.state.worker for view in views if view.silent)) or "none",
             "images dropped": self.dropped,
-            "frames unaccounted for": len(self._machine.orphans),
+            "frames lost in restarts": len(self._machine.orphans),
             "frames taken": self._frame,
             "bytes on the way": self._machine.in_flight(),
         }

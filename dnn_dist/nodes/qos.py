@@ -46,8 +46,13 @@ def tensors(lifespan: float | None = None) -> QoSProfile:
     return profile
 
 
-def heartbeats(gap: float) -> QoSProfile:
-    """A worker's states, with a deadline of `gap` seconds between two of them."""
+HEARTBEAT_DEADLINE = 1.0
+"""Seconds between two states of a worker after which QoS calls its deadline missed. A constant, for both ends must ask
+for the same; a worker's own `heartbeat` is well below."""
+
+
+def heartbeats() -> QoSProfile:
+    """A worker's states, on a topic of its own: there a missed deadline says whose it is."""
     profile = _profile(reliable=True, depth=10)
-    profile.deadline = Duration(seconds=gap)
+    profile.deadline = Duration(seconds=HEARTBEAT_DEADLINE)
     return profile

@@ -35,6 +35,12 @@ except ImportError:  # another rclpy hides it elsewhere; then no publish() of ou
     RCLError = RuntimeError  # type: ignore[misc, assignment]
 
 
+LOOK = 0.25
+"""Seconds between two looks for topics that are followed."""
+FORGET = 10.0
+"""Seconds without a sender after which a followed topic is let go."""
+
+
 def new_session() -> int:
     """A random number that tells this process from its former self."""
     return random.SystemRandom().getrandbits(63) | 1
@@ -141,6 +147,33 @@ class Shell(Node):
 
         return self._with_events(self.create_subscription, type_, topic, guarded, qos)
 
+    def follow(self, type_: type, ending: str, qos: Any, handle: Callable[[Any], None], most: int = 4096) -> None:
+        """Receive from every topic of this type and name's ending that there is, as they come and go.
+
+        Topics of one sender each, so that a QoS event on one says whose it is.
+        """
+        wanted = type_.__module__.split(".")[0] + "/msg/" + type_.__name__
+        inside = self.get_namespace().rstrip("/") + "/"
+        followed: dict[str, Any] = {}
+        gone: dict[str, float] = {}  # topic -> since when nobody sends on it, s
+
+        def look() -> None:
+            there = {
+                name
+                for name, types in self.get_topic_names_and_types()
+                if wanted in types and name.endswith(ending) and name.startswith(inside)
+            }
+            for topic in sorted(there - followed.keys())[: max(0, most - len(followed))]:
+                followed[topic] = self.receive(type_, topic, qos, handle)
+            for topic in list(followed):
+                if followed[topic].get_publisher_count():
+                    gone.pop(topic, None)
+                elif self.now() - gone.setdefault(topic, self.now()) > FORGET:
+                    self.destroy_subscription(followed.pop(topic))
+                    del gone[topic]
+
+        self.create_timer(LOOK, look)
+
     def offer(self, type_: type, topic: str, qos: Any) -> Any:
         """A publisher whose QoS events are notes that name the topic."""
         return self._with_events(self.create_publisher, type_, topic, qos)
@@ -153,10 +186,10 @@ class Shell(Node):
             from rclpy.event_handler import PublisherEventCallbacks as Callbacks  # type: ignore[assignment]
 
         def incompatible(event: Any) -> None:
-            self.note(Note("incompatible QoS", f"{topic}: the other end wants another {event.last_policy_kind}"))
+            self.note(Note(f"incompatible QoS on {topic}", f"the other end wants another {event.last_policy_kind}"))
 
         def deadline(event: Any) -> None:
-            self.note(Note("QoS deadline missed", f"{topic}: {event.total_count} x nothing came in time", warn=False))
+            self.note(Note(f"QoS deadline missed on {topic}", f"{event.total_count} x nothing came in time"))
 
         try:
             return create(*arguments, event_callbacks=Callbacks(incompatible_qos=incompatible, deadline=deadline))

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 from dnn_dist import msg
 from dnn_dist.nodes import convert
 from dnn_dist.nodes.images import to_rgb
-from dnn_dist.nodes.qos import OUTPUT, STATE
+from dnn_dist.nodes.qos import OUTPUT, heartbeats
 from dnn_dist.nodes.shell import Shell, make_executor
 from dnn_dist.run.state import WorkerState
 
@@ -36,7 +36,7 @@ class Watch(Shell):
         self._executor.add_node(self)
         self.receive(msg.FrameReport, f"{prefix}report", OUTPUT, self._hear_report)
         self.receive(msg.Detections, f"{prefix}detections", OUTPUT, self._hear_detections)
-        self.receive(msg.WorkerState, "worker_state", STATE, self._hear_worker)
+        self.follow(msg.WorkerState, "/state", heartbeats(), self._hear_worker)
         if overlay:
             self.receive(Image, f"{prefix}overlay", OUTPUT, self._hear_overlay)
 

@@ -69,7 +69,7 @@ class WorkerNode(Shell):
 
     def start(self) -> None:
         self._computing = Computing(self, "computing")
-        self._state = self.offer(msg.WorkerState, "worker_state", heartbeats(3 * self._settings.now.heartbeat))
+        self._state = self.offer(msg.WorkerState, f"{self._name}/state", heartbeats())
         self.receive(msg.Plan, "plan", LATCHED_IN, self._hear_plan)
         self.receive(msg.SourceState, "source_state", STATE, self._hear_source)
         self.receive(msg.Progress, "progress", STATE, self._hear_progress)

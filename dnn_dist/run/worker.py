@@ -285,9 +285,11 @@ class Worker:
 
     def _forget_answers(self, now: float) -> None:
         # A heartbeat longer than Progress settles it: this worker's state may overtake that Progress on its way to
-        # the source, which would take the task for lost.
+        # the source, which would take the task for lost. Those of a former session are what a restarted source can
+        # tell its lost frames by.
         for key, since in list(self.answered.items()):
-            if now - since > (self.settings.heartbeat if self._unwanted(key) else self.settings.remember):
+            settled = self._unwanted(key) and key.session == self.sources[key.source].state.session
+            if now - since > (self.settings.heartbeat if settled else self.settings.remember):
                 del self.answered[key]
 
     def _remember_seen(self, pair: tuple[str, int], number: int) -> None:
