@@ -4,10 +4,15 @@ channels and back, transposed convolutions."""
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from dnn_dist.graph.facts import NotTileable, OpFacts, size_of
 from dnn_dist.graph.geometry import Downsample, Geometry, Transposed, Upsample
+
+# Rows, columns and depth together, from which on Eigen multiplies matrices by its blocked kernel, whatever the size
+_LEAST_PRODUCT = 20
 
 
 def nearest(op: OpFacts) -> Geometry:
@@ -112,6 +117,8 @@ def transposed(op: OpFacts) -> Geometry:
         raise NotTileable("it has no weights or no image")
     if image.dtype == "float32" and weights.dtype != "float32":
         raise NotTileable(f"{weights.dtype} weights on float32 activations: each run has a scale of its own")
+    if image.dtype == "float32" and prod(weights.shape[:3]) + image.shape[3] < _LEAST_PRODUCT:
+        raise NotTileable("it is so small that the runtime's order of summing depends on the number of pixels")
     kernel, stride = weights.shape[1:3], (op.options("stride_h"), op.options("stride_w"))
     lead = []
     for size, out, taps, step in zip(size_of(image), size_of(op.outputs[0]), kernel, stride, strict=True):

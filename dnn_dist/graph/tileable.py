@@ -17,11 +17,12 @@ from dnn_dist.graph.geometry import Geometry, Pad, Pads, Pointwise, Window
 UNARY = frozenset(
     ["RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "PRELU", "ELU", "GELU", "HARD_SWISH",
      "LOGISTIC", "TANH", "SOFTMAX", "ABS", "NEG", "EXP", "LOG", "SIN", "COS", "SQRT", "RSQRT", "SQUARE",
-     "FLOOR", "CEIL", "ROUND", "QUANTIZE", "DEQUANTIZE", "L2_NORMALIZATION", "LOCAL_RESPONSE_NORMALIZATION"]
+     "FLOOR", "CEIL", "ROUND", "QUANTIZE", "DEQUANTIZE", "L2_NORMALIZATION"]
 )  # fmt: skip
 # Of two inputs of equal height and width, or one and a constant per channel
 BINARY = frozenset(["ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"])
 _MAX_EXTENT = 1 << 16  # rows, columns or channels; beyond, a file is broken rather than a picture large
+_POWERS_AT_ONCE = 16  # values in the widest vector registers
 _DTYPES = ("float32", "int8", "uint8", "int16")
 
 _WHY_NOT = {
@@ -99,6 +100,13 @@ def _split(op: OpFacts) -> Geometry:
     return Pointwise()
 
 
+def _across_channels(op: OpFacts) -> Geometry:
+    # The kernel takes powers of eight values at a time, and of the last few one by one, rounded otherwise
+    if op.outputs[0].shape[3] % _POWERS_AT_ONCE:
+        raise NotTileable(f"its powers are rounded by place unless channels are a multiple of {_POWERS_AT_ONCE}")
+    return _pointwise(op)
+
+
 def _window(op: OpFacts, kernel: tuple[int, int], dilation: tuple[int, int], fill: str) -> Geometry:
     first = op.inputs[0]
     if first is None or first.constant:
@@ -166,6 +174,7 @@ _RULES: dict[str, Callable[[OpFacts], Geometry]] = {
     "PAD": _pad,
     "PADV2": _pad,
     "SPLIT": _split,
+    "LOCAL_RESPONSE_NORMALIZATION": _across_channels,
     "RESIZE_NEAREST_NEIGHBOR": resample.nearest,
     "RESIZE_BILINEAR": resample.bilinear,
     "DEPTH_TO_SPACE": resample.depth_to_space,
