@@ -55,14 +55,17 @@ class Partition:
         parameters: Parameters[PartitionSettings],
         announce: Callable[[Announcement], bool],
         owns_tensors: bool = True,
+        heard: Callable[[], bool] = lambda: True,
     ) -> None:
         """`announce` tells the aggregator of a frame; False: it does not take it.
 
         `owns_tensors`: False in a gateway, where the aggregator opens and closes frames in the store of both. One
         owner: else the dispatcher could free what the gatherer still works with.
+
+        `heard`: False while no aggregator would hear an announcement; then no frame is begun.
         """
         self._shell, self._settings, self._announce = shell, parameters, announce
-        self._owns_tensors = owns_tensors
+        self._owns_tensors, self._heard = owns_tensors, heard
         settings = parameters.now
         self.source = convert.name_of(settings.source, "source")
         self.session = shell.session
@@ -136,6 +139,9 @@ class Partition:
 
     def _take_newest(self) -> None:
         if self._waiting is None or len(self._open) >= self._settings.now.max_frames:
+            return
+        if not self._heard():
+            self._shell.note(Note("no aggregator", "images wait: nobody listens to the frames of this source"))
             return
         message, self._waiting = self._waiting, None
         deadline = self._arrived + self._settings.now.deadline
@@ -228,7 +234,7 @@ class PartitionNode(Shell):
         self._part = None
         parameters = Parameters(self, PartitionSettings, lambda: self._part and self._part.change())
         self.robot = parameters.now.robot
-        self._part = Partition(self, parameters, self._announce)
+        self._part = Partition(self, parameters, self._announce, heard=self._heard)
 
     def configure(self) -> None:
         self._part.configure()
@@ -240,6 +246,9 @@ class PartitionNode(Shell):
 
     def health(self) -> dict[str, Any]:
         return self._part.health()
+
+    def _heard(self) -> bool:
+        return bool(self._frames.get_subscription_count())
 
     def _announce(self, it: Announcement) -> bool:
         height, width = it.image.shape[:2]

@@ -28,7 +28,7 @@ class WorkerSettings:
     max_held: int = 64  # tasks that are taken at all; sharing sends more than the room offered
     heartbeat: float = 0.1  # longest gap between two worker states
     source_timeout: float = 1.0  # silence after which a source is offered nothing
-    remember: float = 2.0  # how long an answer is listed when no Progress settles it
+    remember: float = 5.0  # how long an answer is listed when no Progress settles it
     max_sources: int = 64  # sources remembered
     max_plans: int = 8  # plans kept built, the last used ones
 
