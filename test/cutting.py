@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dnn_dist.cut.build import build_piece
-from dnn_dist.cut.merge import empty_outputs, gather, scatter
+from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.run.engine import Engine
@@ -40,12 +40,12 @@ def run_stages(
     arrays = dict(inputs)
     for stage in stages:
         engines: dict[str, Engine] = {}
-        into = empty_outputs(network, stage)
+        received = {}
         for piece in stage.pieces:
             if piece.form not in engines:
                 engines[piece.form] = Engine(build_piece(network, stage, piece))
-            gather(stage, piece, engines[piece.form].run(scatter(stage, piece, arrays)), into)
-        arrays |= into
+            received[piece.index] = engines[piece.form].run(scatter(stage, piece, arrays))
+        arrays |= merge(network, stage, received)
     return arrays
 
 

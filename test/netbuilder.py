@@ -121,6 +121,23 @@ class NetBuilder:
             dilation_hfactor=dilation[0], dilation_wfactor=dilation[1], fused_activation_function=activation,
         )  # fmt: skip
 
+    def dense(self, x, units, activation=RELU) -> int:
+        """Fully connected over all that the tensor holds; int8 weights have one scale."""
+        size = int(np.prod(self.shape(x)))
+        weights, scales = self._weights((units, size), 0)
+        if self.dtype != "float32":
+            scales = np.full(1, 0.01)
+            self.tensors[weights]["quantization"] = self._quantisation(scales, 0)
+        bias = self._bias(x, np.resize(scales, units))
+        if self.dtype != "float32":
+            scale = 0.01 * float(self.tensors[x]["quantization"]["scale"][0])
+            self.tensors[bias]["quantization"] = self._quantisation(scale, 0)
+        out = self.tensor((1, units))
+        return self.op(
+            "FULLY_CONNECTED", [x, weights, bias], out, "FullyConnectedOptions",
+            version=1 if self.dtype == "float32" else 4, fused_activation_function=activation,
+        )  # fmt: skip
+
     def depthwise(
         self, x, multiplier, kernel, stride=(1, 1), dilation=(1, 1), padding=SAME, activation=NO_ACTIVATION
     ) -> int:

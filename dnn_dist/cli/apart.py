@@ -26,6 +26,13 @@ def shared_array(shape: Sequence[int], dtype: str) -> np.ndarray:
     return np.frombuffer(mmap.mmap(-1, max(size, 1)), dtype, prod(shape)).reshape(shape)
 
 
+def shared_copy(array: np.ndarray) -> np.ndarray:
+    """The array in shared memory."""
+    copy = shared_array(array.shape, array.dtype.name)
+    copy[...] = array
+    return copy
+
+
 def apart(work: Callable[[], Any], what: str) -> tuple[Any, float]:
     """(what `work` returns, peak resident MB): run in a fork of this process.
 

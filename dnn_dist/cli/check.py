@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from dnn_dist.cli.apart import shared_copy
 from dnn_dist.cli.cost import cost
 from dnn_dist.cli.trial import Arrays, Frame, run_stages, run_whole, stage_differences
 from dnn_dist.cut.piece import Stage
@@ -93,7 +94,11 @@ def check(network: Network, cut: str, seed: int = 0, wires: Sequence[str] = ()) 
     with suppress(ImportError):  # processes forked from this one then need not load it each
         import_module("ai_edge_litert.interpreter")
     inputs = [draw(network, np.random.default_rng(seed)) for draw in (_pixels, _gaussian)]
-    frames = [Frame(dict(arrays), wire) for wire in ("float32", *wires) for arrays in inputs]
+    frames = [
+        Frame({t: shared_copy(array) for t, array in arrays.items()}, wire)
+        for wire in ("float32", *wires)
+        for arrays in inputs
+    ]
     expected, whole_peak = run_whole(network, frames[: len(inputs)])
     trial = run_stages(network, stages, frames, seed)
     differences = [

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dnn_dist.cli.apart import apart, shared_array
+from dnn_dist.cli.apart import apart, shared_array, shared_copy
 from dnn_dist.cut.build import write_piece
 from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.merge import merge, scatter
@@ -88,7 +88,8 @@ def run_stages(network: Network, stages: Iterable[Stage], frames: list[Frame], s
         for stage in stages:
             results = _run_pieces(network, stage, frames, Path(folder), trial.peaks)
             for frame, received in zip(frames, results, strict=True):
-                frame.tensors.update(merge(network, stage, received))
+                for tensor, array in merge(network, stage, received).items():
+                    frame.tensors[tensor] = shared_copy(array)
             if stage.coded:
                 for frame, received in zip(frames, results, strict=True):
                     if frame.wire == "float32":

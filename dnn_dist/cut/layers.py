@@ -40,23 +40,36 @@ def cut_points(network: Network, first: int = 0, last: int | None = None) -> tup
     return tuple(points)
 
 
+def layer_starts(network: Network, first: int, last: int) -> tuple[int, ...]:
+    """Ops of first..last before which a stage may end: `first`, and what is not cut as one with ops before it.
+
+    Ops that only prepare constants belong to what follows.
+    """
+    inside = {index for op in network.ops for index in range(min((*op.inner, op.index)) + 1, op.index + 1)}
+    real = [op.index for op in network.ops[first : last + 1] if not op.folded and op.index not in inside]
+    return (first, *real[1:])
+
+
 def cut_layers(
     network: Network, speeds: Speeds, text: str, first: int = 0, last: int | None = None
 ) -> tuple[Stage, ...]:
     """Ops first..last (None: to the end) in one run of layers per robot, of the least bottleneck in MACs.
 
     Of all cuts with that bottleneck, one that carries the fewest bytes. Raises CutError when there are fewer
-    ops than robots.
+    layers than robots.
     """
     last = len(network.ops) - 1 if last is None else last
-    count = last - first + 1
-    if len(speeds) > count:
-        raise CutError(f"layers:{text}: ops {first}..{last} are {count}; take layers:{count} or fewer")
-    costs = [op.macs for op in network.ops[first : last + 1]]
-    burdens = [point.bytes for point in cut_points(network, first, last)] + [0]
+    starts = layer_starts(network, first, last)
+    if len(speeds) > len(starts):
+        raise CutError(
+            f"layers:{text}: ops {first}..{last} are {len(starts)} layers; take layers:{len(starts)} or fewer"
+        )
     if len(speeds) == 1:
         return (whole_stage(network, "layers", f"layers:{text}@{first}..{last}", first, last),)
+    ends = (*(start - 1 for start in starts[1:]), last)
+    carried = {point.after: point.bytes for point in cut_points(network, first, last)}
+    costs = [sum(op.macs for op in network.ops[a : b + 1]) for a, b in zip(starts, ends, strict=True)]
+    spans = contiguous(costs, [carried.get(end, 0) for end in ends], speeds)
     return tuple(
-        whole_stage(network, "layers", f"layers:1@{first + start}..{first + end - 1}", first + start, first + end - 1)
-        for start, end in contiguous(costs, burdens, speeds)
+        whole_stage(network, "layers", f"layers:1@{starts[a]}..{ends[b - 1]}", starts[a], ends[b - 1]) for a, b in spans
     )

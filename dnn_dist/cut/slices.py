@@ -29,7 +29,7 @@ _WHY_NOT = {
     "TRANSPOSE_CONV": "slices of transposed convolutions are not supported; cut it in tiles",
     "BATCH_MATMUL": "its second factor is computed, not constant",
 }
-_DEQUANTIZE_VERSION = 2  # the first that takes int8
+_INT8_VERSION = 2  # of DEQUANTIZE and SLICE: the first that takes int8
 _CHUNK_BYTES = 1 << 22  # of weights read at a time while a parity is summed
 
 
@@ -41,6 +41,7 @@ def cut_slices(
     Ops between them become no stage; the caller runs them locally. Raises CutError when no op of the range can
     be sliced, or the one op that it consists of.
     """
+    coefficients(len(speeds), parity)  # refuses what no code is known for
     last = len(network.ops) - 1 if last is None else last
     stages, reason = [], ""
     for op in network.ops[first : last + 1]:
@@ -58,6 +59,8 @@ def cut_slices(
 
 def why_not_sliced(network: Network, op: Op, parity: int = 0) -> str:
     """Why output channels of `op` cannot be divided (with parities); empty when they can."""
+    if op.part_of is not None or op.inner:
+        return "it is cut as one with the ops around it, whose shapes the file does not say"
     if op.kind not in KINDS:
         return _WHY_NOT.get(op.kind, "it has no weights that its output channels could divide")
     if len(op.inputs) < 2 or len(op.outputs) != 1 or min(op.inputs[:2]) < 0:
@@ -95,7 +98,6 @@ def _option(network: Network, op: Op, name: str) -> int:
 
 
 def _stage(network: Network, op: Op, speeds: Speeds, parity: int, text: str) -> Stage:
-    coefficients(len(speeds), parity)  # refuses what no code is known for
     target = op.outputs[0]
     filters = network.tensors[target].shape[-1]
     spans = proportional(filters, speeds)
@@ -141,7 +143,10 @@ def slice_file(network: Network, stage: Stage, piece: Piece) -> PieceFile:
         sums = [_summed(network, stage, piece, tensor) for tensor in constants]
         weights = [writer.add_constant(f"sum_{number}", array) for number, array in enumerate(sums)]
     else:
-        weights = [writer.copy_rows(tensor, *port.channels) for tensor in constants]
+        rows = _rows(network, op, port.channels)
+        weights = [writer.copy_rows(tensor, *rows) for tensor in constants]
+        if rows != port.channels:
+            return _cropped(network, stage, writer, [image, *weights], rows[0], port)
     if stage.coded:
         output = writer.add_value(port.name, shape)
         writer.copy_op(op.index, [image, *weights], [output], fused_activation_function=0)
@@ -151,12 +156,41 @@ def slice_file(network: Network, stage: Stage, piece: Piece) -> PieceFile:
     return writer.finish([source], [output])
 
 
+def _rows(network: Network, op: Op, channels: tuple[int, int]) -> tuple[int, int]:
+    """The filters to compute for some output channels.
+
+    One filter over one channel would run as a depthwise convolution, which sums in another order: then a
+    neighbour is computed too.
+    """
+    filters = network.tensors[op.inputs[1]].shape
+    if op.kind != "CONV_2D" or channels[1] - channels[0] > 1 or filters[-1] > 1 or filters[0] == 1:
+        return channels
+    start = min(channels[0], filters[0] - 2)
+    return start, start + 2
+
+
+def _cropped(
+    network: Network, stage: Stage, writer: GraphWriter, operands: list[int], begins: int, port: Port
+) -> PieceFile:
+    """The graph of a slice of one filter that computes two, the first of them filter `begins`."""
+    shape = network.tensors[port.tensor].shape[:-1]
+    both = writer.add_tensor(port.tensor, f"{port.name}/both", (*shape, 2))
+    writer.copy_op(stage.first, operands, [both], **({"fused_activation_function": 0} if stage.coded else {}))
+    assert port.channels is not None
+    begin = np.array((*[0] * len(shape), port.channels[0] - begins), np.int32)
+    size = np.array((*shape, 1), np.int32)
+    output = writer.add_tensor(port.tensor, port.name, (*shape, 1))
+    inputs = [both, writer.add_constant("begin", begin), writer.add_constant("size", size)]
+    writer.add_op("SLICE", _INT8_VERSION, inputs, [output], "SliceOptions")
+    return writer.finish([operands[0]], [output])
+
+
 def _dequantised(network: Network, writer: GraphWriter, tensor: int) -> tuple[int, int]:
     """(the piece's input, the same as float32 integers less the zero point)."""
     value = network.tensors[tensor]
     source = writer.add_value(value.name, value.shape, value.dtype, scale=1.0, zero_point=value.zero_point)
     image = writer.add_value(f"{value.name}/integers", value.shape)
-    writer.add_op("DEQUANTIZE", _DEQUANTIZE_VERSION, [source], [image], "DequantizeOptions")
+    writer.add_op("DEQUANTIZE", _INT8_VERSION, [source], [image], "DequantizeOptions")
     return source, image
 
 

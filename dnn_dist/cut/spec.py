@@ -31,7 +31,7 @@ from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.shares import Speeds
 from dnn_dist.cut.slices import cut_slices
-from dnn_dist.cut.tiles import cut_tiles
+from dnn_dist.cut.tiles import cut_tiles, is_closed
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
 
@@ -43,14 +43,16 @@ _CURES = {
     "local": "write local or local@FIRST..LAST",
 }
 _CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3 or local, separated by ';'"
+# re.ASCII: \d would be digits of any script
 _RANGE = r"(?:@(?P<first>\d{1,6})(?P<more>\.\.(?P<last>\d{1,6})?)?)?"
 _ROBOTS = r"(?P<robots>\d{1,6}(?:\.\d{1,3})?(?:,\d{1,6}(?:\.\d{1,3})?){0,255})"
-_GROUP = re.compile(rf"(?P<rows>\d{{1,4}})x(?P<columns>\d{{1,4}})(?P<balanced>b)?(?:(?P<auto>@auto)|{_RANGE})")
+_GRID = r"(?P<rows>\d{1,4})x(?P<columns>\d{1,4})(?P<balanced>b)?"
+_GROUP = re.compile(rf"{_GRID}(?:(?P<auto>@auto)|{_RANGE})", re.ASCII)
 _STAGES = {
-    "bands": re.compile(rf":{_ROBOTS}{_RANGE}"),
-    "slices": re.compile(rf":{_ROBOTS}(?:\+(?P<parity>\d{{1,3}}))?{_RANGE}"),
-    "layers": re.compile(rf":{_ROBOTS}{_RANGE}"),
-    "local": re.compile(_RANGE),
+    "bands": re.compile(rf":{_ROBOTS}{_RANGE}", re.ASCII),
+    "slices": re.compile(rf":{_ROBOTS}(?:\+(?P<parity>\d{{1,3}}))?{_RANGE}", re.ASCII),
+    "layers": re.compile(rf":{_ROBOTS}{_RANGE}", re.ASCII),
+    "local": re.compile(_RANGE, re.ASCII),
 }
 _MOST_ROBOTS = 256
 
@@ -78,7 +80,8 @@ class StageSpec:
 
 def parse_cut(text: str) -> tuple[StageSpec, ...]:
     """The stages that the text names; raises CutError with the cure when it is not understood."""
-    return tuple(spec for part in text.split(";") for spec in _parse_stage(part.strip()))
+    parts = " ".join(text.split()).split(";")
+    return tuple(spec for part in parts for spec in _parse_stage(part.strip()))
 
 
 def _parse_stage(text: str) -> Iterator[StageSpec]:
@@ -133,6 +136,7 @@ def _speeds(text: str, robots: str) -> Speeds:
 
 def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
     """Stages that together run every op of the network once and in order, cut as the text says."""
+    text = " ".join(text.split())
     stages: list[Stage] = []
     done = 0  # ops cut so far, or left to a local stage
     count = len(network.ops)
@@ -145,7 +149,11 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
             raise CutError(f"the cut '{text}' names op {first} twice: a stage starts after the one before it")
         stages += _cut(network, spec, first)
         done = (stages[-1].last if spec.last is None else spec.last) + 1
-    return tuple(_filled(network, stages))
+    whole = tuple(_filled(network, stages))
+    for stage in whole:
+        if not is_closed(network, stage.first, stage.last):
+            raise CutError(f"the cut '{text}' ends within ops that are cut as one, at op {stage.last}; end elsewhere")
+    return whole
 
 
 def _cut(network: Network, spec: StageSpec, first: int) -> tuple[Stage, ...]:

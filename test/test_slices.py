@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slices merged equal the whole bit for bit; with parities, any N of N + r pieces give the same."""
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from cutting import EXAMPLES, FIXTURES, assert_equal, random_inputs, run_whole
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from netbuilder import NO_ACTIVATION, RELU, RELU6, SAME, VALID, NetBuilder
+
+from dnn_dist.cut.build import build_piece
+from dnn_dist.cut.coding import MOST_CODED, MOST_PARITIES, coefficients
+from dnn_dist.cut.merge import merge, scatter
+from dnn_dist.cut.shares import proportional
+from dnn_dist.cut.spec import cut_network
+from dnn_dist.errors import CutError
+from dnn_dist.graph.tflite import read_network
+from dnn_dist.run.engine import Engine
+
+DTYPE = st.sampled_from(("float32", "int8"))
+ACTIVATION = st.sampled_from((NO_ACTIVATION, RELU, RELU6))
+SIZES = st.tuples(st.integers(1, 12), st.integers(1, 12))
+CHANNELS = st.sampled_from((1, 2, 3, 8, 17))
+SPEEDS = st.lists(st.integers(1, 9), min_size=1, max_size=8)
+MODELS = sorted((*FIXTURES.glob("*.tflite"), *FIXTURES.glob("zoo/*.tflite")))
+
+many = settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@st.composite
+def layers(draw):
+    """A network of one convolution or fully connected layer, with an op after it."""
+    net = NetBuilder(draw(DTYPE), draw(st.integers(0, 3)))
+    height, width = draw(SIZES)
+    x = net.input(height, width, draw(CHANNELS))
+    filters = draw(st.integers(1, 40))
+    if draw(st.booleans()):
+        return net, net.unary("RELU", net.dense(x, filters, draw(ACTIVATION)))
+    kernel = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
+    padding = VALID if kernel[0] <= height and kernel[1] <= width and draw(st.booleans()) else SAME
+    stride = (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+    return net, net.unary("RELU", net.conv(x, filters, kernel, stride, padding=padding, activation=draw(ACTIVATION)))
+
+
+def network_of(net: NetBuilder, output: int, folder):
+    (folder / "model.tflite").write_bytes(net.build([output]))
+    return read_network(folder / "model.tflite")
+
+
+def text_of(speeds: list[int]) -> str:
+    return ",".join(map(str, speeds)) if len(speeds) > 1 else "1"
+
+
+@many
+@given(layers(), SPEEDS)
+def test_slices_equal_the_whole(folder, layer, speeds):
+    network = network_of(*layer, folder)
+    assume(len(speeds) <= network.tensors[network.ops[0].outputs[0]].shape[-1])
+    assert_equal(network, cut_network(network, f"slices:{text_of(speeds)}@0"))
+
+
+@many
+@given(layers(), SPEEDS, st.integers(1, MOST_PARITIES))
+def test_any_n_of_n_plus_r_give_the_same(folder, layer, speeds, parity):
+    network = network_of(*layer, folder)
+    assume(len(speeds) <= network.tensors[network.ops[0].outputs[0]].shape[-1])
+    coded, local = cut_network(network, f"slices:{text_of(speeds)}+{parity}@0")
+    assert (coded.needed, coded.parity) == (len(speeds), parity)
+    assert_equal(network, (coded, local))
+    assert worst_error(network, coded, random_inputs(network)) <= (1e-4 if coded.finish else 0)
+
+
+def outputs_of(network, stage, tensors) -> dict[int, list[np.ndarray]]:
+    return {
+        piece.index: Engine(build_piece(network, stage, piece)).run(scatter(stage, piece, tensors))
+        for piece in stage.pieces
+    }
+
+
+def worst_error(network, stage, tensors, sets: int = 40) -> float:
+    """After losing as many pieces as may be lost, relative to the tensor's largest value."""
+    received = outputs_of(network, stage, tensors)
+    whole = merge(network, stage, received)
+    lost_sets = list(combinations(received, stage.parity))
+    order = np.random.default_rng(0).permutation(len(lost_sets))[:sets]
+    worst = 0.0
+    for number in order:
+        kept = {index: outputs for index, outputs in received.items() if index not in lost_sets[number]}
+        assert len(kept) == stage.needed
+        for tensor, array in merge(network, stage, kept).items():
+            exact = whole[tensor].astype(float)
+            scale = np.abs(exact - network.tensors[tensor].zero_point).max()
+            worst = max(worst, float(np.abs(array - exact).max() / (scale or 1)))
+    return worst
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_converter_made(path):
+    """Every layer that can be coded: equal without losses, int8 equal with losses too."""
+    network = read_network(path)
+    assert_equal(network, cut_network(network, "slices:3"))
+    stages = cut_network(network, "slices:3,1,2+2")
+    assert_equal(network, stages)
+    for stage in stages[:8]:
+        if stage.coded:
+            exact = network.tensors[stage.outputs[0]].dtype != "float32"
+            tensors = {t: random_array(network.tensors[t]) for t in stage.inputs}
+            assert worst_error(network, stage, tensors, 4) <= (0 if exact else 1e-4)
+
+
+def random_array(tensor) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    if tensor.dtype == "float32":
+        return rng.normal(0, 1, tensor.array_shape).astype(np.float32)
+    limits = np.iinfo(tensor.dtype)
+    return rng.integers(limits.min, limits.max, tensor.array_shape, endpoint=True).astype(tensor.dtype)
+
+
+@pytest.mark.parametrize("parity", [1, 2, 3])
+@pytest.mark.parametrize("count", range(1, MOST_CODED + 1))
+def test_every_code_recovers_within_its_bound(folder, count, parity):
+    net = NetBuilder(seed=count)
+    x = net.input(12, 12, 32)
+    network = network_of(net, net.dense(x, 8 * count, NO_ACTIVATION), folder)
+    (stage,) = cut_network(network, f"slices:{count}+{parity}")
+    assert worst_error(network, stage, random_inputs(network), 200) <= 1e-4
+
+
+@pytest.mark.parametrize("parity", [1, 2, 3])
+def test_every_square_part_of_a_code_is_regular(parity):
+    matrix = coefficients(MOST_CODED, parity)
+    for size in range(1, parity + 1):
+        for rows in combinations(range(parity), size):
+            for columns in combinations(range(MOST_CODED), size):
+                assert abs(np.linalg.det(matrix[np.ix_(rows, columns)])) > 0.5
+
+
+def test_too_few_are_refused_or_filled(folder):
+    net = NetBuilder()
+    network = network_of(net, net.conv(net.input(5, 6, 3), 8, (3, 3)), folder)
+    (stage,) = cut_network(network, "slices:4+1")
+    inputs = random_inputs(network)
+    received = outputs_of(network, stage, inputs)
+    kept = {index: received[index] for index in (0, 2, 4)}
+    with pytest.raises(ValueError, match="3 of 4"):
+        merge(network, stage, kept)
+    last = {stage.outputs[0]: np.full((5, 6, 8), 7, np.float32)}
+    filled = merge(network, stage, kept, last)[stage.outputs[0]]
+    whole = run_whole(network, inputs)[stage.outputs[0]]
+    assert (filled[..., 0:2] == whole[..., 0:2]).all() and (filled[..., 4:6] == whole[..., 4:6]).all()
+    assert (filled[..., 2:4] == 7).all() and (filled[..., 6:] == 7).all()
+
+
+def test_what_cannot_be_sliced_or_coded_is_said(folder):
+    net = NetBuilder()
+    x = net.depthwise(net.conv(net.input(6, 6, 4), 4, (1, 1), activation=4), 1, (3, 3))
+    network = network_of(net, x, folder)
+    for text, reason in {
+        "slices:2@1": "each of its output channels reads one input channel",
+        "slices:2+1@0": "TANH cannot be taken off",
+        "slices:5@0": "4 output channels for 5 slices",
+    }.items():
+        with pytest.raises(CutError, match=reason):
+            cut_network(network, text)
+    dynamic = read_network(FIXTURES / "zoo" / "vgg16_dynamic.tflite")
+    hybrid = next(op for op in dynamic.ops if op.kind == "FULLY_CONNECTED" and op.weight_bytes > 1000)
+    with pytest.raises(CutError, match="each run has a scale of its own"):
+        cut_network(dynamic, f"slices:2+1@{hybrid.index}")
+
+
+@many
+@given(st.integers(0, 300), st.lists(st.integers(1, 20), min_size=1, max_size=12))
+def test_shares_cover_once_in_proportion(size, speeds):
+    spans = proportional(size, tuple(map(float, speeds)))
+    assert [spans[0][0], spans[-1][1]] == [0, size] and len(spans) == len(speeds)
+    assert all(end == start for (_, end), (start, _) in pairwise(spans))
+    if size >= len(speeds):
+        assert all(start < end for start, end in spans)
+    if size >= 20 * len(speeds) * max(speeds):
+        assert all(abs(e - s - size * v / sum(speeds)) <= 1 for (s, e), v in zip(spans, speeds, strict=True))

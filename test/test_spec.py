@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of a cut: what it means, and that whatever is written gives stages or one line with the cure."""
+
+import re
+
+import pytest
+from cutting import EXAMPLES, FIXTURES, assert_equal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnn_dist.cut.spec import cut_network, parse_cut
+from dnn_dist.errors import CutError
+from dnn_dist.graph.tflite import read_network
+
+RESIDUAL = read_network(FIXTURES / "residual_float32.tflite")
+KINDS = ("tiles", "bands", "slices", "layers", "local")
+
+
+def covered(stages) -> list[int]:
+    return [op for stage in stages for op in range(stage.first, stage.last + 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("tiles:3x3", "tiles local"),
+        ("tiles:3x3b@0..11", "tiles local"),
+        ("tiles:auto", "tiles local"),
+        ("tiles:2x2@auto", "tiles local"),
+        ("tiles:2x2@0..3+3x2@4..8", "tiles tiles local"),
+        ("bands:3@2..3", "local bands local"),
+        ("bands:2,1.5,1@5", "local bands local"),
+        ("slices:4@13", "local slices local"),
+        ("slices:3+1@11..13", "local slices local slices local"),
+        ("slices:2,1,1+2@13", "local slices local"),
+        ("layers:3", "layers layers layers"),
+        ("layers:4,1@0..8", "layers layers local"),
+        ("tiles:2x2@0..4;slices:4+1@5..6;local", "tiles slices slices local"),
+        (" tiles:2x2@0..3 ; layers:2 ", "tiles layers layers"),
+        ("local@0..4;bands:2@5..6", "local bands bands local"),
+    ],
+)
+def test_every_kind_and_mixtures(text, kinds):
+    stages = cut_network(RESIDUAL, text)
+    assert " ".join(stage.kind for stage in stages) == kinds
+    assert covered(stages) == list(range(len(RESIDUAL.ops)))
+    assert_equal(RESIDUAL, stages)
+
+
+@pytest.mark.parametrize("text", ["tiles:2x3@0..8", "bands:3,1@0..6", "slices:4+2@0..7", "layers:2,1@0..9", "local"])
+def test_a_stage_is_cut_again_by_its_own_text(text):
+    for stage in cut_network(RESIDUAL, text):
+        assert stage in cut_network(RESIDUAL, stage.spec)
+
+
+def test_where_stages_begin_and_end():
+    first, second = parse_cut("slices:4+1@16..20;local")
+    assert (first.first, first.last, first.parity, first.speeds) == (16, 20, 1, (1.0,) * 4)
+    assert (second.first, second.last) == (None, None)
+    assert [(s.first, s.last) for s in parse_cut("bands:2@7;bands:2@8..")] == [(7, 7), (8, None)]
+    groups = parse_cut("tiles:3x3@0..8+5x5b@9..20")
+    assert [(g.grid, g.balanced, g.first, g.last) for g in groups] == [((3, 3), False, 0, 8), ((5, 5), True, 9, 20)]
+
+
+WRONG = """
+|;|tiles|bands|slices|layers|layer:3|band:2|Tiles:2x2|tiles:autob|tiles:auto@0..3|bands:auto|local:3
+bands:|bands:0|bands:1.5|bands:2,0|bands:-1|bands:2,|bands:2;;|bands:1e3|bands:999|bands:4@13|bands:4@0..14
+slices:|slices:0|slices:4+|slices:+1|slices:4+4|slices:9+2@0|slices:9@0|slices:4@3|slices:4@14..|slices:2+1+1|slices:4@12
+layers:0|layers:16|layers:3@0..1|layers:2@20..|layers:2@3..1|layers:3@|tiles:2x2@0..3+|tiles:2x2@0..3+3x3@2..8
+tiles:2x2@0..3;layers:2@3..5|bands:2@0..99|slices:4@99|slices:1,1,|slices:nan|layers:inf,1|bands:٣|tiles:2x2@0..3;tiles
+"""
+
+
+@pytest.mark.parametrize("text", re.split(r"[|\n]", WRONG.strip()))
+def test_wrong_cuts_are_one_line(text):
+    with pytest.raises(CutError) as caught:
+        cut_network(RESIDUAL, text)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_reasons_name_the_cure():
+    for text, words in {
+        "slices:4+1@13..": None,
+        "bands:4@0..14": "end the range before it",
+        "slices:9+2@0": "take slices:8\\+2",
+        "layers:16": "take layers:15 or fewer",
+        "slices:2@12": "cannot be cut in slices",
+        "bands": "write bands:COUNT",
+    }.items():
+        if words is None:
+            cut_network(RESIDUAL, text)
+        else:
+            with pytest.raises(CutError, match=words):
+                cut_network(RESIDUAL, text)
+
+
+tokens = st.sampled_from([*KINDS, *"0123456789:;@+,xb. ", "..", "auto", "10", "@0..3", ":2x2", ":4", "+1", "\n", "é"])
+
+
+@settings(max_examples=EXAMPLES * 10, derandomize=True, deadline=None)
+@given(st.one_of(st.lists(tokens, max_size=14).map("".join), st.text(max_size=30)))
+def test_any_text_is_a_cut_or_one_line(text):
+    try:
+        stages = cut_network(RESIDUAL, text)
+    except CutError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert covered(stages) == list(range(len(RESIDUAL.ops)))
+        assert all(stage.pieces for stage in stages)
