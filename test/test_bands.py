@@ -57,10 +57,19 @@ def test_published_traffic(yolov2, count):
 @pytest.mark.parametrize(
     ("grid", "traffic", "work"), [("3x3", 13.79, 1.529), ("4x4", 16.23, 1.845), ("5x5", 18.99, 2.196)]
 )
-def test_published_tiles(yolov2, grid, traffic, work):
+def test_published_traffic_of_tiles(yolov2, grid, traffic, work):
     facts = cost(yolov2, cut_network(yolov2, f"tiles:{grid}"))
     assert facts["tile_traffic_mib"] == pytest.approx(traffic, abs=0.01)
     assert facts["work_ratio"] == pytest.approx(work, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("cut", "saving", "by_layer"), [("tiles:3x3", 0.58, 0.69), ("tiles:5x5", 0.68, 0.79), ("bands:4", 0.61, 0.67)]
+)
+def test_published_savings_of_memory(yolov2, cut, saving, by_layer):
+    facts = cost(yolov2, cut_network(yolov2, cut))
+    assert facts["memory_saving"] == pytest.approx(saving, abs=0.01)
+    assert facts["layer_memory_saving"] == pytest.approx(by_layer, abs=0.01)
 
 
 def test_balanced_tiles_are_no_larger_than_published(yolov2):

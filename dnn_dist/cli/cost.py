@@ -9,12 +9,15 @@ from math import prod
 from typing import Any
 
 from dnn_dist.cut.bands import exchanged_bytes
+from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.cut.shares import Speeds
 from dnn_dist.cut.spec import parse_cut
+from dnn_dist.graph.geometry import Pointwise
 from dnn_dist.graph.network import Network
 
 _MIB = 2**20
+_FUSED = ("tiles", "bands")
 
 
 def cost(network: Network, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -54,7 +57,20 @@ def _published(network: Network, stages: Sequence[Stage]) -> dict[str, float]:
     banded = sum(exchanged_bytes(network, *run) for run in _banded(stages))
     if banded:
         figures["bands_traffic_mib"] = banded / _MIB
+    memories = [(stage_memory(network, stage), _layers(network, stage)) for stage in stages if stage.kind in _FUSED]
+    if memories:
+        weights = sum(m.weights for m, _ in memories)  # a robot may get a piece of any stage
+        piece, whole = (weights + max(getattr(m, name) - m.weights for m, _ in memories) for name in ("piece", "whole"))
+        figures["memory_saving"] = 1 - piece / whole
+        layers = sum(count for _, count in memories)
+        figures["layer_memory_saving"] = sum(m.layer_saving * count for m, count in memories) / layers
     return figures
+
+
+def _layers(network: Network, stage: Stage) -> int:
+    """How many of a stage's ops make a tensor of their own; others change their input in place."""
+    ops = network.ops[stage.first : stage.last + 1]
+    return sum(op.geometry is not None and not isinstance(op.geometry, Pointwise) for op in ops) or 1
 
 
 def _banded(stages: Sequence[Stage]) -> Iterator[tuple[Speeds, int, int]]:
