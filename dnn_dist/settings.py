@@ -82,6 +82,7 @@ class PartitionSettings(ModelSettings, SourceSettings):
         "how float tensors travel; float16 and int8 are smaller and rounded",
         choices=("float32", "float16", "int8"),
     )
+    replicas: int = parameter(1, "workers that compute each piece without parity; the first answer counts", 1, 4)
     deadline: float = parameter(0.5, "from an image's arrival to its detections", 0.01, 60.0, live=True)
     max_frames: int = parameter(1, "frames in work at once; more raises throughput and latency", 1, 16, live=True)
     compressed: bool = parameter(False, "images come on image/compressed instead of image")
@@ -154,9 +155,7 @@ class WorkerSettings(ModelSettings):
     max_held: int = parameter(64, "tasks that are taken at all", 1, 10_000, live=True)
     max_sources: int = parameter(64, "sources that are known at once", 1, 4096, live=True)
     max_plans: int = parameter(8, "plans kept ready, the last used ones", 1, 64, live=True)
-    heartbeat: float = parameter(
-        0.1, "longest gap between two states; the QoS deadline between them is 1 s", 0.01, 0.5
-    )
+    heartbeat: float = parameter(0.1, "longest gap between two states; the QoS deadline between them is 1 s", 0.01, 0.5)
 
 
 NODES: dict[str, type] = {

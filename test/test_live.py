@@ -61,6 +61,7 @@ def detections_of(cluster: Live, stamp: int) -> list[tuple[Any, ...]]:
         (FLOAT, "stealing", "tiles:3x3", ("gateway",)),
         (FLOAT, "sharing", "tiles:2x2@0..10", ("partition", "aggregator")),
         (INT8, "stealing", "tiles:2x3@0..14", ("gateway",)),
+        (FLOAT, "stealing", "bands:3@0..3;slices:3@4..5;layers:2@6..17", ("gateway",)),
     ],
 )
 def test_distributed_detections_equal_those_of_the_whole_model(
@@ -78,6 +79,26 @@ def test_distributed_detections_equal_those_of_the_whole_model(
         assert {report.status for report in cluster.watch.reports} <= {Status.COMPLETE, Status.RECOMPUTED}
         assert list(cluster.stamps()) == [1, 2, 3, 4, 5], "headers are passed on, frames stay in order"
         assert len({share.worker for report in cluster.watch.reports for share in report.workers}) > 1
+
+
+@pytest.mark.parametrize("model", [FLOAT, INT8])
+def test_a_coded_plan_loses_workers_and_no_frame(tmp_path: Path, model: str) -> None:
+    """Coded slices, one stage after another: workers die by SIGKILL, and the boxes are those of the whole model."""
+    cut = "slices:4+2@8..9" if model == FLOAT else "slices:4+1@9"
+    parameters = {"all": {"model": model}, "gateway": {"deadline": 10.0, "cut": f"tiles:2x2@0..7;{cut}"}}
+    images = film(6)
+    with live(tmp_path, robots(6), parameters) as cluster:
+        cluster.feed(images[:2])
+        for victim in ("worker_r5", "worker_r6")[: 2 if model == FLOAT else 1]:
+            cluster.supervisor.kill(victim)
+        cluster.feed(images)
+        for stamp, image in enumerate(images, start=1):
+            expected = detections_of_whole(model, image)
+            found = detections_of(cluster, stamp)
+            assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
+            for ours, whole in zip(found, expected, strict=True):
+                np.testing.assert_allclose(ours[2:], whole[2:], rtol=1e-4, atol=1e-3)
+        assert all(report.quality == 1 for report in cluster.watch.reports)
 
 
 def test_a_worker_killed_by_sigkill_costs_no_frame_and_comes_back(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class Cluster:
                             lambda s=action.state, n=name: self.at_worker(n, w.SourceHeard(s)),
                             f"source to {name}",
                         )
-                case g.Merge():
+                case g.Keep():
                     self.held.setdefault(action.key.frame, []).append((action.key.stage, action.key.piece))
                 case g.RunLocal():
                     done = g.LocalDone(action.frame, action.stage, 0.002)

@@ -208,19 +208,17 @@ class Aggregator:
             del self._arrived[key]
         self._shell.wake_at(self, self._machine.next_wake(), self._tick)
 
-    def _merge(self, action: g.Merge) -> None:
+    def _keep(self, action: g.Keep) -> None:
         key = action.key
         worker, attempt, outputs = self._arrived[key]
         about = self._frames[key.frame]
-        about.store.merge(key.frame, key.stage, key.piece, outputs)
+        about.store.keep(key.frame, key.stage, key.piece, outputs)
         if key.stage == 0:
             about.tiles[key.piece] = ("recomputed" if attempt else "fresh", worker)
 
     def _fill(self, action: g.Fill) -> None:
-        about = self._frames[action.frame]
-        about.store.fill(action.frame, action.stage, action.pieces)
         if action.stage == 0:
-            about.tiles.update(dict.fromkeys(action.pieces, ("filled", "")))
+            self._frames[action.frame].tiles.update(dict.fromkeys(action.pieces, ("filled", "")))
 
     def _settled(self, action: g.Settled) -> None:
         self._frames[action.frame].store.settle(action.frame, action.stage, whole=action.whole)
@@ -264,10 +262,11 @@ class Aggregator:
         about.store.release(report.frame)
 
     def _draw(self, about: FrameInfo, report: FrameReport, detections: Sequence[Detection]) -> None:
-        tiles = [
-            TileMark(*about.letterbox.tile_to_image(*about.store.extent(0, piece)), state, worker)
-            for piece, (state, worker) in sorted(about.tiles.items())
-        ]
+        tiles = []
+        for piece, (state, worker) in sorted(about.tiles.items()):
+            extent = about.store.extent(0, piece)
+            if extent is not None:
+                tiles.append(TileMark(*about.letterbox.tile_to_image(*extent), state, worker))
         status = report.status.name.lower().replace("_", " ")
         caption = f"{status}  quality {report.quality:.2f}  {report.latency * 1000:.0f} ms"
         image, scale = about.image, self._settings.now.overlay_scale
@@ -292,7 +291,7 @@ class Aggregator:
         self._shell.note(action)
 
     _perform: dict[type, Callable[[Aggregator, Any], None]] = {
-        g.Merge: _merge,
+        g.Keep: _keep,
         g.Fill: _fill,
         g.Settled: _settled,
         g.RunLocal: _run_local,

@@ -79,7 +79,14 @@ class Partition:
     def configure(self) -> None:
         settings = self._settings.now
         network = load_network(settings.model)
-        plan = make_plan(network, load_card(network), settings.cut, settings.fill, settings.wire)
+        plan = make_plan(
+            network,
+            load_card(network),
+            settings.cut,
+            fill=settings.fill,
+            wire=settings.wire,
+            replicas=settings.replicas,
+        )
         self.store = TensorStore(network, plan, settings.threads)
         self.plan = plan
         self._input = network.tensors[network.inputs[0]].array_shape

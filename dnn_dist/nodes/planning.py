@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dnn_dist.detect.card import ModelCard, card_for
 from dnn_dist.detect.head import Head, make_head
@@ -60,6 +61,6 @@ def load_head(network: Network, card: ModelCard) -> Head:
     return make_head(card, [network.tensors[index].array_shape for index in network.outputs])
 
 
-def make_plan(network: Network, card: ModelCard, cut: str, fill: str = "last", wire: str = "float32") -> Plan:
-    """The plan that a source puts in force."""
-    return Plan(model=network.sha256, cut=cut, fill=fill, wire=wire, pixels=Pixels(card.scale, card.offset))
+def make_plan(network: Network, card: ModelCard, cut: str, **options: Any) -> Plan:
+    """The plan that a source puts in force; `options` are the plan's own."""
+    return Plan(model=network.sha256, cut=cut, pixels=Pixels(card.scale, card.offset), **options)

@@ -20,6 +20,7 @@ from dnn_dist.graph.network import Network
 
 FORMAT = 1
 FILLS = ("last", "zeros")
+MOST_REPLICAS = 4
 WIRES = ("float32", "float16", "int8")
 
 
@@ -39,12 +40,15 @@ class Plan:
     cut: str  # as on the command line, e.g. "tiles:3x3@0..15"; what it leaves over is a local stage
     fill: str = "last"  # a piece lost for good: "last" frame's piece, or "zeros"
     wire: str = "float32"  # what float32 tensors travel as between robots; others travel as the model has them
+    replicas: int = 1  # workers that compute each piece of a stage without parity; the first answer counts
     pixels: Pixels = field(default_factory=Pixels)
 
     def __post_init__(self) -> None:
         for key, value, known in (("fill", self.fill, FILLS), ("wire", self.wire, WIRES)):
             if value not in known:
                 raise PlanError(f"plan: {key} is {value!r}, expected one of {', '.join(known)}")
+        if not 1 <= self.replicas <= MOST_REPLICAS:
+            raise PlanError(f"plan: replicas is {self.replicas}, expected 1 to {MOST_REPLICAS}")
         if not self.pixels.scale > 0:
             raise PlanError(f"plan: pixels.scale is {self.pixels.scale}, expected a number above 0, e.g. 0.00392157")
 
@@ -66,13 +70,14 @@ class Plan:
             raise PlanError(f"plan: not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(tree, dict) or tree.get("dnn_dist_plan") != FORMAT:
             raise PlanError(
-                f"plan: expected a YAML mapping with 'dnn_dist_plan: {FORMAT}'; make one with `dnn_dist plan`"
+                f"plan: expected a YAML mapping with 'dnn_dist_plan: {FORMAT}' and the keys of a plan"
             )
         return cls(
             model=_typed(tree, "model", str),
             cut=_typed(tree, "cut", str),
             fill=_typed(tree, "fill", str),
             wire=_typed(tree, "wire", str),
+            replicas=_typed(tree, "replicas", int),
             pixels=_pixels(tree.get("pixels", {})),
         )
 

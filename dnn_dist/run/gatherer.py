@@ -91,15 +91,15 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
-    """Write the outputs of this result into the stage's tensors."""
+class Keep:
+    """Keep the outputs of this result until the stage is settled."""
 
     key: TaskKey
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Fill the stage's tensors where these pieces are missing, as the plan says."""
+    """These pieces did not come and will be filled in, as the plan says, when the stage is settled."""
 
     frame: int
     stage: int
@@ -280,7 +280,7 @@ class Gatherer:
         held.add(key.piece)
         self._changed = True
         self._account(frame, event, stages[key.stage].pieces[key.piece].bytes_in)
-        actions: list[Any] = [Merge(key)]
+        actions: list[Any] = [Keep(key)]
         if len(held) >= stages[key.stage].enough:
             actions += self._settle(key.frame, now)
         return actions

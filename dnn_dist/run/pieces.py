@@ -42,25 +42,29 @@ class Ports:
     def label(self, ports: Sequence[Port], arrays: Sequence[np.ndarray]) -> list[WireTensor]:
         """Arrays as tensors that travel, in the types of the plan's wire, and say what they are."""
         return [
-            encode(port.name, array, tensor.scale or 0.0, tensor.zero_point, self.plan.wire, port.region)
+            encode(port.name, array, *self._quantisation(port), self._wire(port), port.region)
             for port, array in zip(ports, arrays, strict=True)
-            for tensor in (self.network.tensors[port.tensor],)
         ]
 
     def _arrange(self, port: Port, tensor: WireTensor) -> np.ndarray:
         if tensor.region != port.region:
             raise WireError(f"tensor {port.name!r}: region {tensor.region}, expected {port.region}")
-        target = self.network.tensors[port.tensor]
         if port.tensor in self.network.inputs and not tensor.scale and tensor.array.dtype == np.uint8:
             return self.pixels(port, tensor.array)
-        return decode(tensor, target.dtype, target.scale or 0.0, target.zero_point, port.shape)
+        return decode(tensor, port.dtype, *self._quantisation(port), port.shape)
 
     def pixels(self, port: Port, array: np.ndarray) -> np.ndarray:
         """Bytes of the image as the model's input wants them."""
-        target = self.network.tensors[port.tensor]
-        return decode_pixels(
-            array, self.plan.pixels, target.dtype, target.scale or 0.0, target.zero_point, port.shape
-        )
+        return decode_pixels(array, self.plan.pixels, port.dtype, *self._quantisation(port), port.shape)
+
+    def _quantisation(self, port: Port) -> tuple[float, int]:
+        """Scale and zero point of a port; (0, 0) where its values stand for themselves, as accumulators do."""
+        tensor = self.network.tensors[port.tensor]
+        return (tensor.scale or 0.0, tensor.zero_point) if port.dtype == tensor.dtype else (0.0, 0)
+
+    def _wire(self, port: Port) -> str:
+        # Accumulators of an int8 model are exact integers in float32; anything smaller would round them.
+        return self.plan.wire if port.dtype == self.network.tensors[port.tensor].dtype else "float32"
 
 
 class PieceSet(Ports):

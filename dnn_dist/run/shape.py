@@ -51,8 +51,11 @@ class PlanShape:
     stages: tuple[StageShape, ...]
 
     @classmethod
-    def of(cls, network: Network, stages: Sequence[Stage], wire: str) -> PlanShape:
-        """Shape of a plan's stages. The model's own inputs travel as one byte a value, the rest by `wire`."""
+    def of(cls, network: Network, stages: Sequence[Stage], wire: str, replicas: int = 1) -> PlanShape:
+        """Shape of a plan's stages. The model's own inputs travel as one byte a value, the rest by `wire`.
+
+        `replicas` of each piece in stages that have no parity of their own.
+        """
 
         def size(port: Port) -> int:
             dtype = "uint8" if port.tensor in network.inputs else wire_dtype(port.dtype, wire)
@@ -69,6 +72,8 @@ class PlanShape:
                     )
                     for piece in stage.pieces
                 ),
+                needed=stage.needed if stage.coded else None,
+                replicas=1 if stage.coded else replicas,
             )
             for stage in stages
         ]

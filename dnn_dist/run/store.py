@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dnn_dist.cut.merge import empty_outputs, gather, scatter
+from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
-from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.pieces import PieceSet
 from dnn_dist.run.shape import PlanShape
@@ -29,10 +28,11 @@ class TensorStore:
     def __init__(self, network: Network, plan: Plan, threads: int = 1) -> None:
         self.network, self.plan = network, plan
         self.stages: tuple[Stage, ...] = plan.stages(network)
-        self.shape = PlanShape.of(network, self.stages, plan.wire)
+        self.shape = PlanShape.of(network, self.stages, plan.wire, plan.replicas)
         self._pieces = PieceSet(network, plan, self.stages, local=True, threads=threads)
         self._pixels: dict[int, np.ndarray] = {}  # frame -> the model's input as bytes
         self._frames: dict[int, Tensors] = {}
+        self._received: dict[tuple[int, int], dict[int, list[np.ndarray]]] = {}  # (frame, stage) -> piece -> outputs
         self._last: dict[int, Tensors] = {}  # stage -> its outputs for the newest frame that had them all
 
     def begin(self, frame: int, pixels: np.ndarray | None) -> None:
@@ -45,6 +45,8 @@ class TensorStore:
         """Free what belongs to a frame."""
         self._frames.pop(frame, None)
         self._pixels.pop(frame, None)
+        for key in [key for key in self._received if key[0] == frame]:
+            del self._received[key]
 
     def work(self, frame: int, stage: int, piece: int) -> list[WireTensor]:
         """The inputs of a task as they travel: boxes of pixels as bytes, of other tensors as they are."""
@@ -64,24 +66,31 @@ class TensorStore:
         """The outputs of a task as they came, validated; WireError when they are not what the piece gives."""
         return self._pieces.outputs(stage, piece, outputs)
 
-    def merge(self, frame: int, stage: int, piece: int, outputs: Sequence[np.ndarray]) -> None:
-        """Write a piece's outputs into the frame's tensors."""
-        here = self.stages[stage]
-        gather(here, here.pieces[piece], outputs, self._outputs(frame, stage))
+    def keep(self, frame: int, stage: int, piece: int, outputs: list[np.ndarray]) -> None:
+        """Keep a piece's outputs until its stage is settled."""
+        self._received.setdefault((frame, stage), {})[piece] = outputs
 
-    def fill(self, frame: int, stage: int, pieces: Sequence[int]) -> None:
-        """Fill in pieces that did not come: from the last frame that had them, or with the value of zero."""
+    def settle(self, frame: int, stage: int, whole: bool) -> None:
+        """Make a stage's tensors of what came: merged, decoded where parity came instead, filled in where nothing did.
+
+        `whole` ones stand in for what later frames lack; without such, zeros do, if the plan says so or none was.
+        """
+        if stage >= len(self.stages) or not self.stages[stage].distributed:
+            return
         here = self.stages[stage]
-        into = self._outputs(frame, stage)
         last = self._last.get(stage) if self.plan.fill == "last" else None
-        if last is None:
-            last = {t: np.full_like(array, self.network.tensors[t].zero_point) for t, array in into.items()}
-        for piece in pieces:
-            boxes = [
-                last[port.tensor][port.region.slices] if port.region else last[port.tensor]
-                for port in here.pieces[piece].outputs
-            ]
-            gather(here, here.pieces[piece], boxes, into)
+        tensors = merge(self.network, here, self._received.pop((frame, stage), {}), last or self._zeros(here))
+        self._frames[frame].update(tensors)
+        if whole:
+            self._last[stage] = tensors
+
+    def _zeros(self, stage: Stage) -> Tensors:
+        network = self.network
+        return {
+            index: np.full(tensor.array_shape, tensor.zero_point, tensor.dtype)
+            for index in stage.outputs
+            for tensor in (network.tensors[index],)
+        }
 
     def run_local(self, frame: int, stage: int) -> None:
         """Compute a local stage into the frame's tensors. May run on a thread of its own."""
@@ -102,11 +111,6 @@ class TensorStore:
         """The work of a local stage."""
         return sum(piece.macs for piece in self.stages[stage].pieces) if stage < len(self.stages) else 0
 
-    def settle(self, frame: int, stage: int, whole: bool) -> None:
-        """A stage has all its outputs; whole ones stand in for what later frames lack."""
-        if whole and stage < len(self.stages) and self.stages[stage].distributed:
-            self._last[stage] = {index: self._frames[frame][index] for index in self.stages[stage].outputs}
-
     def results(self, frame: int) -> list[np.ndarray]:
         """The model's outputs in its order, float32 real values, NHWC without batch."""
         return [
@@ -115,17 +119,15 @@ class TensorStore:
             for tensor in (self.network.tensors[index],)
         ]
 
-    def extent(self, stage: int, piece: int) -> tuple[int, int, int, int]:
-        """Where in the model's input a piece's own output lies: y0, x0, y1, x1 in pixels, without its halo."""
+    def extent(self, stage: int, piece: int) -> tuple[int, int, int, int] | None:
+        """Where in the model's input a tile's own output lies: y0, x0, y1, x1 in pixels, without its halo.
+
+        None for pieces that are no part of the picture: slices of channels, or whole tensors.
+        """
         port = self.stages[stage].pieces[piece].outputs[0]
-        whole, image = self.network.tensors[port.tensor], self.network.tensors[self.network.inputs[0]]
-        region = port.region or Region.whole(whole.height, whole.width)
+        if port.region is None:
+            return None
+        region, whole = port.region, self.network.tensors[port.tensor]
+        image = self.network.tensors[self.network.inputs[0]]
         dy, dx = image.height / whole.height, image.width / whole.width
         return round(region.y0 * dy), round(region.x0 * dx), round(region.y1 * dy), round(region.x1 * dx)
-
-    def _outputs(self, frame: int, stage: int) -> Tensors:
-        tensors = self._frames[frame]
-        here = self.stages[stage]
-        if here.outputs[0] not in tensors:
-            tensors.update(empty_outputs(self.network, here))
-        return {index: tensors[index] for index in here.outputs}
