@@ -193,9 +193,9 @@ class Dispatcher:
         times = [self._published_at + self.settings.heartbeat]
         times += [frame.deadline for frame in self.frames.values()]
         for view in self.workers.values():
-            if view.leases:
+            times += [lease.end(view.state.speed, patience) for lease in view.leases.values()]
+            if view.leases and not view.silent:
                 times.append(view.heard_at + patience.worker_timeout)
-                times += [lease.end(view.state.speed, patience) for lease in view.leases.values()]
             if view.left_out_until > self._now:
                 times.append(view.left_out_until)
         for frame in self.frames.values():
