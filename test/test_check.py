@@ -2,6 +2,8 @@
 """`dnn_dist inspect` and `check` as a user meets them: what is printed, exit codes, errors of one line."""
 
 import json
+import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,9 +17,12 @@ from netbuilder import NetBuilder
 
 from dnn_dist.cli import check as check_command
 from dnn_dist.cli import trial
+from dnn_dist.cli.apart import apart, shared_copy
 from dnn_dist.cli.check import _difference, check
 from dnn_dist.cli.main import main
 from dnn_dist.cut.merge import merge
+from dnn_dist.cut.spec import cut_network
+from dnn_dist.errors import ModelError
 from dnn_dist.graph.tflite import read_network
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -70,6 +75,72 @@ def test_several_stages():
     facts = check(read_network(RESIDUAL), "tiles:2x2@0..3;local@4..4;tiles:3x2@5..8")
     assert facts["holds"] and facts["pieces"] == 10
     assert facts["cut"] == "tiles:2x2@0..3;local@4..4;tiles:3x2@5..8;local@9..14"
+
+
+CUTS = ("bands:3,1,2@0..8", "slices:3", "slices:4+1", "slices:2,1+2@0..7", "layers:3", "tiles:2x2@0..3;slices:3+1@4..8")
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("model", ["residual_float32", "residual_int8", "siamese_float32", "zoo/siamese_int8"])
+def test_every_kind_of_cut(capsys, model, cut):
+    code, out, err = run(
+        capsys, "check", str(FIXTURES / f"{model}.tflite"), "--cut", cut.replace("@0..8", "@0..4"), "--json"
+    )
+    if code == 2:  # an op of this model cannot be cut so
+        assert err.count("\n") == 1
+        return
+    facts = json.loads(out)
+    assert code == 0 and facts["max_abs_diff"] == 0 and set(facts) >= KEYS
+    if "+" in cut:
+        assert facts["loss_sets"] > 0 and facts["worst_recovery_error"] <= (0 if "int8" in model else 1e-4)
+
+
+def test_wire_types_and_the_error_they_bring():
+    facts = check(read_network(RESIDUAL), "tiles:2x2@0..4;slices:3+1@5..7", wires=("float16", "int8"))
+    assert facts["holds"] and facts["max_abs_diff"] == 0
+    assert 0 < facts["float16_wire_error"] < facts["int8_wire_error"] < 0.1
+
+
+def test_memory_of_each_piece_is_its_own():
+    """The command holds 150 MB meanwhile; pieces are counted without them, as they are on a robot."""
+    ballast = shared_copy(np.ones(150 << 20, np.uint8))
+    facts = check(read_network(RESIDUAL), "slices:2+1@13")
+    alone = json.loads(
+        subprocess.run(
+            [*COMMAND, "check", RESIDUAL, "--cut", "slices:2+1@13", "--json"], capture_output=True, check=True
+        ).stdout
+    )
+    assert ballast.all()
+    assert 0 < alone["cut_peak_rss_mb"] < alone["run_peak_rss_mb"] < 150
+    assert facts["cut_peak_rss_mb"] < resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - 140
+
+
+def test_a_process_that_dies_is_one_line():
+    with pytest.raises(ModelError, match="the process died"):
+        apart(lambda: os.kill(os.getpid(), signal.SIGKILL), "piece 3")
+    with pytest.raises(ZeroDivisionError):
+        apart(lambda: 1 / 0, "piece 3")
+    assert apart(lambda: "well", "piece 3")[0] == "well"
+
+
+def test_every_set_of_losses_with_data_in_it_is_tried():
+    network = read_network(RESIDUAL)
+    for cut, sets in {"slices:4+1@0": 4, "slices:4+2@0": 4 + 14, "slices:8+3@0": 8 + 52 + 164}.items():
+        (stage,) = (stage for stage in cut_network(network, cut) if stage.coded)
+        found = trial.loss_sets(stage, 0)
+        assert len(found) == sets and len(set(found)) == sets
+
+
+def test_a_difference_is_explained(monkeypatch):
+    def nearly(network, stage, received):
+        whole = merge(network, stage, received)
+        return {t: array * np.float32(1.5) for t, array in whole.items()} if stage.kind == "layers" else whole
+
+    monkeypatch.setattr(trial, "merge", nearly)
+    facts = check(read_network(RESIDUAL), "tiles:2x2@0..2;layers:1@3..8")
+    assert not facts["holds"]
+    (note,) = facts["notes"]
+    assert note.startswith("layers:1@3..8: differs by up to") and "CONV_2D" in note
 
 
 def test_nothing_cut_does_not_hold(capsys):

@@ -5,8 +5,9 @@ import re
 
 import pytest
 from cutting import EXAMPLES, FIXTURES, assert_equal
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_tiles import dags
 
 from dnn_dist.cut.spec import cut_network, parse_cut
 from dnn_dist.errors import CutError
@@ -107,3 +108,36 @@ def test_any_text_is_a_cut_or_one_line(text):
     else:
         assert covered(stages) == list(range(len(RESIDUAL.ops)))
         assert all(stage.pieces for stage in stages)
+
+
+@st.composite
+def mixtures(draw, ops: int):
+    """Stages of any kind, one after another, over ops 0..ops-1; some ops are left to local stages."""
+    first, stages = 0, []
+    while first < ops:
+        last = draw(st.integers(first, ops - 1))
+        robots = draw(st.sampled_from(("1", "2", "3", "2,1", "1,1,3")))
+        sliced = [f"slices:{robots}{parities}" for parities in ("", "+1", "+3")]
+        kinds = ("tiles:2x2", "tiles:1x3b", f"bands:{robots}", *sliced, f"layers:{robots}", "local", "")
+        kind = draw(st.sampled_from(kinds))
+        if kind:
+            stages.append(f"{kind}@{first}..{last}")
+        first = last + 1
+    return ";".join(stages) or "local"
+
+
+@settings(max_examples=EXAMPLES * 2, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data(), dags())
+def test_any_mixture_equals_the_whole(tmp_path_factory, data, dag):
+    net, outputs = dag
+    path = tmp_path_factory.getbasetemp() / "mixture.tflite"
+    path.write_bytes(net.build(outputs))
+    network = read_network(path)
+    text = data.draw(mixtures(len(network.ops)), "cut")
+    try:
+        stages = cut_network(network, text)
+    except CutError as error:  # a grid too fine, nothing to slice, fewer layers than robots
+        assert len(str(error).splitlines()) == 1
+        return
+    assert covered(stages) == list(range(len(network.ops)))
+    assert_equal(network, stages, seed=data.draw(st.integers(0, 3), "seed"))

@@ -88,8 +88,7 @@ def run_stages(network: Network, stages: Iterable[Stage], frames: list[Frame], s
         for stage in stages:
             results = _run_pieces(network, stage, frames, Path(folder), trial.peaks)
             for frame, received in zip(frames, results, strict=True):
-                for tensor, array in merge(network, stage, received).items():
-                    frame.tensors[tensor] = shared_copy(array)
+                frame.tensors |= {t: shared_copy(array) for t, array in merge(network, stage, received).items()}
             if stage.coded:
                 for frame, received in zip(frames, results, strict=True):
                     if frame.wire == "float32":
