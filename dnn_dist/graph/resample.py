@@ -11,8 +11,9 @@ import numpy as np
 from dnn_dist.graph.facts import NotTileable, OpFacts, size_of
 from dnn_dist.graph.geometry import Downsample, Geometry, Transposed, Upsample
 
-# Rows, columns and depth together, from which on Eigen multiplies matrices by its blocked kernel, whatever the size
-_LEAST_PRODUCT = 20
+# Eigen multiplies matrices in blocks of so many rows, what is left over in another order; and small ones, whose rows,
+# columns and depth are together below a number, value by value.
+_ROWS_AT_ONCE, _LEAST_PRODUCT = 8, 20
 
 
 def nearest(op: OpFacts) -> Geometry:
@@ -117,8 +118,7 @@ def transposed(op: OpFacts) -> Geometry:
         raise NotTileable("it has no weights or no image")
     if image.dtype == "float32" and weights.dtype != "float32":
         raise NotTileable(f"{weights.dtype} weights on float32 activations: each run has a scale of its own")
-    if image.dtype == "float32" and prod(weights.shape[:3]) + image.shape[3] < _LEAST_PRODUCT:
-        raise NotTileable("it is so small that the runtime's order of summing depends on the number of pixels")
+    _check_order(op)
     kernel, stride = weights.shape[1:3], (op.options("stride_h"), op.options("stride_w"))
     lead = []
     for size, out, taps, step in zip(size_of(image), size_of(op.outputs[0]), kernel, stride, strict=True):
@@ -129,3 +129,20 @@ def transposed(op: OpFacts) -> Geometry:
             raise NotTileable("its output's size does not follow from kernel, stride and padding")
         lead.append(over // 2)
     return Transposed(size_of(image), (kernel[0], kernel[1]), stride, (lead[0], lead[1]))
+
+
+def _check_order(op: OpFacts) -> None:
+    """Raises NotTileable when sums of a transposed convolution depend on the number of pixels.
+
+    It is a product of matrices, of weights (a row for each filter and tap) and pixels, unless XNNPACK computes it,
+    which needs a constant for its output's shape.
+    """
+    shape, weights, image = op.inputs[:3]
+    if shape is None or weights is None or image is None or shape.buffer or image.dtype != "float32":
+        return
+    rows, depth = prod(weights.shape[:3]), image.shape[3]
+    if rows % _ROWS_AT_ONCE or rows + depth < _LEAST_PRODUCT:
+        raise NotTileable(
+            f"the runtime sums {rows} rows of weights (filters x taps) in an order that depends on the number of "
+            f"pixels, about 1e-6 of the largest value apart; a multiple of {_ROWS_AT_ONCE} is exact"
+        )
