@@ -114,16 +114,18 @@ def check(network: Network, cut: str, seed: int = 0, wires: Sequence[str] = ()) 
         "cut": ";".join(stage.spec for stage in stages),
         "dtype": network.tensors[network.inputs[0]].dtype if network.inputs else "",
         "holds": difference <= bound
-        and trial.recovery_error <= MOST_RECOVERY_ERROR
+        and trial.recovery_error.get("float32", 0.0) <= MOST_RECOVERY_ERROR
         and any(stage.distributed for stage in stages),
         **cost(network, stages),
         "max_abs_diff": difference,
     }
     if coded:
-        facts |= {"worst_recovery_error": trial.recovery_error, "loss_sets": trial.loss_sets}
+        facts |= {"worst_recovery_error": trial.recovery_error["float32"], "loss_sets": trial.loss_sets}
     for number, wire in enumerate(wires, 1):
         error = max(differences[number * len(inputs) : (number + 1) * len(inputs)])
         facts[f"{wire}_wire_error"] = error / largest if largest else error
+        if coded:
+            facts[f"{wire}_recovery_error"] = trial.recovery_error[wire]
     if difference:
         facts["notes"] = _notes(network, stages, inputs)
     return {

@@ -61,8 +61,8 @@ class Trial:
     """What running a cut has shown."""
 
     peaks: Peaks = field(default_factory=Peaks)
-    recovery_error: float = 0.0
-    """Largest error of a tensor after decoding, relative to its largest value."""
+    recovery_error: dict[str, float] = field(default_factory=dict)
+    """Wire type -> largest error of a tensor after decoding, relative to its largest value."""
     loss_sets: int = 0
     """Sets of lost pieces that were tried."""
 
@@ -91,8 +91,9 @@ def run_stages(network: Network, stages: Iterable[Stage], frames: list[Frame], s
                 frame.tensors |= {t: shared_copy(array) for t, array in merge(network, stage, received).items()}
             if stage.coded:
                 for frame, received in zip(frames, results, strict=True):
-                    if frame.wire == "float32":
-                        _lose(network, stage, received, frame.tensors, trial, seed)
+                    error = _recovery_error(network, stage, received, frame.tensors, seed)
+                    trial.recovery_error[frame.wire] = max(trial.recovery_error.get(frame.wire, 0.0), error)
+                trial.loss_sets += len(loss_sets(stage, seed))
             # pages of what no later stage reads are given back
             later = set(network.live_before(stage.last + 1, len(network.ops) - 1)) | set(network.outputs)
             for frame in frames:
@@ -204,23 +205,24 @@ def _run_piece(network: Network, stage: Stage, piece: Piece, engine: Engine, fra
 def _travelled(network: Network, tensor: int, array: np.ndarray, wire: str) -> np.ndarray:
     """The array as it arrives."""
     value = network.tensors[tensor]
-    if array.dtype.name != value.dtype:  # sums of a coded stage have no quantisation
-        return after_wire(array, 0.0, 0, wire)
+    if array.dtype.name != value.dtype:  # sums of an int8 model are exact integers, which only float32 holds
+        return array
     return after_wire(array, value.scale or 0.0, value.zero_point, wire)
 
 
-def _lose(
-    network: Network, stage: Stage, received: dict[int, list[np.ndarray]], whole: Arrays, trial: Trial, seed: int
-) -> None:
-    """Decodes without every set of pieces that may be lost, and holds the result against the whole."""
+def _recovery_error(
+    network: Network, stage: Stage, received: dict[int, list[np.ndarray]], whole: Arrays, seed: int
+) -> float:
+    """Decodes without every set of pieces that may be lost: the largest error against `whole`, relative."""
+    worst = 0.0
     for lost in loss_sets(stage, seed):
         decoded = merge(network, stage, {i: outputs for i, outputs in received.items() if i not in lost})
         for tensor, array in decoded.items():
-            expected = whole[tensor].astype(np.float64) - network.tensors[tensor].zero_point
-            gap = np.abs(array.astype(np.float64) - network.tensors[tensor].zero_point - expected).max(initial=0.0)
-            largest = np.abs(expected).max(initial=0.0)
-            trial.recovery_error = max(trial.recovery_error, float(gap / largest) if largest else float(gap > 0))
-        trial.loss_sets += 1
+            zero_point = network.tensors[tensor].zero_point
+            gap = np.abs(array.astype(np.float64) - whole[tensor]).max(initial=0.0)
+            largest = np.abs(whole[tensor].astype(np.float64) - zero_point).max(initial=0.0)
+            worst = max(worst, float(gap / largest) if largest else float(gap > 0))
+    return worst
 
 
 def loss_sets(stage: Stage, seed: int) -> list[tuple[int, ...]]:

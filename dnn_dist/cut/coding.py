@@ -126,5 +126,11 @@ def why_not_coded(network: Network, op: Op, activation: str) -> str:
             return "its activations have no single scale"
         if weights.dtype not in ("int8", "uint8"):
             return f"weights of {weights.dtype} cannot be summed"
+        if any(network.tensors[t].dtype != "int32" for t in op.inputs[2:] if t >= 0):
+            return "its bias is no int32"
+        quantisation = network.file.tensors[weights.index]["quantization"]
+        scales = quantisation["scale"] if quantisation is not None else None
+        if scales is None or scales.size not in (1, weights.shape[0]):
+            return "its weights have no scale, or not one per filter"
         return ""
     return f"sums of {image.dtype} in float32 would not be exact"

@@ -83,7 +83,13 @@ def why_not_sliced(network: Network, op: Op, parity: int = 0) -> str:
         return "its filters are grouped: each reads some of the input channels only"
     if op.kind == "FULLY_CONNECTED" and _option(network, op, "weights_format"):
         return "its weights are stored shuffled"
-    return why_not_coded(network, op, activation_of(network, op)) if parity else ""
+    if not parity:
+        return ""
+    for tensor in constants:
+        stored = network.tensors[_stored(network, tensor.index)].dtype
+        if tensor.dtype == "float32" and stored not in ("float32", "float16"):
+            return f"its weights are stored as {stored}"
+    return why_not_coded(network, op, activation_of(network, op))
 
 
 def activation_of(network: Network, op: Op) -> str:
