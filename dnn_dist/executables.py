@@ -28,6 +28,8 @@ def run(name: str) -> int:
             file=sys.stderr,
         )
         return 1
+    except KeyboardInterrupt:
+        return 0  # told to stop while it was still starting
     return int(main())
 
 

@@ -83,6 +83,7 @@ def live(
     network: str = "local",
     ready: int | None = None,
     prefix: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Live]:
     """A cluster of these robots; entered when `ready` workers (all of them, if None) offer their room.
 
@@ -94,7 +95,7 @@ def live(
     started = processes(cluster, share() / "config" / "network", network=network)
     workers = sum(process.executable == "worker" for process in started) if ready is None else ready
     with (
-        Supervisor(folder / "log", {}) as supervisor,
+        Supervisor(folder / "log", environment or {}) as supervisor,
         watching(started[0].environment, prefix=prefix, overlay=True) as watch,
     ):
         supervisor.start(started)

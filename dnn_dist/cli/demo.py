@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from dnn_dist.cli.chaos import Chaos, disturbance, schedule
 from dnn_dist.cli.summary import Summary
 from dnn_dist.cli.supervisor import Supervisor, share
 from dnn_dist.cluster import Cluster, processes, read_cluster, with_workers
@@ -32,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=60, help="frames to report before the end (default 60)")
     parser.add_argument("--workers", type=int, default=4, help="workers, each as a robot of its own (default 4)")
     parser.add_argument("--kill", action="store_true", help="kill a worker half way (SIGKILL)")
+    parser.add_argument(
+        "--chaos",
+        type=int,
+        metavar="SEED",
+        help="kill, stop and start workers, and lose, double and delay messages, by a seed that reproduces",
+    )
     parser.add_argument("--params", type=Path, help="parameter file of a cluster (default: the one that is shipped)")
     parser.add_argument("--network", default="", help="transport profile: local, wired or wifi")
     parser.add_argument(
@@ -62,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
         "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.randint(1, 100)),
     }
+    if args.chaos is not None:
+        environment |= disturbance(args.chaos)
     args.out.mkdir(parents=True, exist_ok=True)
     # Imported here: only a machine with ROS can get this far, and the command line must work without.
     from dnn_dist.nodes.watch import watching
@@ -121,10 +130,16 @@ def _watch(watch: Any, supervisor: Supervisor, summary: Summary, args: argparse.
     victim = sorted(name for name in supervisor.running if name.startswith("worker"))[-1] if args.kill else ""
     console = Console()
     told = 0
+    chaos, began = None, time.monotonic()
+    if args.chaos is not None:
+        workers = sorted(name for name in supervisor.running if name.startswith("worker"))
+        chaos = Chaos(supervisor, schedule(args.chaos, args.frames / summary.rate, workers))
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         while len(summary.reports) < args.frames:
             watch.spin(0.1)
             supervisor.look()
+            if chaos is not None:
+                chaos.look(time.monotonic() - began)
             if victim and len(summary.reports) >= args.frames // 2:
                 supervisor.kill(victim)
                 summary.killed(victim)
@@ -137,6 +152,9 @@ def _watch(watch: Any, supervisor: Supervisor, summary: Summary, args: argparse.
             if summary.age() > args.timeout:
                 print(f"no report for {args.timeout:g} s; see {args.out / 'log'}", file=sys.stderr)
                 return
+    if chaos is not None:
+        chaos.end()
+        print(*chaos.done, sep="\n")
     # The pictures of the last frames are still being drawn.
     end = time.monotonic() + 1.0
     while summary.pictures < len(summary.reports) and time.monotonic() < end:

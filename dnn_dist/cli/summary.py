@@ -28,7 +28,7 @@ class Summary:
         self._began: float | None = None
         self._last = time.monotonic()
         self._kill: dict[str, Any] | None = None
-        self._rate = rate
+        self.rate = rate
         self._video: cv2.VideoWriter | None = None
         self._picture: tuple[int, np.ndarray] | None = None
         for old in ("summary.json", "demo.mp4", "demo.png"):
@@ -47,7 +47,7 @@ class Summary:
         if self._video is None:
             size = (image.shape[1], image.shape[0])
             codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(self._out / "demo.mp4"), codec, self._rate, size)
+            self._video = cv2.VideoWriter(str(self._out / "demo.mp4"), codec, self.rate, size)
         self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         self.pictures += 1
         if self.pictures <= max(1, 2 * self._frames // 3):

@@ -7,6 +7,7 @@
     images.py       images from and to arrays
     qos.py          one place for every topic's quality of service
     shell.py        what all nodes share: executor, timer, session, notes to log and diagnostics, start and stop
+    disturb.py      loses, doubles and delays messages by seed, when the environment asks for it
     watch.py        listens to a cluster from outside, for demo, benches and tests
     planning.py     from parameters to the plan in force
     computing.py    a thread that computes, and tells the executor when it has ended

@@ -115,8 +115,6 @@ class Partition:
         compressed = self._settings.now.compressed
         type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         shell.receive(type_, topic, IMAGE_IN, self._hear_image)
-        text = self.plan.to_yaml()
-        shell.send(self._plan, msg.Plan(source=self.source, session=self.session, plan=self.plan.hash, text=text))
         self._handle(d.PlanInstalled(self.plan.hash, self.store.shape))
         shell.get_logger().info(f"plan {self.plan.hash}: {self.plan.cut} of {self.store.network.path.name}")
 
@@ -217,6 +215,11 @@ class Partition:
     def _publish(self, action: d.PublishSource) -> None:
         self._shell.send(self._state, convert.source_message(action.state))
 
+    def _publish_plan(self, action: d.PublishPlan) -> None:
+        text = self.plan.to_yaml()
+        message = msg.Plan(source=self.source, session=self.session, plan=action.plan, text=text)
+        self._shell.send(self._plan, message)
+
     def _release(self, action: d.ReleaseFrame) -> None:
         self._open.pop(action.frame, None)
         if self._owns_tensors:
@@ -228,6 +231,7 @@ class Partition:
     _perform: dict[type, Callable[[Partition, Any], None]] = {
         d.SendWork: _send_work,
         d.PublishSource: _publish,
+        d.PublishPlan: _publish_plan,
         d.ReleaseFrame: _release,
         Note: _note,
     }

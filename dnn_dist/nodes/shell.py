@@ -9,10 +9,13 @@ construct (parameters), `configure()` (load what may fail), `start()` (topics an
 from __future__ import annotations
 
 import ctypes
+import heapq
+import itertools
 import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,8 +27,10 @@ from rclpy.event_handler import UnsupportedEventTypeError
 from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from dnn_dist.errors import DnnDistError
+from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.run.notes import Note, Notebook
 
@@ -57,6 +62,9 @@ class Shell(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
         self.create_timer(1.0, self._publish_diagnostics)
         self._alarms: dict[int, Any] = {}
+        self._later: list[tuple[float, int, Callable[[], None]]] = []  # (when, order, call), a heap
+        self._order = itertools.count()
+        self._disturbance = Disturbance.of(name)
         transport = os.environ.get("FASTDDS_BUILTIN_TRANSPORTS", "as installed")
         profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "none")
         self.get_logger().info(f"transport: {transport}; profile: {os.path.basename(profile)}")
@@ -85,6 +93,16 @@ class Shell(Node):
             alarm = self._alarms[id(owner)] = self.create_timer(delay, tick)
         alarm.timer_period_ns = int(delay * 1e9)
         alarm.reset()
+
+    def later(self, when: float, call: Callable[[], None]) -> None:
+        """Have `call` run once by the executor at steady time `when`; calls of equal time keep their order."""
+        heapq.heappush(self._later, (when, next(self._order), call))
+        self.wake_at(self._later, self._later[0][0], self._run_later)
+
+    def _run_later(self) -> None:
+        while self._later and self._later[0][0] <= self.now():
+            heapq.heappop(self._later)[2]()
+        self.wake_at(self._later, self._later[0][0] if self._later else float("inf"), self._run_later)
 
     def soon(self, call: Callable[[], None]) -> None:
         """Have `call` run by the executor; the one thing that other threads may use."""
@@ -145,7 +163,8 @@ class Shell(Node):
             except DnnDistError as error:
                 self.note(Note(f"bad message on {topic}", str(error)))
 
-        return self._with_events(self.create_subscription, type_, topic, guarded, qos)
+        taken = self._disturbance.around(guarded, self.now, self.later) if self._disturbance else guarded
+        return self._with_events(self.create_subscription, type_, topic, taken, qos)
 
     def follow(self, type_: type, ending: str, qos: Any, handle: Callable[[Any], None], most: int = 4096) -> None:
         """Receive from every topic of this type and name's ending that there is, as they come and go.
@@ -223,7 +242,12 @@ def make_executor() -> Any:
 def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
     """Run one node until it is told to stop. Exit code: 0 after Ctrl-C or SIGTERM, 1 after an error of one line."""
     _no_page_faults()
-    rclpy.init(args=arguments)
+    # Signals are taken here and not by rclpy: they must never be raised in the middle of a callback, and launch and
+    # the terminal may both send one, where the second must not cut the end short.
+    told_to_stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told_to_stop.set())
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node: Shell | None = None
     executor = make_executor()
     try:
@@ -231,10 +255,9 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
         executor.add_node(node)
         node.configure()
         node.start()
-        while rclpy.ok():
-            # Without a timeout the events executor does not see signals.
-            executor.spin_once(timeout_sec=0.5)
-    except (KeyboardInterrupt, ExternalShutdownException):
+        while rclpy.ok() and not told_to_stop.is_set():
+            executor.spin_once(timeout_sec=0.2)
+    except ExternalShutdownException:
         pass
     except RCLError:
         if rclpy.ok():
@@ -245,9 +268,6 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
         print(f"dnn_dist: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     finally:
-        # Launch and the terminal may both send a signal; the second must not cut the end short.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if node is not None:
             node.stop()
             with suppress(RCLError):

@@ -44,6 +44,7 @@ class DispatcherSettings:
     recover_after: float = float("inf")  # since a stage began; then what is not done is computed a second time
     max_attempts: int = 5  # tries of one task
     heartbeat: float = 0.2  # longest gap between two source states
+    plan_again: float = 1.0  # shortest gap between two tellings of the plan to workers that lack it
     max_workers: int = 256  # workers remembered
     max_orphans: int = 1000  # frames of former sessions that are counted
 
@@ -120,6 +121,13 @@ class PublishSource:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishPlan:
+    """Say what the plan is, in full: it is new, or a worker does not have it."""
+
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseFrame:
     """Nothing of this frame is needed any more: free its tensors."""
 
@@ -165,6 +173,7 @@ class Dispatcher:
         self._progress_sequence = -1
         self._sequence = 0
         self._now = 0.0  # s; of the newest event
+        self._plan_told_at = float("-inf")  # s
         self._published: tuple[Any, ...] = ()
         self._published_at = float("-inf")
         self._oldest_open = 0
@@ -213,7 +222,11 @@ class Dispatcher:
         self._newest_plan = event.plan
         in_use = {frame.plan for frame in self.frames.values()} | {event.plan}
         self._plans = {plan: shape for plan, shape in self._plans.items() if plan in in_use}
-        return []
+        return self._tell_plan(now)
+
+    def _tell_plan(self, now: float) -> list[Any]:
+        self._plan_told_at = now
+        return [PublishPlan(self._newest_plan)]
 
     def _handle_stage(self, event: StageReady, now: float) -> list[Any]:
         frame = self.frames.setdefault(event.frame, _Frame(event.plan, event.deadline))
@@ -229,21 +242,24 @@ class Dispatcher:
     def _handle_worker(self, event: WorkerHeard, now: float) -> list[Any]:
         state = event.state
         view = self.workers.get(state.worker)
-        orphans = self._find_orphans(state)
+        said = self._find_orphans(state)
+        lacks = self._newest_plan and self._newest_plan not in state.plans | state.refused
+        if lacks and now >= self._plan_told_at + self.settings.plan_again:
+            said += self._tell_plan(now)
         if view is None:
             self._make_place()
             if len(self.workers) >= self.settings.max_workers:
                 return [Note("too many workers", f"worker {state.worker!r} ignored: {len(self.workers)} are known")]
             self.workers[state.worker] = WorkerView(state, now, reachable=state.worker in self._reachable)
             joined = Note("worker joined", f"worker {state.worker!r} on robot {state.robot!r} joined", warn=False)
-            return [joined, *orphans, *self._refusal(frozenset(), state)]
+            return [joined, *said, *self._refusal(frozenset(), state)]
         before = view.state
         if not view.hear(state, now):
             return []
         if before.session != state.session:
-            return [*self._lose(view, "restarted", now), *orphans, *self._refusal(frozenset(), state)]
+            return [*self._lose(view, "restarted", now), *said, *self._refusal(frozenset(), state)]
         view.note_tasks(self.source, self.session, now)
-        return [*orphans, *self._refusal(before.refused, state)]
+        return [*said, *self._refusal(before.refused, state)]
 
     def _find_orphans(self, state: WorkerState) -> list[Any]:
         """Frames of a former session of this source that a worker still has tasks of: nobody will report them."""
