@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from netbuilder import SAME, VALID, NetBuilder
 
+from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.tiles import cut_tiles
 from dnn_dist.cut.walk import walk_tile
 from dnn_dist.graph.geometry import Pad, Pads, Upsample, Window
@@ -130,6 +131,40 @@ def test_published_figures_of_yolov2(yolov2, grid, input_mib, work_ratio, traffi
     if traffic_mib:
         frame = yolov2.tensors[yolov2.inputs[0]].bytes
         assert (frame + inputs + outputs) / MIB == pytest.approx(traffic_mib, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("grid", "largest_mib", "saving", "layer_saving"),
+    [(3, 29.06, 0.58, 0.69), (4, 24.66, None, None), (5, 22.12, 0.68, 0.79)],
+)
+def test_published_memory_of_yolov2(yolov2, grid, largest_mib, saving, layer_saving):
+    """DeepThings, sections V and VI: weights and the largest layer of any tile; the mean over layers."""
+    memory = stage_memory(yolov2, cut_tiles(yolov2, (grid, grid)))
+    assert memory.weights / MIB == pytest.approx(13.04, abs=0.02)
+    assert memory.whole / MIB == pytest.approx(69.5, abs=0.1)
+    assert memory.piece / MIB == pytest.approx(largest_mib, abs=0.1)
+    if saving:
+        assert memory.saving == pytest.approx(saving, abs=0.01)
+        assert memory.layer_saving == pytest.approx(layer_saving, abs=0.01)
+
+
+def test_balanced_tiles_of_yolov2(yolov2):
+    """The dearest tile of 5 x 5 costs less; the work together, and what is sent, stay what they were."""
+    even, balanced = (cut_tiles(yolov2, (5, 5), balanced=b) for b in (False, True))
+    dearest, evened = (max(piece.macs for piece in s.pieces) / yolov2.macs for s in (even, balanced))
+    assert dearest == pytest.approx(0.110, abs=0.001) and evened == pytest.approx(0.094, abs=0.001)
+    work, after = (sum(piece.macs for piece in s.pieces) for s in (even, balanced))
+    assert after == pytest.approx(work, rel=0.001)
+    assert min(piece.macs for piece in balanced.pieces) / yolov2.macs > 0.75 * evened
+
+
+def test_two_groups_do_less_work_twice(yolov2):
+    """In two groups, the first up to the third pool: 1.45 times the work and not 2.20, for 18.1 MB and not 15.5."""
+    groups = [cut_tiles(yolov2, (5, 5), 0, 7), cut_tiles(yolov2, (5, 5), 8)]
+    pieces = [piece for stage in groups for piece in stage.pieces]
+    assert sum(piece.macs for piece in pieces) / yolov2.macs == pytest.approx(1.45, abs=0.01)
+    traffic = sum(port.bytes for piece in pieces for port in (*piece.inputs, *piece.outputs))
+    assert traffic / 1e6 == pytest.approx(18.1, abs=0.05)
 
 
 def test_published_crops_of_yolov2(yolov2):

@@ -7,7 +7,10 @@ import argparse
 import json
 from typing import Any
 
+from dnn_dist.cut.auto import tileable_ranges
+from dnn_dist.cut.slices import why_not_sliced
 from dnn_dist.cut.tiles import front_end
+from dnn_dist.graph.flatbuffer import BrokenBuffer
 from dnn_dist.graph.network import Network, Op, Tensor
 from dnn_dist.graph.tflite import read_network
 
@@ -29,6 +32,13 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(network: Network) -> dict[str, Any]:
     """All that `inspect` says, as JSON has it. Bytes and MACs are those of one run with a batch of one."""
+    try:
+        return _describe(network)
+    except BrokenBuffer as error:  # in what reading did not look at
+        raise network.file.broken(error) from None
+
+
+def _describe(network: Network) -> dict[str, Any]:
     end = front_end(network) if network.ops else None
     front = network.ops[: end + 1] if end is not None else ()
     weights = {t: network.tensors[t].bytes for op in network.ops for t in op.inputs if t >= 0}
@@ -38,17 +48,19 @@ def describe(network: Network) -> dict[str, Any]:
         "inputs": [_tensor(network.tensors[t]) for t in network.inputs],
         "outputs": [_tensor(network.tensors[t]) for t in network.outputs],
         "macs": network.macs,
-        "weight_bytes": sum(size for t, size in weights.items() if network.tensors[t].constant),
+        "weight_bytes": sum(size for t, size in weights.items() if network.is_stored(t)),
         "largest_activation_bytes": max((op.activation_bytes for op in network.ops), default=0),
         "ops": [_op(network, op) for op in network.ops],
         "front": {
             "first": 0,
             "last": end,
             "macs_share": sum(op.macs for op in front) / network.macs if network.macs else 0.0,
-            "outputs": [_tensor(network.tensors[t]) for t in network.live_after(0, end)]
-            if end is not None
-            else [],
+            "outputs": [_tensor(network.tensors[t]) for t in network.live_after(0, end)] if end is not None else [],
         },
+        "ranges": [
+            {"first": first, "last": last, "macs_share": network.macs_of(first, last) / max(1, network.macs)}
+            for first, last in tileable_ranges(network)
+        ],
     }
 
 
@@ -70,6 +82,11 @@ def _op(network: Network, op: Op) -> dict[str, Any]:
         "activation_bytes": op.activation_bytes,
         "tileable": op.tileable,
         "reason": op.reason,
+        "sliceable": not (not_sliced := why_not_sliced(network, op)),
+        "slice_reason": not_sliced,
+        "code_reason": not_sliced or why_not_sliced(network, op, parity=1),
+        "constant": op.folded,
+        "part_of": op.part_of,
     }
 
 
@@ -83,7 +100,7 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
     if not console.is_terminal:
         console.width = 140
     table = Table(box=SIMPLE_HEAD)
-    for name in ("op", "kind", "output", "MMACs", "weights", "activations", "tiles"):
+    for name in ("op", "kind", "output", "MMACs", "weights", "activations", "slices", "tiles"):
         right = name in ("op", "MMACs", "weights", "activations")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for op in facts["ops"]:
@@ -95,7 +112,8 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
             f"{op['macs'] / 1e6:.2f}" if op["macs"] else "",
             _size(op["weight_bytes"]),
             _size(op["activation_bytes"]),
-            "yes" if op["tileable"] else "no: " + escape(op["reason"]),
+            ("coded" if not op["code_reason"] else "yes") if op["sliceable"] else "",
+            escape(_verdict(op)),
         )
     console.print(f"{escape(facts['model'])}: {_size(facts['file_bytes'])}, {len(facts['ops'])} ops")
     for name in ("inputs", "outputs"):
@@ -105,6 +123,24 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"{facts['macs'] / 1e6:.1f} MMACs, {_size(facts['weight_bytes'])} of weights")
     console.print(escape(_front_text(network, facts["front"])))
+    if len(facts["ranges"]) > 1:
+        console.print(escape(_ranges_text(network, facts["ranges"])))
+
+
+def _verdict(op: dict[str, Any]) -> str:
+    if op["constant"]:
+        return "the same in every run"
+    if op["part_of"] is not None:
+        return f"yes, as one with op {op['part_of']}"
+    return "yes" if op["tileable"] else f"no: {op['reason']}"
+
+
+def _ranges_text(network: Network, ranges: list[dict[str, Any]]) -> str:
+    share = sum(part["macs_share"] for part in ranges)
+    return (
+        f"{len(ranges)} ranges that can be tiled, {share:.1%} of the MACs together; "
+        f"try: dnn_dist check {network.path} --cut tiles:auto"
+    )
 
 
 def _front_text(network: Network, front: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from dnn_dist.cut.shares import Speeds, proportional
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network, Op
 from dnn_dist.graph.piecefile import PieceFile
+from dnn_dist.graph.schema import TABLES
 from dnn_dist.graph.write import GraphWriter
 
 KINDS = ("CONV_2D", "FULLY_CONNECTED")
@@ -95,12 +96,13 @@ def why_not_sliced(network: Network, op: Op, parity: int = 0) -> str:
 def activation_of(network: Network, op: Op) -> str:
     """Name of the op's fused activation."""
     number = int(_option(network, op, "fused_activation_function"))
-    return _ACTIVATIONS[number] if number < len(_ACTIVATIONS) else str(number)
+    return _ACTIVATIONS[number] if 0 <= number < len(_ACTIVATIONS) else str(number)
 
 
 def _option(network: Network, op: Op, name: str) -> int:
     options = network.file.operators[op.index]["builtin_options"]
-    return int(options[name]) if options is not None else 0
+    known = options is not None and any(field and field.name == name for field in TABLES[options.name])
+    return int(options[name]) if known else 0
 
 
 def _stage(network: Network, op: Op, speeds: Speeds, parity: int, text: str) -> Stage:
