@@ -70,7 +70,7 @@ def why_not_sliced(network: Network, op: Op, parity: int = 0) -> str:
     constants = [network.tensors[t] for t in op.inputs[1:] if t >= 0]
     if image.constant or not all(t.constant and _stored(network, t.index) >= 0 for t in constants):
         return "its weights are computed, not constant"
-    if len(weights.shape) != (4 if op.kind == "CONV_2D" else 2) or not output.shape:
+    if len(weights.shape) != (4 if op.kind == "CONV_2D" else 2) or not (image.shape and output.shape):
         return f"weights of shape {list(weights.shape)}"
     if weights.shape[0] != output.shape[-1] or not output.fixed:
         return "its output channels are not its filters"
