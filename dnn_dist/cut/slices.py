@@ -218,8 +218,10 @@ def _summed(network: Network, stage: Stage, piece: Piece, tensor: int) -> np.nda
         for factor, (begin, end) in zip(matrix[piece.index], spans, strict=True):
             stop = min(end, begin + start + len(chunk))
             if factor and begin + start < stop:
-                chunk[: stop - begin - start] += factor * read_rows(network, tensor, begin + start, stop)
-        result[start : start + len(chunk)] = chunk
+                with np.errstate(invalid="ignore"):  # a broken model's infinities
+                    chunk[: stop - begin - start] += factor * read_rows(network, tensor, begin + start, stop)
+        with np.errstate(invalid="ignore", over="ignore"):
+            result[start : start + len(chunk)] = chunk
     return result
 
 

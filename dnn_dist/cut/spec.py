@@ -33,6 +33,7 @@ from dnn_dist.cut.shares import Speeds
 from dnn_dist.cut.slices import cut_slices
 from dnn_dist.cut.tiles import cut_tiles, is_closed
 from dnn_dist.errors import CutError
+from dnn_dist.graph.flatbuffer import BrokenBuffer
 from dnn_dist.graph.network import Network
 
 _CURES = {
@@ -147,7 +148,10 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
             raise CutError(f"the cut '{text}' names ops @{named}; the model has ops 0..{count - 1}")
         if first < done:
             raise CutError(f"the cut '{text}' names op {first} twice: a stage starts after the one before it")
-        stages += _cut(network, spec, first)
+        try:
+            stages += _cut(network, spec, first)
+        except BrokenBuffer as error:  # in what reading did not look at
+            raise network.file.broken(error) from None
         done = (stages[-1].last if spec.last is None else spec.last) + 1
     whole = tuple(_filled(network, stages))
     for stage in whole:
