@@ -66,6 +66,8 @@ def _by_rows(network: Network, op: Op) -> bool:
 
 def _stage(network: Network, speeds: Speeds, text: str, first: int, last: int) -> Stage:
     outputs = network.live_after(first, last)
+    if not outputs:
+        raise CutError(f"ops {first}..{last} make nothing that is used; leave them out of the bands (@FIRST..LAST)")
     pieces: list[Piece] = []
     for band in range(len(speeds)):
         wanted = {t: box for t in outputs if not (box := band_of(network, t, speeds, band)).empty}

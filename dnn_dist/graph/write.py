@@ -135,6 +135,8 @@ class GraphWriter:
             numbers = tree["intermediates"].tolist()
             tree["intermediates"] = np.array([self.copy_tensor(t) if t >= 0 else t for t in numbers])
         if options:
+            if tree.get("builtin_options") is None:
+                raise BrokenBuffer(f"op {index} {self._network.ops[index].kind} has no options")
             tree["builtin_options"] = {**tree["builtin_options"], **options}
         self._operators.append(tree)
 
