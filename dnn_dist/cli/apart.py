@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -49,8 +50,9 @@ def apart(work: Callable[[], Any], what: str) -> tuple[Any, float]:
             answer = answers.read()
         _, status, usage = os.wait4(child, 0)
     except BaseException:  # Ctrl-C: the work is not wanted any more
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        with suppress(ProcessLookupError, ChildProcessError):  # it had ended
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         raise
     if status or not answer:
         reason = (

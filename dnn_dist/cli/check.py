@@ -14,8 +14,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from dnn_dist.cli.trial import Arrays, Frame, run_stages, run_whole, stage_diffe
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.cut.tiles import NothingToTile
-from dnn_dist.errors import ModelError
+from dnn_dist.errors import DnnDistError, ModelError
 from dnn_dist.graph.network import Network, Tensor
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.plan import WIRES
@@ -91,8 +92,7 @@ def check(network: Network, cut: str, seed: int = 0, wires: Sequence[str] = ()) 
     """Cuts, runs and compares. `max_abs_diff` is in the units that the outputs are stored in."""
     started = time.monotonic()
     stages = cut_network(network, cut)
-    with suppress(ImportError):  # processes forked from this one then need not load it each
-        import_module("ai_edge_litert.interpreter")
+    _load_runtime()
     inputs = [draw(network, np.random.default_rng(seed)) for draw in (_pixels, _gaussian)]
     frames = [
         Frame({t: shared_copy(array) for t, array in arrays.items()}, wire)
@@ -138,6 +138,15 @@ def check(network: Network, cut: str, seed: int = 0, wires: Sequence[str] = ()) 
         "peak_rss_mb": max(trial.peaks.cut, trial.peaks.run),
         "seconds": time.monotonic() - started,
     }
+
+
+def _load_runtime() -> None:
+    """So that processes forked from this one need not load it each; without it the engine says what is missing."""
+    if find_spec("ai_edge_litert"):
+        try:
+            import_module("ai_edge_litert.interpreter")
+        except ImportError as error:
+            raise DnnDistError(f"the runtime cannot be loaded, reinstall ai-edge-litert: {error}") from None
 
 
 def _notes(network: Network, stages: Sequence[Stage], inputs: Sequence[Arrays]) -> list[str]:
