@@ -5,6 +5,7 @@
     walk.py     a tile walked back from its outputs to its inputs, op by op
     tiles.py    cut_tiles: Fused Tile Partitioning of a range of ops
     balance.py  tiles of equal work
+    memory.py   what a stage of tiles costs a robot in memory
     auto.py     auto_stages: tiled stages for a whole network, between ops that cannot be tiled
     bands.py    cut_bands: MoDNN's row bands, layer by layer
     slices.py   cut_slices: output channels of convolutions and fully connected layers

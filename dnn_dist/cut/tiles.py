@@ -61,6 +61,8 @@ def cut_tiles(network: Network, grid: Grid, first: int = 0, last: int | None = N
     if not is_closed(network, first, last):
         raise CutError(f"@{first}..{last} splits a dilated convolution, which is several ops; inspect names them")
     outputs = network.live_after(first, last)
+    if not outputs:
+        raise CutError(f"@{first}..{last}: these ops make nothing that is used but constants; take a longer range")
     largest = largest_grid(network, outputs)
     if not fits(grid, largest):
         raise CutError(_too_fine(grid, first, last, largest))

@@ -3,10 +3,17 @@
 
     region.py      a half-open box of rows and columns
     network.py     Tensor, Op, Network: values, no bytes
-    geometry.py    which input region an op needs for an output region, and why an op cannot be tiled
+    geometry.py    which input region an op needs for an output region
+    facts.py       what rules are told about an op while a file is read
+    tileable.py    which geometry an op has, or why it cannot be tiled
+    resample.py    the same for resizing, slicing, transposed convolutions
+    dilated.py     dilated convolutions that converters write as three ops, made one
+    fold.py        ops that give the same in every run
     cost.py        multiply-accumulates of an op
     tflite.py      read_network: a .tflite file as a Network
-    write.py       GraphWriter: operators copied or made anew, as the bytes of a .tflite file
+    write.py       GraphWriter: operators copied or made anew, constants by where they lie
+    piecefile.py   PieceFile: the .tflite file that comes of it, streamed
+    digest.py      hashes of large files, kept from run to run
     modelfile.py   a mapped .tflite file, its tables and its constants
     flatbuffer.py  FlatBuffers both ways, every access checked
     schema.py      the schema of .tflite as data
