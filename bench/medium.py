@@ -118,7 +118,7 @@ class Medium:
         arrival = self._flying[0][0] if self._flying else math.inf
         return min(arrival, self._next_start())
 
-    def change(self, now: float, **values: float) -> None:
+    def change(self, now: float, **values: Any) -> None:
         """Other weather, for frames that begin from `now` on."""
         self._transmit(now)
         self.weather = replace(self.weather, **values)
