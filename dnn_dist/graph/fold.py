@@ -21,7 +21,11 @@ _MOST_VALUES = 64  # in a list that is worked out here
 
 def is_carried(op: OpFacts) -> bool:
     """Whether it computes a constant from constants, in a way that can be copied into pieces."""
-    return op.kind in CARRIED and bool(op.inputs) and all(t is not None and t.constant for t in op.inputs)
+    if op.kind not in CARRIED or not op.inputs or len(op.outputs) != 1:
+        return False
+    if op.kind == "DEQUANTIZE" and (op.inputs[0] is None or op.inputs[0].shape != op.outputs[0].shape):
+        return False  # value by value, so that rows of it are rows of what it reads
+    return all(t is not None and t.constant for t in op.inputs)
 
 
 def known_value(op: OpFacts) -> np.ndarray | None:
