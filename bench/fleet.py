@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dnn_dist.cluster import Process, parse_cluster, processes
 PATIENCE = 90.0  # s for what should take a few, before a run is given up
 WARM_UP = 4  # frames that are not counted: interpreters, topics and measured speeds come into being
 TICKS = os.sysconf("SC_CLK_TCK")
-DOMAIN = str(1 + os.getpid() % 100)  # of ROS, this bench's own
+DOMAINS = count(os.getpid())  # of ROS; each run takes the next one, since what was killed haunts its own for a while
 
 
 @dataclass
@@ -68,7 +69,7 @@ def flying(
     from dnn_dist.nodes.watch import watching
 
     started = processes(parse_cluster({"robots": robots, "parameters": parameters}, "bench"), _profiles())
-    environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": DOMAIN}
+    environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(1 + next(DOMAINS) % 100)}
     workers = sum(process.executable == "worker" for process in started)
     with (
         Supervisor(logs, environment) as supervisor,

@@ -191,7 +191,7 @@ def run_sources(bench: Bench) -> dict[str, Any]:
     idle = {"source": "rear", "nodes": ["gateway", "worker"]}
     alone = {"source": "rear", "nodes": ["gateway"]}
     other = {"nodes": ["worker"]}
-    options: dict[str, Any] = {"cut": "tiles:4x4", "prefix": "front/", "gateway": {"max_frames": 2}}
+    options: dict[str, Any] = {"cut": "tiles:3x3@0..7", "prefix": "front/", "gateway": {"max_frames": 2}}
     cases = {
         "stealing": Case(robots={"r1": busy, "r2": idle, "r3": other}, **options),
         "control: own source only": Case(robots={"r1": busy, "r2": alone, "r3": other}, **options),
@@ -254,7 +254,7 @@ def run_many(bench: Bench) -> dict[str, Any]:
     bar: every exit code is 0.
     """
     pace = bench.args.pace or 300.0
-    case = Case("tiles:4x4", robots(bench.args.workers))
+    case = Case("tiles:4x4@0..7", robots(bench.args.workers))
     with bench.flying("many", case, pace) as fleet:
         load = Load(fleet)
         reports = fleet.frames(bench.args.frames)
