@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -69,12 +71,12 @@ def flying(
     from dnn_dist.nodes.watch import watching
 
     started = processes(parse_cluster({"robots": robots, "parameters": parameters}, "bench"), _profiles())
-    environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(1 + next(DOMAINS) % 100)}
     workers = sum(process.executable == "worker" for process in started)
-    with (
-        Supervisor(logs, environment) as supervisor,
-        watching({**environment, **started[0].environment}, prefix=prefix) as watch,
-    ):
+    with ExitStack() as stack:
+        domain = stack.enter_context(_domain())
+        environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(domain)}
+        supervisor = stack.enter_context(Supervisor(logs, environment))
+        watch = stack.enter_context(watching({**environment, **started[0].environment}, prefix=prefix))
         began = time.monotonic()
         supervisor.start(process for process in started if process.executable != "camera")
         fleet = Fleet(supervisor, watch, started, math.nan)
@@ -127,6 +129,21 @@ def _ticks(pid: int) -> int:
     except OSError:
         return 0
     return int(words[11]) + int(words[12])
+
+
+@contextmanager
+def _domain() -> Iterator[int]:
+    """A ROS domain of a run's own. A lock, the tests' one, holds it against all else that runs on this machine."""
+    for _ in range(100):
+        domain = 1 + next(DOMAINS) % 100
+        with Path(tempfile.gettempdir(), f"dnn_dist-domain-{domain}.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield domain
+            return
+    raise RuntimeError("every ROS domain is taken by something that runs; wait for that")
 
 
 def _profiles() -> Path:
