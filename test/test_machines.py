@@ -11,6 +11,7 @@ from virtual import Cluster, Faults, shape
 
 from dnn_dist.run.dispatcher import DispatcherSettings
 from dnn_dist.run.report import Status
+from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 
 STEALING = DispatcherSettings()
 SHARING = DispatcherSettings(stealing=False)
@@ -95,6 +96,21 @@ def test_parity_hides_a_killed_worker_at_once() -> None:
     usual = sorted(report.latency for report in reports)[len(reports) // 2]
     disturbed = next(report for report in reports if report.frame == 4)  # began at 1.1 s, after the kill
     assert disturbed.latency < 1.2 * usual
+
+
+def test_a_surplus_piece_keeps_no_survivor_from_the_next_stage() -> None:
+    """4 + 1 pieces on the four workers that are left, stage after stage: as fast as before the kill."""
+    faults = Faults(events=[(20.35, "kill", "w3")])
+    reports = Cluster(5, shape(4, stages=4, parity=1, macs=50), faults=faults).run(40, period=1.0, budget=0.9)
+    before, after = (sorted(r.latency for r in part)[len(part) // 2] for part in (reports[:20], reports[22:]))
+    assert after < 1.05 * before
+
+
+def test_a_local_first_stage_is_no_task() -> None:
+    plan = shape(4)
+    cluster = Cluster(2, PlanShape((StageShape(True, (PieceShape(0, 0, 10),)), *plan.stages)))
+    assert {report.status for report in cluster.run(5, period=0.3)} == {Status.COMPLETE}
+    assert {key.stage for _, key in cluster.computed} == {1}
 
 
 def test_two_parities_survive_two_deaths() -> None:

@@ -139,6 +139,7 @@ class _Frame:
     plan: str
     deadline: float
     tasks: dict[TaskKey, _Task] = field(default_factory=dict)  # not done
+    served: dict[int, set[str]] = field(default_factory=dict)  # stage -> workers that were given a piece of it
 
 
 @dataclass(slots=True)
@@ -231,6 +232,8 @@ class Dispatcher:
     def _handle_stage(self, event: StageReady, now: float) -> list[Any]:
         frame = self.frames.setdefault(event.frame, _Frame(event.plan, event.deadline))
         stage = self._plans[event.plan].stages[event.stage]
+        if stage.local:  # runs at the aggregator, and is no task
+            return []
         able = {} if self.settings.stealing else {v.name: v for v in self._able(event.plan, now)}
         owned = owners(len(stage.pieces), able, dict(self.settings.shares)) if able else []
         for piece in range(len(stage.pieces)):
@@ -396,6 +399,8 @@ class Dispatcher:
                 if not self._window_takes(piece):
                     return actions
                 able = self._able(frame.plan, now)
+                if self._surplus(key):
+                    able = [view for view in able if view.name not in frame.served.get(key.stage, ())]
                 view = choose(key, able, task.leases.keys(), task.failed_at, task.owner)
                 if view is None:
                     break
@@ -404,8 +409,17 @@ class Dispatcher:
                 self.queue.remove(key)
         return actions
 
+    def _surplus(self, key: TaskKey) -> bool:
+        """True when as many pieces of a coded stage as suffice are out or done: one more is worth a worker that has
+        none of them, but must not keep one that has from the next stage.
+        """
+        stage, tasks = self._stage(key), self.frames[key.frame].tasks
+        waiting = sum(other.stage == key.stage and not task.leases for other, task in tasks.items())
+        return stage.coded and tasks[key].copies == 1 and len(stage.pieces) - waiting >= stage.enough
+
     def _send(self, view: WorkerView, task: _Task, piece: PieceShape, now: float) -> SendWork:
         key, frame = task.key, self.frames[task.key.frame]
+        frame.served.setdefault(key.stage, set()).add(view.name)
         # A second copy is no second try: it counts as one only where the first has failed or is overdue.
         attempt = task.attempt + (len(task.leases) if self._stage(key).replicas == 1 else 0)
         lease = Lease(
