@@ -25,7 +25,7 @@ from dnn_dist.nodes.computing import Computing, keep_pace, one_line
 from dnn_dist.nodes.images import rgb_to_image, to_rgb
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_card, load_head, load_network
-from dnn_dist.nodes.qos import IMAGE_IN, LATCHED_IN, OUTPUT, STATE, heartbeats, tensors
+from dnn_dist.nodes.qos import IMAGE_IN, LATCHED_IN, OUTPUT, RECORD, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run import gatherer as g
@@ -89,10 +89,10 @@ class Aggregator:
         shell = self._shell
         self._running = Computing(shell, "local stages")
         self._drawing = Computing(shell, "drawing")
-        self._detections = shell.offer(msg.Detections, "detections", OUTPUT)
+        self._detections = shell.offer(msg.Detections, "detections", RECORD)
         self._vision = self._offer_vision()
         self._overlay = shell.offer(Image, "overlay", OUTPUT)
-        self._report = shell.offer(msg.FrameReport, "report", OUTPUT)
+        self._report = shell.offer(msg.FrameReport, "report", RECORD)
         self._progress = shell.offer(msg.Progress, "progress", STATE)
         shell.follow(msg.WorkerState, "/state", heartbeats(), self._hear_worker)
 

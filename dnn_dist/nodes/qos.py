@@ -27,6 +27,8 @@ IMAGE_OUT = _profile(reliable=False, depth=1)
 """A camera's images: a lost one is older than the next."""
 OUTPUT = _profile(reliable=True, depth=10)
 """Detections, overlays, reports: reliable, so that any subscriber is compatible."""
+RECORD = _profile(reliable=True, depth=100)
+"""Detections and reports: small, one a frame, and a reader that was held up for seconds still gets each of them."""
 LATCHED = _profile(reliable=True, depth=1, latched=True)
 """Plans: a late joiner still gets the newest."""
 LATCHED_IN = _profile(reliable=True, depth=64, latched=True)

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 from dnn_dist import msg
 from dnn_dist.nodes import convert
 from dnn_dist.nodes.images import to_rgb
-from dnn_dist.nodes.qos import OUTPUT, heartbeats
+from dnn_dist.nodes.qos import OUTPUT, RECORD, heartbeats
 from dnn_dist.nodes.shell import Shell, make_executor
 from dnn_dist.run.state import WorkerState
 
@@ -34,8 +34,8 @@ class Watch(Shell):
         self.on_overlay: Callable[[np.ndarray], None] | None = None
         self._executor = make_executor()
         self._executor.add_node(self)
-        self.receive(msg.FrameReport, f"{prefix}report", OUTPUT, self._hear_report)
-        self.receive(msg.Detections, f"{prefix}detections", OUTPUT, self._hear_detections)
+        self.receive(msg.FrameReport, f"{prefix}report", RECORD, self._hear_report)
+        self.receive(msg.Detections, f"{prefix}detections", RECORD, self._hear_detections)
         self.follow(msg.WorkerState, "/state", heartbeats(), self._hear_worker)
         if overlay:
             self.receive(Image, f"{prefix}overlay", OUTPUT, self._hear_overlay)
