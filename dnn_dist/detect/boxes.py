@@ -40,7 +40,8 @@ def suppress(
     """
     sizes = boxes[:, 2:] - boxes[:, :2]
     sound = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1) & (scores > 0))
-    order = np.lexsort((classes[sound], boxes[sound, 1], boxes[sound, 0], -scores[sound]))
+    y0, x0, y1, x1 = boxes[sound].T
+    order = np.lexsort((x1, y1, classes[sound], x0, y0, -scores[sound]))  # to the size: no tie is left to the input
     kept = sound[order][:MAX_CANDIDATES]
     if not kept.size:
         return kept
