@@ -7,17 +7,15 @@ part of a process's environment and not of its parameters.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dnn_dist.errors import ConfigError
 from dnn_dist.run.wire import NAME
 from dnn_dist.settings import NODES, Meaning, meanings
+from dnn_dist.yamlfile import Keys, near, read_yaml
 
 # UDP also within a machine: nearly as fast as shared memory, and a killed process leaves nothing behind.
 NETWORKS = {
@@ -69,29 +67,20 @@ class Process:
 
 def read_cluster(path: str | Path) -> Cluster:
     """Read a parameter file. ConfigError in one line, with the cure, when it is missing or wrong."""
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {' '.join(str(error).split())}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return parse_cluster(tree, str(path))
+    return parse_cluster(read_yaml(path, "parameter file"), str(path))
 
 
 def parse_cluster(tree: Any, where: str) -> Cluster:
     """The cluster in a parsed YAML document; `where` opens the error messages."""
-    top = _mapping(tree, where, ("network", "robots", "parameters"))
-    network = top.get("network", "local")
-    if network not in NETWORKS:
-        raise ConfigError(f"{where}: network is {network!r}, expected one of {', '.join(NETWORKS)}")
-    robots = tuple(
-        _robot(name, entry, where) for name, entry in _mapping(top.get("robots"), f"{where}: robots").items()
-    )
+    top = Keys.of(tree, where, ("network", "robots", "parameters"))
+    network = top.choice("network", NETWORKS, "local")
+    entries = Keys.of(top.get("robots"), f"{where}: robots").content
+    robots = tuple(_robot(name, entry, where) for name, entry in entries.items())
     sources = [robot.source for robot in robots if robot.source]
     doubled = sorted({source for source in sources if sources.count(source) > 1})
     if doubled:
         raise ConfigError(f"{where}: source {doubled[0]!r} stands at two robots; give each camera a name of its own")
-    parameters = _parameters(top.get("parameters") or {}, f"{where}: parameters", ("all", *NODES))
+    parameters = _parameters(top.get("parameters", None) or {}, f"{where}: parameters", ("all", *NODES))
     return Cluster(robots, network, parameters)
 
 
@@ -122,7 +111,7 @@ def processes(
     """
     names = [entry.name for entry in cluster.robots]
     if robot and robot not in names:
-        raise ConfigError(f"robot is {robot!r}, the parameter file has {', '.join(names)}{_near(robot, names)}")
+        raise ConfigError(f"robot is {robot!r}, the parameter file has {', '.join(names)}{near(robot, names)}")
     network = network or cluster.network
     if network not in NETWORKS:
         raise ConfigError(f"network is {network!r}, expected one of {', '.join(NETWORKS)}")
@@ -176,13 +165,13 @@ def _robot(name: Any, entry: Any, where: str) -> Robot:
     here = f"{where}: robots: {name}"
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"{here}: expected a name of a to z, 0 to 9 and _, e.g. r1")
-    keys = _mapping(entry, here, ("nodes", "source", "parameters"))
+    keys = Keys.of(entry, here, ("nodes", "source", "parameters"))
     nodes = keys.get("nodes")
     if not isinstance(nodes, list) or not nodes:
         raise ConfigError(f"{here}: nodes is {nodes!r}, expected a list of {', '.join(NODES)}")
     for node in nodes:
         if node not in NODES:
-            raise ConfigError(f"{here}: nodes has {node!r}, expected {', '.join(NODES)}{_near(str(node), NODES)}")
+            raise ConfigError(f"{here}: nodes has {node!r}, expected {', '.join(NODES)}{near(str(node), NODES)}")
         if node != "worker" and nodes.count(node) > 1:
             raise ConfigError(f"{here}: nodes has {node} twice; only workers may stand several times")
     source = keys.get("source", "")
@@ -190,7 +179,7 @@ def _robot(name: Any, entry: Any, where: str) -> Robot:
         raise ConfigError(f"{here}: source is {source!r}, expected a name of a to z, 0 to 9 and _, e.g. front")
     if not source and set(nodes) - {"worker"}:
         raise ConfigError(f"{here}: has a {nodes[0]} but no source; add a name for its camera, e.g. source: front")
-    return Robot(name, tuple(nodes), source, _parameters(keys.get("parameters") or {}, here, ("all", *NODES)))
+    return Robot(name, tuple(nodes), source, _parameters(keys.get("parameters", None) or {}, here, ("all", *NODES)))
 
 
 def _parameters(tree: Any, where: str, nodes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -198,12 +187,12 @@ def _parameters(tree: Any, where: str, nodes: tuple[str, ...]) -> dict[str, dict
     everything: dict[str, tuple[Any, Meaning]] = {}
     for settings in NODES.values():
         everything |= meanings(settings)
-    for node, values in _mapping(tree, where, nodes).items():
+    for node, values in Keys.of(tree, where, nodes).content.items():
         known = everything if node == "all" else meanings(NODES[node])
         given = GIVEN if node != "camera" else GIVEN - {"source"}
         known = {name: entry for name, entry in known.items() if name not in given}
         here = f"{where}: {node}"
-        entries = _mapping(values, here, tuple(known))
+        entries = Keys.of(values, here, tuple(known)).content
         checked[node] = {name: _value(f"{here}: {name}", value, *known[name]) for name, value in entries.items()}
     return checked
 
@@ -224,17 +213,3 @@ def _value(where: str, value: Any, default: Any, meaning: Meaning) -> Any:
 
 def _kind(default: Any) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[type(default)]
-
-
-def _mapping(tree: Any, where: str, keys: tuple[str, ...] = ()) -> Mapping[Any, Any]:
-    if not isinstance(tree, dict) or (not tree and not keys):
-        raise ConfigError(f"{where}: got {tree!r}, expected keys and values")
-    for key in tree if keys else ():
-        if key not in keys:
-            raise ConfigError(f"{where}: unknown key {key!r}{_near(str(key), keys) or ', expected ' + ', '.join(keys)}")
-    return tree
-
-
-def _near(word: str, known: Any) -> str:
-    match = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {match[0]!r}?" if match else ""

@@ -22,16 +22,17 @@ SOURCE = ROOT / "dnn_dist"
 LAW = {
     "errors": set(),
     "executables": set(),
+    "yamlfile": set(),
     "graph": set(),
     "cut": {"graph"},
-    "plan": {"cut", "graph"},
+    "plan": {"cut", "graph", "yamlfile"},
     "run": {"plan", "cut", "graph"},
-    "detect": set(),
+    "detect": {"yamlfile"},
     "camera": set(),
     "settings": set(),
-    "cluster": {"settings", "run"},
+    "cluster": {"settings", "run", "yamlfile"},
     "nodes": {"cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
-    "cli": {"nodes", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+    "cli": {"yamlfile", "nodes", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
 }
 ROS = re.compile(r"(rclpy|rosidl_\w+|launch\w*|cv_bridge|\w+_(msgs|interfaces)|dnn_dist\.msg)(\.|$)")
 HEAVY = re.compile(r"(tensorflow|keras|torch|scipy|networkx)(\.|$)")

@@ -23,73 +23,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from dnn_dist.errors import ConfigError
+from dnn_dist.yamlfile import Keys, read_yaml
 
 Shape = Sequence[int]
-
-_REQUIRED: Any = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Typed look-ups in a YAML mapping whose errors say where, what was got, and what was expected."""
-
-    content: dict[Any, Any]
-    where: str  # opens the error messages
-
-    @classmethod
-    def of(cls, content: object, where: str) -> Keys:
-        """ConfigError when the content is no mapping."""
-        if not isinstance(content, dict):
-            raise ConfigError(f"{where}: expected keys and values, got {content!r}")
-        return cls(content, where)
-
-    def get(self, key: str, default: Any = _REQUIRED) -> Any:
-        value = self.content.get(key, default)
-        if value is _REQUIRED:
-            found = ", ".join(map(str, self.content)) or "nothing"
-            raise ConfigError(f"{self.where}: '{key}' is missing (found: {found}); add it")
-        return value
-
-    def number(self, key: str, default: Any = _REQUIRED, low: float = -1e9, high: float = 1e9) -> float:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise self.wrong(key, value, f"a number between {low:g} and {high:g}")
-        return float(value)
-
-    def items(self, key: str, expected: str) -> list[Any]:
-        value = self.get(key)
-        if not isinstance(value, list) or not value:
-            raise self.wrong(key, value, expected)
-        return value
-
-    def text(self, key: str, default: Any = _REQUIRED) -> str:
-        value = self.get(key, default)
-        if not isinstance(value, str) or not value:
-            raise self.wrong(key, value, "a name")
-        return value
-
-    def choice(self, key: str, known: Collection[str], default: Any = _REQUIRED) -> str:
-        value = self.get(key, default)
-        if value not in known:
-            raise self.wrong(key, value, f"one of {', '.join(known)}")
-        return str(value)
-
-    def truth(self, key: str, default: Any = _REQUIRED) -> bool:
-        value = self.get(key, default)
-        if not isinstance(value, bool):
-            raise self.wrong(key, value, "true or false")
-        return value
-
-    def wrong(self, key: str, got: object, expected: str) -> ConfigError:
-        return ConfigError(f"{self.where}: {key} is {got!r}, expected {expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +84,7 @@ def card_for(model: Path, input_shape: Shape, output_shapes: Sequence[Shape]) ->
 
 def load_card(path: Path) -> ModelCard:
     """The card in a file. ConfigError in one line when it can't be read or is wrong."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't read the model card: {' '.join(str(error).split())}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: the model card is not YAML: {' '.join(str(error).split())}") from error
-    return parse_card(content, str(path))
+    return parse_card(read_yaml(path, "model card"), str(path))
 
 
 def parse_card(content: object, where: str) -> ModelCard:

@@ -38,10 +38,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dnn_dist.detect.boxes import Detection
-from dnn_dist.detect.card import Keys, ModelCard, Shape
+from dnn_dist.detect.card import ModelCard, Shape
 from dnn_dist.detect.head import Head, sigmoid, softmax
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.errors import ConfigError
+from dnn_dist.yamlfile import Keys
 
 SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "probabilities": lambda scores: scores,
