@@ -10,6 +10,7 @@ meet between two stages.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from dnn_dist.cut.piece import Piece, Stage, make_port
 from dnn_dist.cut.shares import Speeds, least_time
@@ -94,32 +95,55 @@ def band_of(network: Network, tensor: int, speeds: Speeds, band: int) -> Region:
     return Region(*least_time(image.height, speeds)[band], 0, image.width)
 
 
-def exchanged_bytes(network: Network, speeds: Speeds, first: int, last: int) -> int:
-    """What MoDNN sends per frame for ops first..last: 2 x input + output + rows pushed and pulled.
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What bands send one another, through the coordinator, before they can compute a layer."""
 
-    Every robot keeps the band that it made; after a layer it pushes to the coordinator the rows that others
-    need, each once, and pulls the rows that it lacks. The model's own input comes whole to the coordinator
-    and goes out in bands (DeepThings, section V).
+    first: int
+    last: int
+    """Ops of the layer, both included."""
+    pushed: tuple[int, ...]
+    """Bytes of each band's rows that other bands need; each row once, however many need it."""
+    pulled: tuple[int, ...]
+    """Bytes of the rows that each band needs and has not made."""
+
+
+def exchanges(network: Network, speeds: Speeds, first: int, last: int) -> tuple[Exchange, ...]:
+    """Of each layer of ops first..last in MoDNN, where every robot keeps the band that it made.
+
+    What the range takes from outside comes from the coordinator and is no exchange: the first layer has none.
     """
     given = network.live_before(first, last)
-    traffic = 2 * sum(network.tensors[t].bytes for t in given)
-    traffic += sum(network.tensors[t].bytes for t in network.live_after(first, last))
     robots = range(len(speeds))
+    found = []
     for begin, end in layers_of(network, first, last):
         made = {t: [band_of(network, t, speeds, band) for band in robots] for t in network.live_after(begin, end)}
         needs = []
         for band in robots:
             wanted = {t: bands[band] for t, bands in made.items() if not bands[band].empty}
             needs.append(walk_tile(network, begin, end, wanted).inputs)
+        pushed, pulled = [0] * len(speeds), [0] * len(speeds)
         for tensor in set().union(*needs) - set(given):
             row_bytes = network.tensors[tensor].bytes // network.tensors[tensor].height
             kept = [_rows(band_of(network, tensor, speeds, band)) for band in robots]
             wanted_rows = [_rows(need[tensor]) if tensor in need else set() for need in needs]
             for band in robots:
-                pulled = wanted_rows[band] - kept[band]
                 others = set().union(*(rows for other, rows in enumerate(wanted_rows) if other != band))
-                traffic += row_bytes * (len(pulled) + len(kept[band] & others))
-    return traffic
+                pushed[band] += row_bytes * len(kept[band] & others)
+                pulled[band] += row_bytes * len(wanted_rows[band] - kept[band])
+        found.append(Exchange(begin, end, tuple(pushed), tuple(pulled)))
+    return tuple(found)
+
+
+def exchanged_bytes(network: Network, speeds: Speeds, first: int, last: int) -> int:
+    """What MoDNN sends per frame for ops first..last: 2 x input + output + rows pushed and pulled.
+
+    The model's own input comes whole to the coordinator and goes out in bands (DeepThings, section V).
+    """
+    traffic = 2 * sum(network.tensors[t].bytes for t in network.live_before(first, last))
+    traffic += sum(network.tensors[t].bytes for t in network.live_after(first, last))
+    layers = exchanges(network, speeds, first, last)
+    return traffic + sum(sum(layer.pushed) + sum(layer.pulled) for layer in layers)
 
 
 def _rows(region: Region) -> set[int]:

@@ -20,6 +20,23 @@ from dnn_dist.graph.schema import ITEM_BITS
 
 
 @dataclass(frozen=True, slots=True)
+class LayerMemory:
+    """Bytes for one layer of a stage: its input and its output, and the weights that it reads."""
+
+    op: int
+    weights: int
+    whole: int
+    """Input and output uncut."""
+    piece: int
+    """Those of the piece that needs most."""
+
+    @property
+    def saving(self) -> float:
+        """The layer's own weights are on both sides: no cut by rows and columns divides them."""
+        return (self.whole - self.piece) / (self.whole + self.weights)
+
+
+@dataclass(frozen=True, slots=True)
 class StageMemory:
     """Bytes that a robot needs for any piece of a stage, against those for all of it uncut."""
 
@@ -38,17 +55,24 @@ class StageMemory:
 
 def stage_memory(network: Network, stage: Stage) -> StageMemory:
     """Of a stage of tiles or bands."""
-    whole = _layers(network, stage, None)
-    pieces = [_layers(network, stage, piece) for piece in stage.pieces]
-    largest = {op: max(layers.get(op, 0) for layers in pieces) for op in whole}
-    own = {op: network.ops[op].weight_bytes for op in range(stage.first, stage.last + 1)}
-    savings = [(size - largest[op]) / (size + own[op]) for op, size in whole.items() if size]
-    weights = sum(own.values())
+    layers = layer_memory(network, stage)
+    weights = sum(op.weight_bytes for op in network.ops[stage.first : stage.last + 1])
     return StageMemory(
         weights=weights,
-        whole=weights + max(whole.values(), default=0),
-        piece=weights + max(largest.values(), default=0),
-        layer_saving=sum(savings) / len(savings) if savings else 0.0,
+        whole=weights + max((layer.whole for layer in layers), default=0),
+        piece=weights + max((layer.piece for layer in layers), default=0),
+        layer_saving=sum(layer.saving for layer in layers) / len(layers) if layers else 0.0,
+    )
+
+
+def layer_memory(network: Network, stage: Stage) -> tuple[LayerMemory, ...]:
+    """Of each op of a stage of tiles or bands that makes a tensor of its own, in order."""
+    whole = _layers(network, stage, None)
+    pieces = [_layers(network, stage, piece) for piece in stage.pieces]
+    return tuple(
+        LayerMemory(op, network.ops[op].weight_bytes, size, max(layers.get(op, 0) for layers in pieces))
+        for op, size in sorted(whole.items())
+        if size
     )
 
 
