@@ -21,7 +21,8 @@ _FIT = 3.5  # an anchor learns a box if neither side differs by more than this f
 Scene = tuple[np.ndarray, np.ndarray]  # picture (H, W, 3) uint8, boxes (n, 5) float32: class, y0, x0, y1, x1
 
 
-def _scene(key: tuple[int, int]) -> Scene:
+def make_scene(key: tuple[int, int]) -> Scene:
+    """The scene of a seed and a number."""
     image, boxes = draw_scene(np.random.default_rng(key), HEIGHT, WIDTH)
     return image, np.array([_row(b) for b in boxes], np.float32).reshape(-1, 5)
 
@@ -34,7 +35,7 @@ def make_scenes(seed: int, count: int, processes: int) -> list[Scene]:
     """Scenes (seed, 0) .. (seed, count - 1), drawn by several processes, in order."""
     scenes = []
     with multiprocessing.get_context("fork").Pool(processes) as pool:
-        for scene in pool.imap(_scene, zip(itertools.repeat(seed), range(count)), chunksize=32):
+        for scene in pool.imap(make_scene, zip(itertools.repeat(seed), range(count)), chunksize=32):
             scenes.append(scene)
             if len(scenes) % 500 == 0 or len(scenes) == count:
                 print(f"\rscenes {len(scenes)}/{count}", end="", flush=True)

@@ -6,6 +6,7 @@ A detection finds a truth of its class when their IoU is at least 0.5 and no bet
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -57,14 +58,19 @@ def measure(path: Path, card: ModelCard, scenes: list[Scene]) -> dict[str, float
     """AP at IoU 0.5 of each class, and their "mean", of a .tflite file on scenes it was not trained on."""
     interpreter = Interpreter(str(path), num_threads=2)
     interpreter.allocate_tensors()
+    return score(card, ((run(interpreter, image), truth) for image, truth in scenes))
+
+
+def score(card: ModelCard, answers: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """AP at IoU 0.5 of each class, and their "mean", of what a detector gave: (the head's input, true boxes)."""
     head = make_head(card)
     head.score_threshold = SCORE_LEAST
     letterbox = Letterbox(HEIGHT, WIDTH, HEIGHT, WIDTH)
     records: list[list[tuple[bool, float]]] = [[] for _ in card.classes]
     truths = np.zeros(len(card.classes), int)
-    for image, truth in scenes:
+    for output, truth in answers:
         found = np.zeros(len(truth), bool)
-        for detection in head([run(interpreter, image)], letterbox):
+        for detection in head([output], letterbox):
             box = np.array([detection.y0, detection.x0, detection.y1, detection.x1])
             overlap = iou(box, truth[:, 1:]) * (truth[:, 0] == detection.class_id) * ~found
             hit = len(truth) > 0 and overlap.max() >= IOU_MATCH
