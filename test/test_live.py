@@ -86,6 +86,8 @@ def test_a_coded_plan_loses_workers_and_no_frame(tmp_path: Path, model: str) -> 
     """Coded slices, one stage after another: workers die by SIGKILL, and the boxes are those of the whole model."""
     cut = "slices:4+2@8..9" if model == FLOAT else "slices:4+1@9"
     parameters = {"all": {"model": model}, "gateway": {"deadline": 10.0, "cut": f"tiles:2x2@0..7;{cut}"}}
+    if model == INT8:
+        parameters["worker"] = {"prepared": 0}  # each piece is made ready when it is first given
     images = film(6)
     with live(tmp_path, robots(6), parameters) as cluster:
         cluster.feed(images[:2])

@@ -55,6 +55,46 @@ def test_a_killed_worker_costs_no_frame(settings: DispatcherSettings) -> None:
     assert 0 < len(disturbed) <= 3, "only frames near the kill are touched"
 
 
+def pieces_by_worker(cluster: Cluster, first: int) -> dict[str, set[tuple[int, int]]]:
+    """(stage, piece) that each worker computed from frame `first` on."""
+    given: dict[str, set[tuple[int, int]]] = {}
+    for name, key in cluster.computed:
+        if key.frame >= first:
+            given.setdefault(name, set()).add((key.stage, key.piece))
+    return given
+
+
+@pytest.mark.parametrize("plan", [shape(4, parity=1), shape(5)], ids=["coded", "tiles"])
+def test_large_pieces_stay_where_they_are(plan: PlanShape) -> None:
+    """Each worker reads the weights of its own pieces, and of no other's, frame after frame."""
+    most = {}
+    for on_demand in (True, False):
+        cluster = Cluster(5, plan, speeds=[600, 700, 800, 900, 1000], on_demand=on_demand)
+        cluster.run(100, period=0.03)  # the fastest come first, once their speeds are known
+        most[on_demand] = max(len(pieces) for pieces in pieces_by_worker(cluster, 0).values())
+    assert most[True] == 1
+    assert most[False] > 1, "it would be so without any rule"
+
+
+def test_a_death_moves_no_piece_but_the_dead_ones() -> None:
+    """With parity nobody reads anything; without, one worker takes up what is missing and keeps it."""
+    for plan, taken_up in ((shape(4, parity=1), 0), (shape(5), 1)):
+        cluster = Cluster(5, plan, faults=Faults(events=[(2.005, "kill", "w2")]), on_demand=True)
+        reports = cluster.run(30, period=0.3, budget=1.0)
+        assert {report.quality for report in reports} == {1.0}
+        before, after = pieces_by_worker(cluster, 0), pieces_by_worker(cluster, 15)
+        assert sum(len(pieces) for pieces in before.values()) == 5 + taken_up
+        assert sum(len(pieces) for pieces in after.values()) == 4 + taken_up
+
+
+def test_a_large_piece_waits_for_who_has_it_but_not_for_long() -> None:
+    """Its holder is slow: another takes the piece over rather than let it wait."""
+    cluster = Cluster(2, shape(2), speeds=[1000, 10], on_demand=True)
+    cluster.run(5, period=0.3, budget=2.9)
+    given = pieces_by_worker(cluster, 1)
+    assert given["w1"] == {(0, 0), (0, 1)} and len(given["w2"]) == 1
+
+
 def test_a_stopped_worker_comes_back_and_is_used_again() -> None:
     cluster = Cluster(2, faults=Faults(events=[(1.005, "stop", "w2"), (2.5, "go", "w2")]))
     reports = cluster.run(40, period=0.2)

@@ -54,10 +54,12 @@ class Cluster:
         faults: Faults | None = None,
         dispatcher: d.DispatcherSettings | None = None,
         speeds: list[float] | None = None,
+        on_demand: bool = False,
     ) -> None:
         self.random = random.Random(seed)
         self.faults = faults or Faults()
         self.plan = plan or shape()
+        self.on_demand = on_demand  # workers make a piece ready when they are first given it
         self.now = 0.0
         self.heap: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
@@ -154,7 +156,7 @@ class Cluster:
         worker = w.Worker(name, f"r{name[1:]}", self.random.getrandbits(63) | 1, "model")
         self.workers[name] = worker
         self.stopped.pop(name, None)
-        for event in (w.PlanOffered(PLAN), w.PlanBuilt(PLAN), w.SourceReachable("cam", True)):
+        for event in (w.PlanOffered(PLAN), w.PlanBuilt(PLAN, on_demand=self.on_demand), w.SourceReachable("cam", True)):
             self.perform_worker(name, worker, worker.handle(event, self.now))
         self.source(self.dispatcher, d.WorkerReachable(name, True))
 

@@ -43,6 +43,11 @@ def write_piece(network: Network, stage: Stage, piece: Piece, path: Path) -> Pat
     return path
 
 
+def piece_size(network: Network, stage: Stage, piece: Piece) -> int:
+    """Bytes of a piece's file, without writing it."""
+    return len(network.file) if _is_whole(network, stage) else piece_file(network, stage, piece).size
+
+
 def piece_file(network: Network, stage: Stage, piece: Piece) -> PieceFile:
     """The file of a piece, yet to be written."""
     try:

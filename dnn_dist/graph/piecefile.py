@@ -56,6 +56,14 @@ class PieceFile:
             end += size
         return bytes(pack({**model, "buffers": buffers}, "Model", IDENTIFIER))
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file: the graph, and nearly all of it the weights."""
+        end = len(self._head)
+        for content in self._contents:
+            end += -end % _ALIGNMENT + (content.size if isinstance(content, Span) else content.nbytes)
+        return end
+
     def content(self) -> bytes:
         """The whole file in memory."""
         out = BytesIO()

@@ -91,6 +91,7 @@ def worker_message(state: WorkerState) -> msg.WorkerState:
         sequence=state.sequence,
         model=state.model,
         plans=sorted(state.plans),
+        on_demand=sorted(state.on_demand),
         refused=sorted(state.refused),
         held=[key_message(key) for key in state.held],
         answered=[key_message(key) for key in state.answered],
@@ -101,6 +102,7 @@ def worker_message(state: WorkerState) -> msg.WorkerState:
             for (source, session), number in state.seen.items()
         ],
         speed=state.speed,
+        preparing=state.preparing,
     )
 
 
@@ -112,6 +114,7 @@ def read_worker(message: msg.WorkerState) -> WorkerState:
         sequence=message.sequence,
         model=message.model,
         plans=frozenset(_few(message.plans, "plans")),
+        on_demand=frozenset(_few(message.on_demand, "on_demand")),
         refused=frozenset(_few(message.refused, "refused")),
         held=tuple(read_key(key) for key in _few(message.held, "held")),
         answered=frozenset(read_key(key) for key in _few(message.answered, "answered")),
@@ -119,6 +122,7 @@ def read_worker(message: msg.WorkerState) -> WorkerState:
         offered_to=message.offered_to,
         seen={(seen.source, seen.session): seen.number for seen in _few(message.seen, "seen")},
         speed=seconds(message.speed, "speed"),
+        preparing=message.preparing,
     )
 
 

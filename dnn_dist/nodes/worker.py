@@ -18,6 +18,7 @@ from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run import worker as w
 from dnn_dist.run.notes import Note
+from dnn_dist.run.mapped import free_memory
 from dnn_dist.run.pieces import PieceSet
 from dnn_dist.run.wire import TaskKey, WireError, WireTensor
 from dnn_dist.settings import WorkerSettings
@@ -85,6 +86,7 @@ class WorkerNode(Shell):
         return {
             "model": self._network.sha256[:16],
             "plans ready": " ".join(self._pieces) or "none",
+            "pieces ready (MB)": round(sum(pieces.ready_bytes for pieces in self._pieces.values()) / 1e6, 1),
             "tasks held": len(self._machine.held),
             "speed (MMAC/s)": round(self._machine.speed / 1e6),
             "sources": " ".join(self._machine.sources) or "none",
@@ -148,9 +150,10 @@ class WorkerNode(Shell):
 
     def _build(self, action: w.BuildPlan) -> None:
         plan, network = self._plans[action.plan], self._network
-        threads = self._settings.now.threads
+        settings = self._settings.now
+        prepared, memory = settings.prepared * 1e6, settings.memory * 1e6 or free_memory() / 2
         self._computing.submit(
-            lambda: PieceSet(network, plan, plan.stages(network), local=False, threads=threads),
+            lambda: PieceSet(network, plan, plan.stages(network), False, settings.threads, prepared, memory),
             lambda pieces, error: self._built(plan.hash, pieces, error),
         )
 
@@ -159,7 +162,8 @@ class WorkerNode(Shell):
             self._pieces[plan] = pieces
         else:
             self._plans.pop(plan, None)
-        self._handle(w.PlanBuilt(plan, refused="" if error is None else one_line(error)))
+        on_demand = pieces is not None and pieces.on_demand
+        self._handle(w.PlanBuilt(plan, "" if error is None else one_line(error), on_demand))
 
     def _drop(self, action: w.DropPlan) -> None:
         self._plans.pop(action.plan, None)
@@ -169,6 +173,13 @@ class WorkerNode(Shell):
         key, task = action.key, self._tasks[action.key]
         pieces = self._pieces[task.work.plan]
         pace = self._settings.now.pace
+        if not pieces.ready(key.stage, key.piece):
+            # Its end is told, so that the time of reading weights is not taken for that of computing; an error comes
+            # again, and counts, when the piece is run.
+            self._handle(w.Preparing(ready=False))
+            self._computing.submit(
+                lambda: pieces.prepare(key.stage, key.piece), lambda _, error: self._handle(w.Preparing(ready=True))
+            )
 
         def job() -> list[WireTensor]:
             began = self.now()

@@ -15,6 +15,8 @@ Rules
     the answer did not reach the aggregator within `transit`.
   `recover_after` a stage began, what is not done gets a second copy, lease or not.
   A worker that is lost again and again is left out with growing back-off, never for ever.
+  Where pieces are too large to be ready everywhere, those who had a piece before get it again; others, who would have
+  to read its weights first, when none of those can take it or the task has waited `lease_min`.
   The bytes on the way, work and results expected, stay within `window`, but one task may always travel.
   First answers win: a lease that ended too early costs a second computation, never a wrong result.
 """
@@ -175,6 +177,7 @@ class Dispatcher:
         self._sequence = 0
         self._now = 0.0  # s; of the newest event
         self._plan_told_at = float("-inf")  # s
+        self._some_on_demand = False  # a worker was heard that makes pieces ready when it is first given them
         self._published: tuple[Any, ...] = ()
         self._published_at = float("-inf")
         self._oldest_open = 0
@@ -202,6 +205,9 @@ class Dispatcher:
         patience = self.settings.patience
         times = [self._published_at + self.settings.heartbeat]
         times += [frame.deadline for frame in self.frames.values()]
+        if self._some_on_demand:
+            waiting = (task.ready_at for frame in self.frames.values() for task in frame.tasks.values() if task.wanting)
+            times += [due for at in waiting if (due := at + patience.lease_min) > self._now]
         for view in self.workers.values():
             times += [lease.end(view.state.speed, patience) for lease in view.leases.values()]
             if view.leases and not view.silent:
@@ -222,6 +228,8 @@ class Dispatcher:
         self._plans[event.plan] = event.shape
         self._newest_plan = event.plan
         in_use = {frame.plan for frame in self.frames.values()} | {event.plan}
+        for view in self.workers.values():
+            view.given = {piece for piece in view.given if piece[0] in in_use}
         self._plans = {plan: shape for plan, shape in self._plans.items() if plan in in_use}
         return self._tell_plan(now)
 
@@ -257,6 +265,7 @@ class Dispatcher:
             joined = Note("worker joined", f"worker {state.worker!r} on robot {state.robot!r} joined", warn=False)
             return [joined, *said, *self._refusal(frozenset(), state)]
         before = view.state
+        self._some_on_demand = self._some_on_demand or bool(state.on_demand)
         if not view.hear(state, now):
             return []
         if before.session != state.session:
@@ -391,6 +400,11 @@ class Dispatcher:
         return [view for view in self.workers.values() if view.serves(plan, now)]
 
     def _assign(self, now: float) -> list[Any]:
+        actions = self._hand_out(now, ready=True)
+        return actions + self._hand_out(now, ready=False) if self._some_on_demand else actions
+
+    def _hand_out(self, now: float, ready: bool) -> list[Any]:
+        """Give queued tasks to workers that have the piece ready, or to those that must read its weights first."""
         actions: list[Any] = []
         for key in list(self.queue):
             frame = self.frames[key.frame]
@@ -401,6 +415,9 @@ class Dispatcher:
                 able = self._able(frame.plan, now)
                 if self._surplus(key):
                     able = [view for view in able if view.name not in frame.served.get(key.stage, ())]
+                having = [view for view in able if view.has_ready(frame.plan, key.stage, key.piece)]
+                if ready or not self._worth_reading(task, having, now):
+                    able = having
                 view = choose(key, able, task.leases.keys(), task.failed_at, task.owner)
                 if view is None:
                     break
@@ -408,6 +425,11 @@ class Dispatcher:
             else:
                 self.queue.remove(key)
         return actions
+
+    def _worth_reading(self, task: _Task, having: list[WorkerView], now: float) -> bool:
+        """True when a task should not wait for those who have its piece ready: none can take it, or not for long."""
+        waited = now - task.ready_at >= self.settings.patience.lease_min
+        return waited or all(view.name in task.leases or view.name in task.failed_at for view in having)
 
     def _surplus(self, key: TaskKey) -> bool:
         """True when as many pieces of a coded stage as suffice are out or done: one more is worth a worker that has
@@ -435,6 +457,8 @@ class Dispatcher:
         )
         view.next_number += 1
         view.leases[key] = task.leases[view.name] = lease
+        if frame.plan in view.state.on_demand:
+            view.given.add((frame.plan, key.stage, key.piece))
         return SendWork(view.name, lease.session, key, frame.plan, lease.number, attempt, frame.deadline - now)
 
     def _window_takes(self, piece: PieceShape) -> bool:

@@ -37,7 +37,7 @@ class Lease:
     bytes_in: int
     bytes_out: int
     acknowledged: bool = False  # the worker has seen the work
-    heads_at: float | None = None  # s; when the task was first seen at the head of the worker's list
+    heads_at: float | None = None  # s; when the task was first seen at the head of the worker's list, its piece ready
     answered_at: float | None = None  # s; when the worker first said that it had answered
 
     @property
@@ -77,6 +77,7 @@ class WorkerView:
     left_out_until: float = float("-inf")  # s; it fails too often
     next_number: int = 1  # of this pair's work; goes on over the worker's restarts
     leases: dict[TaskKey, Lease] = field(default_factory=dict)  # tasks this worker has a right to, oldest first
+    given: set[tuple[str, int, int]] = field(default_factory=set)  # (plan, stage, piece) that it had in this session
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=32))  # s; when it was lost
 
     @property
@@ -91,6 +92,8 @@ class WorkerView:
         older = state.sequence <= self.state.sequence
         if older and (state.session == self.state.session or not self.silent):
             return False
+        if state.session != self.state.session:
+            self.given.clear()
         self.state = state
         self.heard_at = now
         self.silent = False
@@ -101,7 +104,7 @@ class WorkerView:
         seen = self.state.seen.get((source, session), 0)
         for lease in self.leases.values():
             lease.acknowledged = lease.acknowledged or seen >= lease.number
-            if lease.heads_at is None and self.state.held[:1] == (lease.key,):
+            if lease.heads_at is None and self.state.held[:1] == (lease.key,) and not self.state.preparing:
                 lease.heads_at = now
             if lease.answered_at is None and lease.key in self.state.answered:
                 lease.answered_at = now
@@ -121,6 +124,10 @@ class WorkerView:
     def serves(self, plan: str, now: float) -> bool:
         """True when work of this plan may be sent now."""
         return self.reachable and not self.silent and plan in self.state.plans and now >= self.left_out_until
+
+    def has_ready(self, plan: str, stage: int, piece: int) -> bool:
+        """True when the worker need not read the piece's weights first, as far as is known here."""
+        return plan not in self.state.on_demand or (plan, stage, piece) in self.given
 
     def room_for(self, source: str) -> int:
         """Tasks that this worker still takes from `source`: its offer, less what it has not seen yet."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Giving back the memory of mapped files that have been read.
+"""Memory: what is free, and giving back that of mapped files that have been read.
 
 The runtime maps a piece's file and packs its weights into memory of its own. Both copies would count from then
 on; the pages of the file are read again, if ever, from where they came.
@@ -10,7 +10,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
+import os
 from pathlib import Path
+
+
+def scratch_folder() -> str | None:
+    """Where files go that are mapped for long: /tmp may itself be memory, and would keep what is given back."""
+    folder = "/var/tmp"
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def free_memory() -> float:
+    """Bytes that the robot could still use without swapping, infinite where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * int(line.split()[1])
+    return float("inf")
 
 
 def release_pages(path: Path) -> None:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan made ready to compute on one robot: an interpreter for each form of piece."""
+"""A plan made ready to compute on one robot: an interpreter for each form of piece.
+
+All of them at once where that costs little; else each when it is first asked for, so that a robot maps the weights of
+the pieces that it is given and no others.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from dnn_dist.cut.build import write_piece
+from dnn_dist.cut.build import piece_size, write_piece
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.engine import Engine
+from dnn_dist.run.mapped import scratch_folder
 from dnn_dist.run.wire import WireError, WireTensor, decode, decode_pixels, encode
 
 
@@ -70,24 +75,71 @@ class Ports:
 class PieceSet(Ports):
     """Pieces ready to compute. Not to be shared between threads: an interpreter serves one caller at a time."""
 
-    def __init__(self, network: Network, plan: Plan, stages: Sequence[Stage], local: bool, threads: int = 1) -> None:
-        """Builds the pieces of the local stages, or those of the distributed ones."""
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        stages: Sequence[Stage],
+        local: bool,
+        threads: int = 1,
+        prepared: float = float("inf"),
+        memory: float = float("inf"),
+    ) -> None:
+        """The pieces of the local stages, or those of the distributed ones.
+
+        All are made ready here when their files, weights nearly all, take up to `prepared` bytes together. Else they
+        are `on_demand`: each is made ready by `prepare`, and those used longest ago are dropped beyond `memory` bytes.
+        """
         super().__init__(network, plan, stages)
-        forms = {
+        self._threads, self._memory = threads, memory
+        self._forms = {
             (index, piece.form): (stage, piece)
             for index, stage in enumerate(stages)
             if (stage.kind == "local") is local
             for piece in stage.pieces
         }
-        with TemporaryDirectory(prefix="dnn_dist-") as folder:  # an engine keeps its file mapped, not named
-            self._engines = {
-                key: Engine(write_piece(network, stage, piece, Path(folder, f"{number}.tflite")), threads)
-                for number, (key, (stage, piece)) in enumerate(forms.items())
-            }
+        self._sizes = {form: piece_size(network, stage, piece) for form, (stage, piece) in self._forms.items()}
+        self._engines: dict[tuple[int, str], Engine] = {}  # last used last
+        self.on_demand = sum(self._sizes.values()) > prepared
+        if not self.on_demand:
+            for form in self._forms:
+                self._build(form)
+
+    def ready(self, stage: int, piece: int) -> bool:
+        """Whether a piece would be computed without reading weights first."""
+        return self._form(stage, piece) in self._engines
+
+    @property
+    def ready_bytes(self) -> int:
+        """Of the files of all pieces that are ready: what their weights take in memory."""
+        return sum(self._sizes[form] for form in list(self._engines))  # another thread may be building
+
+    def prepare(self, stage: int, piece: int) -> None:
+        """Make a piece ready, and drop others where that takes more than the memory allowed."""
+        form = self._form(stage, piece)
+        if form in self._engines:
+            self._engines[form] = self._engines.pop(form)
+            return
+        while self._engines and self.ready_bytes + self._sizes[form] > self._memory:
+            del self._engines[next(iter(self._engines))]
+        self._build(form)
 
     def run(self, stage: int, piece: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Compute a piece: arrays of its input ports' shapes in, arrays of its output ports' shapes out."""
-        return self._engines[stage, self.piece(stage, piece).form].run(list(inputs))
+        self.prepare(stage, piece)
+        return self._engines[self._form(stage, piece)].run(list(inputs))
+
+    def _form(self, stage: int, piece: int) -> tuple[int, str]:
+        form = stage, self.piece(stage, piece).form
+        if form not in self._forms:
+            raise WireError(f"plan {self.plan.hash}: piece {piece} of stage {stage} is not for this robot to compute")
+        return form
+
+    def _build(self, form: tuple[int, str]) -> None:
+        stage, piece = self._forms[form]
+        with TemporaryDirectory(prefix="dnn_dist-", dir=scratch_folder()) as folder:  # an engine keeps its file mapped, not named
+            path = write_piece(self.network, stage, piece, Path(folder, "piece.tflite"))
+            self._engines[form] = Engine(path, self._threads)
 
 
 def _match(ports: Sequence[Port], tensors: Sequence[WireTensor]) -> list[WireTensor]:

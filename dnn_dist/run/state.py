@@ -28,7 +28,7 @@ class WorkerState:
     session: int
     sequence: int
     model: str = ""  # SHA-256 of its model file
-    plans: frozenset[str] = frozenset()  # hashes of plans whose pieces it has built
+    plans: frozenset[str] = frozenset()  # hashes of plans whose pieces it computes
     refused: frozenset[str] = frozenset()  # hashes of plans it cannot serve
     held: tuple[TaskKey, ...] = ()  # not yet answered, the one being computed first
     answered: frozenset[TaskKey] = frozenset()  # answered, and not yet settled by Progress
@@ -36,6 +36,8 @@ class WorkerState:
     offered_to: str = ""  # the one source that the room is offered to
     seen: Mapping[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
     speed: float = 0.0  # measured, MAC/s; 0 while unknown
+    on_demand: frozenset[str] = frozenset()  # of `plans`: those whose pieces are made ready when first given
+    preparing: bool = False  # the piece of the first task held is being made ready
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class PlanBuilt:
 
     plan: str
     refused: str = ""
+    on_demand: bool = False  # each piece is made ready when it is first given
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,13 @@ class Computed:
     seconds: float
     macs: int
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """The piece of the task at the head of the list is being made ready, or `ready` now."""
+
+    ready: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +165,8 @@ class Worker:
     expires: dict[TaskKey, float] = field(default_factory=dict)  # held task -> its frame's deadline, s
     answered: dict[TaskKey, float] = field(default_factory=dict)  # since when, s
     plans: dict[str, bool] = field(default_factory=dict)  # hash -> built; last used last
+    on_demand: set[str] = field(default_factory=set)  # plans whose pieces are made ready when first given
+    preparing: bool = False  # the piece of the task at the head of the list is being made ready
     refused: dict[str, str] = field(default_factory=dict)  # hash -> why
     sources: dict[str, _Source] = field(default_factory=dict)
     seen: dict[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
@@ -189,6 +199,7 @@ class Worker:
         spare = [] if self.held else spare  # a task in hand may need any of them
         for plan in spare[: max(0, len(self.plans) - self.settings.max_plans)]:
             del self.plans[plan]
+            self.on_demand.discard(plan)
             actions.append(DropPlan(plan))
         return actions
 
@@ -200,7 +211,12 @@ class Worker:
             self.refused[event.plan] = event.refused
             return [Note("plan refused", event.refused)]
         self.plans[event.plan] = True
-        return [Note("plan ready", f"plan {event.plan}: pieces are ready", warn=False)]
+        if event.on_demand:
+            self.on_demand.add(event.plan)
+            text = "its pieces are large, so each is made ready when it is first given"
+        else:
+            text = "all pieces are ready"
+        return [Note("plan ready", f"plan {event.plan}: {text}", warn=False)]
 
     def _handle_work(self, event: WorkArrived, now: float) -> list[Any]:
         key = event.key
@@ -236,6 +252,10 @@ class Worker:
                 self.speed = speed if not self.speed else 0.8 * self.speed + 0.2 * speed
         self._drop_unwanted(now, first=0)
         return actions + ([Compute(self.held[0])] if self.held else [])
+
+    def _handle_preparing(self, event: Preparing, now: float) -> list[Any]:
+        self.preparing = not event.ready
+        return []
 
     def _handle_progress(self, event: ProgressHeard, now: float) -> list[Any]:
         progress = event.progress
@@ -328,6 +348,7 @@ class Worker:
             self._offered_to(now),
             ready,
             len(self.refused),
+            self.preparing,
         )
         seen = dict(self.seen)
         if (told, seen) == self._published and now < self._published_at + self.settings.heartbeat:
@@ -350,6 +371,8 @@ class Worker:
                     told[3],
                     seen,
                     self.speed,
+                    frozenset(self.on_demand),
+                    self.preparing,
                 )
             )
         ]
@@ -360,6 +383,7 @@ _HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {
     PlanBuilt: Worker._handle_built,
     WorkArrived: Worker._handle_work,
     Computed: Worker._handle_computed,
+    Preparing: Worker._handle_preparing,
     ProgressHeard: Worker._handle_progress,
     SourceHeard: Worker._handle_source,
     SourceReachable: Worker._handle_reachable,
