@@ -27,12 +27,13 @@ LAW = {
     "cut": {"graph"},
     "plan": {"cut", "graph", "yamlfile"},
     "run": {"plan", "cut", "graph"},
+    "sim": {"run", "plan", "cut", "graph"},
     "detect": {"yamlfile"},
     "camera": set(),
     "settings": set(),
     "cluster": {"settings", "run", "yamlfile"},
     "nodes": {"cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
-    "cli": {"yamlfile", "nodes", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+    "cli": {"yamlfile", "sim", "nodes", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
 }
 ROS = re.compile(r"(rclpy|rosidl_\w+|launch\w*|cv_bridge|\w+_(msgs|interfaces)|dnn_dist\.msg)(\.|$)")
 HEAVY = re.compile(r"(tensorflow|keras|torch|scipy|networkx)(\.|$)")

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages between robots in virtual time.
+
+Two kinds travel, as on the robots. *Tensors* (work, results, images) take their bytes' time on a wire or a shared
+medium, one after the other, first come first served. *Control messages* are a few hundred bytes: they take a link's
+latency and delay, and no time on the medium. Both are reliable, as DDS topics of that kind are: what a link loses is
+sent again, which costs a tensor its time on the medium once more and every message `RESEND` seconds.
+Messages of one topic (sender, receiver, kind) keep their order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dnn_dist.plan.fleet import Fleet, Link
+from dnn_dist.sim.agenda import Agenda
+
+RESEND = 0.02
+"""Seconds after which a lost message is noticed; as the DDS profiles have it."""
+MOST_SENDS = 20
+"""Times that a message is sent on the worst of links."""
+
+
+@dataclass(slots=True)
+class Carried:
+    """What went over one link, in one direction."""
+
+    messages: int = 0  # tensor messages
+    bytes: int = 0  # of tensors, each counted once
+    sent: int = 0  # bytes with what was sent again
+    busy: float = 0.0  # s on the wire or medium
+
+
+class Air:
+    """The links of a fleet. See the module's rules."""
+
+    def __init__(self, fleet: Fleet, agenda: Agenda, seed: object) -> None:
+        self._fleet, self._agenda = fleet, agenda
+        self._random = random.Random(f"{seed}/air")
+        self._links: dict[tuple[str, str], Link | None] = {}
+        self._free_at: dict[object, float] = {}  # medium, or (from, to) -> s
+        self._arrived: dict[tuple[str, str, str], float] = {}  # topic -> when its newest message arrives, s
+        self.carried: dict[tuple[str, str], Carried] = {}
+
+    def link(self, a: str, b: str) -> Link | None:
+        """The link from `a` to `b`; None on one robot."""
+        try:
+            return self._links[a, b]
+        except KeyError:
+            return self._links.setdefault((a, b), None if a == b else self._fleet.link(a, b))
+
+    def carry(self, a: str, b: str, size: int, kind: str, deliver: Callable[..., None], *args: Any) -> float:
+        """A tensor message of `size` bytes; when it arrives, in seconds. On one robot it is handed over."""
+        link, now = self.link(a, b), self._agenda.now
+        if link is None:
+            self._agenda.at(now, deliver, *args)
+            return now
+        sends = self._sends(link)
+        wire: object = link.medium or (a, b)
+        begin = max(now, self._free_at.get(wire, 0.0))
+        seconds = sends * size / link.bandwidth
+        self._free_at[wire] = begin + seconds
+        carried = self.carried.get((a, b)) or self.carried.setdefault((a, b), Carried())
+        carried.messages += 1
+        carried.bytes += size
+        carried.sent += sends * size
+        carried.busy += seconds
+        return self._arrive(a, b, kind, begin + seconds + self._delay(link, sends), deliver, args)
+
+    def tell(self, a: str, b: str, kind: str, deliver: Callable[..., None], *args: Any) -> float:
+        """A control message; when it arrives, in seconds."""
+        link, now = self.link(a, b), self._agenda.now
+        if link is None:
+            self._agenda.at(now, deliver, *args)
+            return now
+        return self._arrive(a, b, kind, now + self._delay(link, self._sends(link)), deliver, args)
+
+    def _arrive(
+        self, a: str, b: str, kind: str, time: float, deliver: Callable[..., None], args: tuple[Any, ...]
+    ) -> float:
+        topic = (a, b, kind)
+        time = max(time, self._arrived.get(topic, time))
+        self._arrived[topic] = time
+        self._agenda.at(time, deliver, *args)
+        return time
+
+    def _sends(self, link: Link) -> int:
+        sends = 1
+        while link.loss and sends < MOST_SENDS and self._random.random() < link.loss:
+            sends += 1
+        return sends
+
+    def _delay(self, link: Link, sends: int) -> float:
+        delay = link.latency + (sends - 1) * RESEND
+        if link.delays:
+            delay += self._random.choice(link.delays)
+        if link.gamma is not None:
+            delay += self._random.gammavariate(*link.gamma)
+        return delay

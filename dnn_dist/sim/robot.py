@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A robot's worker in virtual time: what nodes/worker.py is on a robot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dnn_dist.run import dispatcher as d
+from dnn_dist.run import gatherer as g
+from dnn_dist.run import worker as w
+from dnn_dist.run.notes import Note
+from dnn_dist.run.wire import TaskKey
+from dnn_dist.sim.outcome import Span
+from dnn_dist.sim.processor import Job
+from dnn_dist.sim.source import SLACK, SourceShell
+
+if TYPE_CHECKING:
+    from dnn_dist.sim.cluster import Cluster
+
+
+class WorkerShell:
+    """The machine of one worker over its lives. Its name is its robot's."""
+
+    def __init__(self, cluster: Cluster, robot: str) -> None:
+        self.cluster, self.robot = cluster, robot
+        self.agenda, self.air = cluster.agenda, cluster.air
+        self.machine: w.Worker | None = None  # None: dead
+        self.sources: dict[str, SourceShell] = {}
+        self.tasks = 0  # computed
+        self.held_bytes = self.most_held_bytes = 0  # of inputs that wait or are computed
+        self.memory = 0  # bytes of the largest piece computed
+        self._stopped: list[Callable[[], None]] | None = None  # what waits for a stopped process
+        self._work: dict[TaskKey, d.SendWork] = {}
+        self._began = 0.0  # s; of the task being computed
+        self._job: Job | None = None
+        self._error = ""
+        self._wake_at = float("inf")
+
+    # Lives
+
+    def start(self) -> None:
+        """A new process."""
+        self.kill()
+        self.machine = w.Worker(self.robot, self.robot, self.cluster.draw_session(), "model", self.cluster.worker)
+        self._stopped, self._wake_at = None, float("inf")
+        self._work, self.held_bytes = {}, 0
+        for source in self.sources.values():
+            self.hear(w.SourceReachable(source.name, True))
+            source.meet(self.robot)
+            plan = w.PlanOffered(source.load.plan)  # latched: who comes late hears it too
+            self.air.tell(source.robot, self.robot, f"{source.name} plan", self.hear, plan)
+
+    def kill(self) -> None:
+        """The process is gone, with all it held."""
+        if self._job is not None:
+            self.cluster.processors[self.robot].cancel(self._job)
+        self.machine = self._job = self._stopped = None
+
+    def stop(self) -> None:
+        """The process stands still, and hears nothing."""
+        if self._stopped is None and self.machine is not None:
+            self._stopped = []
+            self._freeze(True)
+
+    def go(self) -> None:
+        """The process goes on."""
+        if self._stopped is not None:
+            waiting, self._stopped = self._stopped, None
+            self._freeze(False)
+            for what in waiting:
+                what()
+
+    def _freeze(self, frozen: bool) -> None:
+        if self._job is not None:
+            self.cluster.processors[self.robot].freeze(self._job, frozen)
+
+    # Events
+
+    def hear(self, event: Any) -> None:
+        """A message, or the end of a computation."""
+        if self.machine is None:
+            return
+        if self._stopped is not None:
+            self._stopped.append(lambda: self.hear(event))
+            return
+        self._handle(event)
+
+    def hear_work(self, work: d.SendWork) -> None:
+        """A task arrived."""
+        if self.machine is None:
+            return
+        if self._stopped is not None:
+            self._stopped.append(lambda: self.hear_work(work))
+            return
+        if work.key not in self._work:
+            self._work[work.key] = work
+            self.held_bytes += self._bytes(work.key)
+            self.most_held_bytes = max(self.most_held_bytes, self.held_bytes)
+        self._handle(w.WorkArrived(work.key, work.plan, work.worker_session, work.number, work.budget))
+
+    def _handle(self, event: Any) -> None:
+        machine = self.machine
+        assert machine is not None
+        for action in machine.handle(event, self.agenda.now):
+            _PERFORM[type(action)](self, action)
+        if len(self._work) > len(machine.held):
+            for key in [key for key in self._work if key not in machine.held]:
+                self._drop_work(key)
+        due = machine.next_wake()
+        if due < self._wake_at:
+            self._wake_at = due
+            self.agenda.at(due + SLACK, self._tick, due, machine)
+
+    def _tick(self, due: float, machine: w.Worker) -> None:
+        if machine is not self.machine or self._wake_at != due:
+            return
+        self._wake_at = float("inf")
+        if self._stopped is not None:
+            self._stopped.append(lambda: self.hear(w.Tick()))
+        elif (later := machine.next_wake()) <= self.agenda.now:
+            self._handle(w.Tick())
+        else:
+            self._wake_at = later
+            self.agenda.at(later + SLACK, self._tick, later, machine)
+
+    def _bytes(self, key: TaskKey) -> int:
+        return self.sources[key.source].load.shape.stages[key.stage].pieces[key.piece].bytes_in
+
+    def _drop_work(self, key: TaskKey) -> d.SendWork:
+        self.held_bytes -= self._bytes(key)
+        return self._work.pop(key)
+
+    # Actions
+
+    def _compute(self, action: w.Compute) -> None:
+        key, cluster = action.key, self.cluster
+        load = self.sources[key.source].load
+        cluster.computing(self.robot, key)
+        self._began = self.agenda.now
+        if load.memory is not None:
+            self.memory = max(self.memory, load.memory(key.stage, key.piece))
+        seconds = cluster.service(self.robot, load, key.stage, key.piece)
+        self._job = cluster.processors[self.robot].start(seconds, self._computed, key)
+
+    def _computed(self, key: TaskKey) -> None:
+        self._job = None
+        now, began = self.agenda.now, self._began
+        self.tasks += 1
+        self.cluster.span(Span(self.robot, key.source, key.frame, key.stage, key.piece, began, now, "task"))
+        macs = self.sources[key.source].load.shape.stages[key.stage].pieces[key.piece].macs
+        self._error = self.cluster.draw_error()
+        self.hear(w.Computed(key, now - began, macs, self._error))
+
+    def _send_result(self, action: w.SendResult) -> None:
+        key = action.key
+        source, work = self.sources[key.source], self._drop_work(key)
+        size = 0 if self._error else source.load.shape.stages[key.stage].pieces[key.piece].bytes_out
+        stolen, computed = self.robot != source.aggregator, self.agenda.now - self._began
+        result = g.ResultArrived(
+            key, work.plan, self.robot, stolen, work.attempt, computed, size, self._error
+        )
+        source.bytes_out += size
+        self.air.carry(self.robot, source.aggregator, size, f"{source.name} result", source.hear_result, result)
+
+    def _publish(self, action: w.PublishWorker) -> None:
+        event = d.WorkerHeard(action.state)
+        for source in self.sources.values():
+            self.air.tell(self.robot, source.robot, "worker state", source.hear_worker, event)
+
+    def _build(self, action: w.BuildPlan) -> None:
+        machine = self.machine
+
+        def built() -> None:
+            if self.machine is machine:
+                self.hear(w.PlanBuilt(action.plan))
+
+        self.agenda.at(self.agenda.now + self.cluster.build, built)
+
+    def _nothing(self, action: Any) -> None:
+        pass
+
+    def _note(self, action: Note) -> None:
+        self.cluster.notes.add(action)
+
+
+_PERFORM: dict[type, Callable[[WorkerShell, Any], None]] = {
+    w.BuildPlan: WorkerShell._build,
+    w.DropPlan: WorkerShell._nothing,
+    w.Compute: WorkerShell._compute,
+    w.SendResult: WorkerShell._send_result,
+    w.PublishWorker: WorkerShell._publish,
+    Note: WorkerShell._note,
+}
