@@ -137,6 +137,13 @@ class NetOps(NetBuilder):
             "CONV_2D", [x, *made], out, "Conv2DOptions", stride_h=1, stride_w=1, fused_activation_function=RELU
         )
 
+    def power(self, x, mean=True, by_product=True) -> int:
+        """The sum or mean of squares over all pixels."""
+        square = self.binary("MUL", x, x) if by_product else self.unary("SQUARE", x)
+        total = self.tensor((1, 1, 1, self.shape(x)[3]))
+        axes = self.constant(np.array([1, 2], np.int32))
+        return self.op("MEAN" if mean else "SUM", [square, axes], total, "ReducerOptions", keep_dims=True)
+
     def excite(self, x) -> int:
         """Squeeze-and-excite: a mean over all pixels, a convolution of it, and the product with x."""
         channels = self.shape(x)[3]

@@ -209,3 +209,32 @@ def test_bilinear_that_tiles_would_change_is_refused(tmp_path, factor, says):
     out = net.bilinear(net.input(6, 7, 2), factor, half_pixel=False, align=factor == (2, 2))
     (op,) = build(tmp_path, net, [out]).ops
     assert says in op.reason
+
+
+@pytest.mark.parametrize("by_product", [True, False])
+@pytest.mark.parametrize("mean", [True, False])
+def test_sums_of_squares_are_not_cut_apart(folder, mean, by_product):
+    """The runtime squares and sums in one step; what is squared apart has other last bits."""
+    net = NetOps()
+    total = net.power(net.conv(net.input(16, 16, 3), 32, (3, 3)), mean, by_product)
+    path = folder / "model.tflite"
+    path.write_bytes(net.build([net.conv(total, 8, (1, 1))]))
+    network = read_network(path)
+    assert network.ops[1].part_of == 2
+    with pytest.raises(CutError):
+        cut_tiles(network, (2, 2), last=1)
+    for cut in ("tiles:2x2", "layers:3", "tiles:auto", "slices:2@0"):
+        assert_equal(network, cut_network(network, cut))
+    with pytest.raises(CutError):
+        cut_network(network, "layers:4")
+
+
+def test_a_square_that_others_read_is_rounded_for_itself(folder):
+    net = NetOps()
+    x = net.input(8, 8, 4)
+    square = net.binary("MUL", x, x)
+    path = folder / "model.tflite"
+    path.write_bytes(net.build([square, net.excite(square)]))
+    network = read_network(path)
+    assert network.ops[0].part_of is None
+    assert_equal(network, cut_network(network, "tiles:2x2@0..0"))

@@ -8,6 +8,7 @@
     tileable.py    which geometry an op has, or why it cannot be tiled
     resample.py    the same for resizing, slicing, transposed convolutions
     dilated.py     dilated convolutions that converters write as three ops, made one
+    squares.py     sums of squares, which the runtime computes in one step, made one
     fold.py        ops that give the same in every run
     cost.py        multiply-accumulates of an op
     tflite.py      read_network: a .tflite file as a Network

@@ -26,6 +26,7 @@ from dnn_dist.graph.geometry import Geometry
 from dnn_dist.graph.modelfile import ModelFile
 from dnn_dist.graph.network import Network, Op, Tensor, stored
 from dnn_dist.graph.schema import DTYPES, ITEM_BITS, OPERATORS, TABLES
+from dnn_dist.graph.squares import join_squares
 from dnn_dist.graph.tileable import geometry_of
 
 _MAX_ELEMENTS, _MAX_RANK = 1 << 40, 32
@@ -48,7 +49,7 @@ def read_network(path: str | Path) -> Network:
         for index, table in enumerate(file.operators):
             reading.add(index, table)
         _check_order(tensors, reading.ops, inputs, outputs)
-        ops = join_dilated(reading.ops, reading.facts, outputs)
+        ops = join_squares(join_dilated(reading.ops, reading.facts, outputs), reading.facts, outputs)
     except (BrokenBuffer, UnicodeError, MemoryError, OverflowError) as error:
         raise file.broken(error) from None
     return Network(file, tuple(reading.tensors), tuple(ops), inputs, outputs, reading.values)
