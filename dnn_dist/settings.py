@@ -156,10 +156,16 @@ class WorkerSettings(ModelSettings):
     max_sources: int = parameter(64, "sources that are known at once", 1, 4096, live=True)
     max_plans: int = parameter(8, "plans kept ready, the last used ones", 1, 64, live=True)
     prepared: int = parameter(
-        64, "MB of weights up to which a plan's pieces are all made ready at once; larger ones when first given", 0, 10**6
+        64,
+        "MB of weights up to which a plan's pieces are all made ready at once; of larger plans each when first given",
+        0,
+        1_000_000,
     )
     memory: int = parameter(
-        0, "MB of such larger pieces that are kept ready, the last used ones; 0: half of what the robot has free", 0, 10**6
+        0,
+        "MB of larger plans' pieces that are kept ready, the last used ones; 0: half of what the robot has free",
+        0,
+        1_000_000,
     )
     heartbeat: float = parameter(0.1, "longest gap between two states; the QoS deadline between them is 1 s", 0.01, 0.5)
 

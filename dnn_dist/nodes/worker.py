@@ -17,8 +17,8 @@ from dnn_dist.nodes.qos import LATCHED_IN, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run import worker as w
-from dnn_dist.run.notes import Note
 from dnn_dist.run.mapped import free_memory
+from dnn_dist.run.notes import Note
 from dnn_dist.run.pieces import PieceSet
 from dnn_dist.run.wire import TaskKey, WireError, WireTensor
 from dnn_dist.settings import WorkerSettings

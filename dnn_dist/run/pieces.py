@@ -112,7 +112,8 @@ class PieceSet(Ports):
     @property
     def ready_bytes(self) -> int:
         """Of the files of all pieces that are ready: what their weights take in memory."""
-        return sum(self._sizes[form] for form in list(self._engines))  # another thread may be building
+        ready = list(self._engines)  # at once: another thread may be building
+        return sum(self._sizes[form] for form in ready)
 
     def prepare(self, stage: int, piece: int) -> None:
         """Make a piece ready, and drop others where that takes more than the memory allowed."""
