@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,10 @@ class Summary:
         return float(np.median([1000 * getattr(report, part) for report in self.reports])) if self.reports else 0.0
 
     def _workers(self) -> dict[str, dict[str, float]]:
-        total: dict[str, dict[str, float]] = {}
+        total: dict[str, defaultdict[str, float]] = {}
         for report in self.reports:
             for share in report.workers:
-                entry = total.setdefault(share.worker, Counter())
+                entry = total.setdefault(share.worker, defaultdict(float))
                 for name in ("tasks", "stolen", "recomputed", "bytes_in", "bytes_out"):
                     entry[name] += getattr(share, name)
                 entry["computed_s"] += share.computed
