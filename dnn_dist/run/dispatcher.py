@@ -176,6 +176,7 @@ class Dispatcher:
         self._progress_sequence = -1
         self._sequence = 0
         self._now = 0.0  # s; of the newest event
+        self._patience: Patience | None = None  # that the views' `due` is by
         self._plan_told_at = float("-inf")  # s
         self._some_on_demand = False  # a worker was heard that makes pieces ready when it is first given them
         self._published: tuple[Any, ...] = ()
@@ -205,17 +206,13 @@ class Dispatcher:
         patience = self.settings.patience
         times = [self._published_at + self.settings.heartbeat]
         times += [frame.deadline for frame in self.frames.values()]
+        times += [view.due for view in self.workers.values()]
         if self._some_on_demand:
             waiting = (task.ready_at for frame in self.frames.values() for task in frame.tasks.values() if task.wanting)
             times += [due for at in waiting if (due := at + patience.lease_min) > self._now]
-        for view in self.workers.values():
-            times += [lease.end(view.state.speed, patience) for lease in view.leases.values()]
-            if view.leases and not view.silent:
-                times.append(view.heard_at + patience.worker_timeout)
-            if view.left_out_until > self._now:
-                times.append(view.left_out_until)
-        for frame in self.frames.values():
-            times += [t.ready_at + self.settings.recover_after for t in frame.tasks.values() if t.copies == 1]
+        if self.settings.recover_after < float("inf"):
+            for frame in self.frames.values():
+                times += [t.ready_at + self.settings.recover_after for t in frame.tasks.values() if t.copies == 1]
         return min(times)
 
     def in_flight(self) -> int:
@@ -254,7 +251,7 @@ class Dispatcher:
         state = event.state
         view = self.workers.get(state.worker)
         said = self._find_orphans(state)
-        lacks = self._newest_plan and self._newest_plan not in state.plans | state.refused
+        lacks = self._newest_plan and not (self._newest_plan in state.plans or self._newest_plan in state.refused)
         if lacks and now >= self._plan_told_at + self.settings.plan_again:
             said += self._tell_plan(now)
         if view is None:
@@ -268,6 +265,7 @@ class Dispatcher:
         self._some_on_demand = self._some_on_demand or bool(state.on_demand)
         if not view.hear(state, now):
             return []
+        view.due = now
         if before.session != state.session:
             return [*self._lose(view, "restarted", now), *said, *self._refusal(frozenset(), state)]
         view.note_tasks(self.source, self.session, now)
@@ -334,6 +332,8 @@ class Dispatcher:
         actions: list[Any] = []
         patience = self.settings.patience
         for view in self.workers.values():
+            if now < view.due and patience is self._patience:
+                continue
             if not view.silent and now - view.heard_at > patience.worker_timeout:
                 actions += self._lose(view, f"is silent since {now - view.heard_at:.2f} s", now)
                 view.silent = True
@@ -347,6 +347,8 @@ class Dispatcher:
                 elif lease.heads_at is not None and lease.answered_at is None and lease.listed(view.state):
                     actions += self._lose(view, f"hangs on {lease.key}", now)
                     view.silent = True
+            view.set_due(now, patience)
+        self._patience = patience
         return actions
 
     def _why_ended(self, view: WorkerView, lease: Lease, now: float) -> str:
@@ -382,6 +384,8 @@ class Dispatcher:
 
     def _recover(self, now: float) -> list[Any]:
         """What a stage still lacks after `recover_after` is wanted from a second worker as well."""
+        if self.settings.recover_after == float("inf"):
+            return []
         overdue = [
             task
             for frame in self.frames.values()
@@ -406,6 +410,8 @@ class Dispatcher:
     def _hand_out(self, now: float, ready: bool) -> list[Any]:
         """Give queued tasks to workers that have the piece ready, or to those that must read its weights first."""
         actions: list[Any] = []
+        if not self._anybody_takes():
+            return actions
         for key in list(self.queue):
             frame = self.frames[key.frame]
             task, piece = frame.tasks[key], self._piece(key)
@@ -422,9 +428,20 @@ class Dispatcher:
                 if view is None:
                     break
                 actions.append(self._send(view, task, piece, now))
-            else:
+                if not self._anybody_takes():
+                    break
+            if not task.wanting:
                 self.queue.remove(key)
+            if actions and not self._anybody_takes():
+                break
         return actions
+
+    def _anybody_takes(self) -> bool:
+        """False when nothing can be given now: nobody offers room, and no task has an owner."""
+        if not self.queue:
+            return False
+        rooms = any(view.room_for(self.source) > 0 for view in self.workers.values())
+        return rooms or any(self.frames[key.frame].tasks[key].owner for key in self.queue)
 
     def _worth_reading(self, task: _Task, having: list[WorkerView], now: float) -> bool:
         """True when a task should not wait for those who have its piece ready: none can take it, or not for long."""
@@ -436,8 +453,10 @@ class Dispatcher:
         none of them, but must not keep one that has from the next stage.
         """
         stage, tasks = self._stage(key), self.frames[key.frame].tasks
+        if not stage.coded or tasks[key].copies != 1:
+            return False
         waiting = sum(other.stage == key.stage and not task.leases for other, task in tasks.items())
-        return stage.coded and tasks[key].copies == 1 and len(stage.pieces) - waiting >= stage.enough
+        return len(stage.pieces) - waiting >= stage.enough
 
     def _send(self, view: WorkerView, task: _Task, piece: PieceShape, now: float) -> SendWork:
         key, frame = task.key, self.frames[task.key.frame]
@@ -457,6 +476,7 @@ class Dispatcher:
         )
         view.next_number += 1
         view.leases[key] = task.leases[view.name] = lease
+        view.due = min(view.due, lease.end(view.state.speed, self.settings.patience))
         if frame.plan in view.state.on_demand:
             view.given.add((frame.plan, key.stage, key.piece))
         return SendWork(view.name, lease.session, key, frame.plan, lease.number, attempt, frame.deadline - now)
@@ -477,6 +497,7 @@ class Dispatcher:
         task = frame.tasks.pop(key)
         for worker in task.leases:
             del self.workers[worker].leases[key]
+            self.workers[worker].set_due(self._now, self.settings.patience)
         if key in self.queue:
             self.queue.remove(key)
 

@@ -78,6 +78,7 @@ class WorkerView:
     next_number: int = 1  # of this pair's work; goes on over the worker's restarts
     leases: dict[TaskKey, Lease] = field(default_factory=dict)  # tasks this worker has a right to, oldest first
     given: set[tuple[str, int, int]] = field(default_factory=set)  # (plan, stage, piece) that it had in this session
+    due: float = float("-inf")  # s; until then neither silence nor a lease ends by time alone
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=32))  # s; when it was lost
 
     @property
@@ -120,6 +121,14 @@ class WorkerView:
         seconds = min(patience.backoff_max, patience.backoff_min * 2.0 ** (recent - 2)) if recent > 1 else 0.0
         self.left_out_until = now + seconds
         return seconds
+
+    def set_due(self, now: float, patience: Patience) -> None:
+        """Bring `due` up to date, after leases or what is known of the worker have changed."""
+        speed = self.state.speed
+        due = min((lease.end(speed, patience) for lease in self.leases.values()), default=float("inf"))
+        if not self.silent:
+            due = min(due, self.heard_at + patience.worker_timeout)
+        self.due = min(due, self.left_out_until) if self.left_out_until > now else due
 
     def serves(self, plan: str, now: float) -> bool:
         """True when work of this plan may be sent now."""
