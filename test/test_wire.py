@@ -13,10 +13,10 @@ from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.region import Region
 from dnn_dist.graph.tflite import read_network
-from dnn_dist.plan.plan import WIRES, Plan
+from dnn_dist.plan.plan import WIRES, Plan, wire_dtype
 from dnn_dist.run.pieces import PieceSet
 from dnn_dist.run.shape import PlanShape
-from dnn_dist.run.wire import after_wire, decode, encode, wire_dtype
+from dnn_dist.run.wire import after_wire, decode, encode
 
 SLACK = 1 + 1e-6  # float32's own rounding
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
+import numpy as np
 import yaml
 
-from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
@@ -22,6 +24,17 @@ FORMAT = 1
 FILLS = ("last", "zeros")
 MOST_REPLICAS = 4
 WIRES = ("float32", "float16", "int8")
+
+
+def wire_dtype(dtype: str, wire: str) -> str:
+    """What a tensor of the model travels as under a plan's `wire`: only float32 ones change."""
+    return wire if dtype == "float32" else dtype
+
+
+def port_bytes(network: Network, port: Port, wire: str) -> int:
+    """Bytes of a piece's input or output as it travels. The model's own inputs do as one byte a value."""
+    dtype = "uint8" if port.tensor in network.inputs else wire_dtype(port.dtype, wire)
+    return prod(port.shape) * np.dtype(dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
-import numpy as np
-
-from dnn_dist.cut.piece import Port, Stage
+from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
-from dnn_dist.run.wire import wire_dtype
+from dnn_dist.plan.plan import port_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +53,13 @@ class PlanShape:
 
         `replicas` of each piece in stages that have no parity of their own.
         """
-
-        def size(port: Port) -> int:
-            dtype = "uint8" if port.tensor in network.inputs else wire_dtype(port.dtype, wire)
-            return prod(port.shape) * np.dtype(dtype).itemsize
-
         shapes = [
             StageShape(
                 local=stage.kind == "local",
                 pieces=tuple(
                     PieceShape(
-                        bytes_in=sum(map(size, piece.inputs)),
-                        bytes_out=sum(map(size, piece.outputs)),
+                        bytes_in=sum(port_bytes(network, port, wire) for port in piece.inputs),
+                        bytes_out=sum(port_bytes(network, port, wire) for port in piece.outputs),
                         macs=piece.macs,
                     )
                     for piece in stage.pieces

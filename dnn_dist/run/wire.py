@@ -23,7 +23,7 @@ import numpy as np
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.graph.region import Region
-from dnn_dist.plan.plan import Pixels
+from dnn_dist.plan.plan import Pixels, wire_dtype
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "bool")}
@@ -72,11 +72,6 @@ def array_from_bytes(name: str, dtype: str, shape: tuple[int, ...], buffer: byte
     if len(shape) > 8 or expected != len(buffer):
         raise WireError(f"tensor {name!r}: {len(buffer)} bytes, expected {expected} for {dtype} {tuple(shape)}")
     return np.frombuffer(buffer, DTYPES[dtype]).reshape(shape)
-
-
-def wire_dtype(dtype: str, wire: str) -> str:
-    """What a tensor of the model travels as under a plan's `wire`: only float32 ones change."""
-    return wire if dtype == "float32" else dtype
 
 
 def encode(

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a piece costs a robot: seconds, bytes of memory, bytes on the way.
+
+Seconds come from what `dnn_dist profile` measured of each op, times the share of the op that the piece computes; where
+nothing was measured, from MACs and the robot's speed. Then ops without weights (a pool, an addition) cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from dnn_dist.cut.memory import stage_memory
+from dnn_dist.cut.piece import Piece, Stage
+from dnn_dist.cut.walk import walk_tile
+from dnn_dist.graph.geometry import Pad, Pointwise
+from dnn_dist.graph.network import Network
+from dnn_dist.plan.fleet import Robot
+from dnn_dist.plan.plan import port_bytes
+
+
+def piece_seconds(network: Network, stage: Stage, piece: Piece, robot: Robot) -> float:
+    """Mean seconds that `robot` takes for one run of the piece."""
+    measured = robot.measured.get(network.sha256) if robot.measured else None
+    if measured is None or len(measured) != len(network.ops):
+        return robot.overhead + piece.macs / robot.speed
+    return robot.overhead + sum(measured[op] * share for op, share in op_shares(network, stage, piece).items())
+
+
+def op_shares(network: Network, stage: Stage, piece: Piece) -> Mapping[int, float]:
+    """Op -> how much of it the piece computes, 1 is the whole op. Tiles overlap: over all of them it may exceed 1."""
+    known = _shares(network)
+    key = (stage.spec, piece.form)
+    if key not in known:
+        known[key] = _op_shares(network, stage, piece)
+    return known[key]
+
+
+@lru_cache(maxsize=16)
+def _shares(network: Network) -> dict[tuple[str, str], Mapping[int, float]]:
+    """Of one network: (stage, form of the piece) -> its shares. Kept, since a search asks again and again."""
+    return {}
+
+
+def _op_shares(network: Network, stage: Stage, piece: Piece) -> Mapping[int, float]:
+    if stage.kind == "slices":
+        filters = network.tensors[stage.outputs[0]].shape[-1]
+        return {stage.first: piece.outputs[0].shape[-1] / filters}
+    if stage.kind not in ("tiles", "bands"):
+        return {op.index: 1.0 for op in network.ops[stage.first : stage.last + 1] if not op.folded}
+    outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
+    shares = {}
+    for step in walk_tile(network, stage.first, stage.last, outputs).steps:
+        op = network.ops[step.op]
+        whole = network.tensors[op.outputs[0]]
+        share = step.need.output.size / (whole.height * whole.width)
+        shares.update(dict.fromkeys((*op.inner, op.index), share))  # ops cut as one are measured one by one
+    return shares
+
+
+def piece_weights(network: Network, stage: Stage, piece: Piece) -> int:
+    """Bytes of the weights that a robot holds for the piece; slices divide them, tiles do not."""
+    weights = sum(op.weight_bytes for op in network.ops[stage.first : stage.last + 1] if not op.folded)
+    if stage.kind == "slices":
+        return weights * piece.outputs[0].shape[-1] // network.tensors[stage.outputs[0]].shape[-1]
+    return weights
+
+
+def piece_activations(network: Network, stage: Stage, piece: Piece) -> int:
+    """Bytes of the largest layer of the piece, its input and its output (DeepThings' way to count)."""
+    if stage.kind == "slices":
+        return sum(port.bytes for port in (*piece.inputs, *piece.outputs))
+    if stage.kind in ("tiles", "bands"):
+        alone = stage_memory(network, replace(stage, pieces=(piece,)))
+        return alone.piece - alone.weights
+    ops = network.ops[stage.first : stage.last + 1]
+    layers = (op for op in ops if not op.folded and not isinstance(op.geometry, Pointwise | Pad))
+    return max((op.activation_bytes for op in layers), default=0)
+
+
+def piece_memory(network: Network, stage: Stage, piece: Piece) -> int:
+    """Bytes that a robot needs to run the piece: its weights and its largest layer."""
+    return piece_weights(network, stage, piece) + piece_activations(network, stage, piece)
+
+
+@dataclass(frozen=True, slots=True)
+class PieceLoad:
+    """One piece as load."""
+
+    bytes_in: int  # of work, from the gateway to the worker
+    bytes_out: int  # of the result, back
+    seconds: tuple[float, ...]  # on each robot of the fleet, in its order
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """One stage as load; a local one has one piece, which the gateway's robot runs."""
+
+    local: bool
+    pieces: tuple[PieceLoad, ...]
+    needed: int  # pieces that suffice, whichever they are; uncoded: all
+    replicas: int = 1  # workers that compute each piece; the first answer counts
+
+
+def stage_load(
+    network: Network, stage: Stage, robots: Sequence[Robot], wire: str = "float32", replicas: int = 1
+) -> StageLoad:
+    """The stage as load for a fleet's robots. Robots that compute alike are asked once."""
+    kinds = {robot: number for number, robot in enumerate(dict.fromkeys(map(_as_computer, robots)))}
+    places = [kinds[_as_computer(robot)] for robot in robots]
+    alike = [next(robot for robot, place in zip(robots, places, strict=True) if place == n) for n in range(len(kinds))]
+    by_form: dict[tuple[str, int], tuple[float, ...]] = {}  # pieces of equal form take equal time
+    loads = []
+    for piece in stage.pieces:
+        form = (piece.form, piece.macs)
+        if form not in by_form:
+            times = [piece_seconds(network, stage, piece, robot) for robot in alike]
+            by_form[form] = tuple(times[place] for place in places)
+        loads.append(
+            PieceLoad(
+                bytes_in=sum(port_bytes(network, port, wire) for port in piece.inputs),
+                bytes_out=sum(port_bytes(network, port, wire) for port in piece.outputs),
+                seconds=by_form[form],
+            )
+        )
+    return StageLoad(
+        local=stage.kind == "local",
+        pieces=tuple(loads),
+        needed=stage.needed,
+        replicas=1 if stage.coded or stage.kind == "local" else replicas,
+    )
+
+
+def _as_computer(robot: Robot) -> tuple[float, float, int]:
+    return robot.speed, robot.overhead, id(robot.measured) if robot.measured else 0
