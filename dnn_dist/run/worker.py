@@ -182,6 +182,10 @@ class Worker:
         self._forget_answers(now)
         return actions + self._publish(now)
 
+    def hear(self, event: Any, now: float) -> list[Any]:
+        """As `handle`, but what there is to say of it goes out with the next event that is handled."""
+        return _HANDLERS[type(event)](self, event, now)
+
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
         return self._published_at + self.settings.heartbeat

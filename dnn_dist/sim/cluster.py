@@ -48,7 +48,7 @@ class Cluster:
             shell = self.sources[name] = SourceShell(self, source, name, settings)
             for worker in reached:
                 shell.workers[worker] = self.workers[worker]
-                self.workers[worker].sources[name] = shell
+                self.workers[worker].reach(shell)
         self._open = len(self.sources)
 
     def run(self, after: Callable[[], None] | None = None) -> Outcome:
@@ -114,13 +114,17 @@ class Cluster:
     def _outcome(self) -> Outcome:
         seconds = max((run.reported for run in self.frames), default=self.agenda.now)
         links = self.air.carried
+        sent, received = dict.fromkeys(self._robots, 0), dict.fromkeys(self._robots, 0)
+        for (a, b), carried in links.items():
+            sent[a] += carried.sent
+            received[b] += carried.bytes
         return Outcome(
             frames=tuple(self.frames),
             seconds=seconds,
             images=sum(source.images for source in self.sources.values()),
             dropped=sum(source.dropped for source in self.sources.values()),
             unreported=sum(source.unreported for source in self.sources.values()),
-            robots={name: self._use(name, seconds) for name in self._robots},
+            robots={name: self._use(name, seconds, sent[name], received[name]) for name in self._robots},
             links=links,
             traffic=sum(carried.bytes for carried in links.values()),
             resent=sum(carried.sent - carried.bytes for carried in links.values()),
@@ -131,17 +135,16 @@ class Cluster:
             events=self.agenda.steps,
         )
 
-    def _use(self, name: str, seconds: float) -> RobotUse:
+    def _use(self, name: str, seconds: float, sent: int, received: int) -> RobotUse:
         robot, worker, busy = self._robots[name], self.workers.get(name), self.processors[name].busy
         energy = None
         if robot.idle is not None and robot.busy is not None:
             energy = robot.idle * max(0.0, seconds - busy) + robot.busy * busy
-        links = self.air.carried.items()
         return RobotUse(
             tasks=worker.tasks if worker else 0,
             busy=busy,
             energy=energy,
             memory=worker.memory + worker.most_held_bytes if worker else 0,
-            sent=sum(carried.sent for (a, _), carried in links if a == name),
-            received=sum(carried.bytes for (_, b), carried in links if b == name),
+            sent=sent,
+            received=received,
         )

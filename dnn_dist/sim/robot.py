@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dnn_dist.run import dispatcher as d
@@ -11,12 +12,23 @@ from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
 from dnn_dist.run.notes import Note
 from dnn_dist.run.wire import TaskKey
+from dnn_dist.sim.board import Board
 from dnn_dist.sim.outcome import Span
 from dnn_dist.sim.processor import Job
 from dnn_dist.sim.source import SLACK, SourceShell
 
 if TYPE_CHECKING:
     from dnn_dist.sim.cluster import Cluster
+
+
+@dataclass(slots=True)
+class Ear:
+    """A worker at a board: what it has read of it."""
+
+    source: SourceShell
+    board: Board
+    delay: float  # s that a message takes to get here
+    seen: int = 0  # number of the last message read
 
 
 class WorkerShell:
@@ -27,6 +39,7 @@ class WorkerShell:
         self.agenda, self.air = cluster.agenda, cluster.air
         self.machine: w.Worker | None = None  # None: dead
         self.sources: dict[str, SourceShell] = {}
+        self._ears: list[Ear] = []  # one for each board of each source
         self.tasks = 0  # computed
         self.held_bytes = self.most_held_bytes = 0  # of inputs that wait or are computed
         self.memory = 0  # bytes of the largest piece computed
@@ -36,6 +49,21 @@ class WorkerShell:
         self._job: Job | None = None
         self._error = ""
         self._wake_at = float("inf")
+        self._look_at = float("inf")  # s; when a message that matters reaches this worker
+
+    def reach(self, source: SourceShell) -> None:
+        """This worker and a source hear each other."""
+        self.sources[source.name] = source
+        for kind, robot in (("state", source.robot), ("progress", source.aggregator)):
+            link = self.air.link(robot, self.robot)
+            delay = 0.0 if link is None else link.latency + link.mean_delay
+            self._ears.append(Ear(source, source.board[kind], delay))
+
+    @property
+    def hungry(self) -> bool:
+        """True when it has room for tasks."""
+        machine = self.machine
+        return machine is not None and len(machine.held) <= machine.settings.prefetch
 
     # Lives
 
@@ -43,7 +71,9 @@ class WorkerShell:
         """A new process."""
         self.kill()
         self.machine = w.Worker(self.robot, self.robot, self.cluster.draw_session(), "model", self.cluster.worker)
-        self._stopped, self._wake_at = None, float("inf")
+        self._stopped, self._wake_at, self._look_at = None, float("inf"), float("inf")
+        for ear in self._ears:
+            ear.seen = 0
         self._work, self.held_bytes = {}, 0
         for source in self.sources.values():
             self.hear(w.SourceReachable(source.name, True))
@@ -100,10 +130,13 @@ class WorkerShell:
         self._handle(w.WorkArrived(work.key, work.plan, work.worker_session, work.number, work.budget))
 
     def _handle(self, event: Any) -> None:
-        machine = self.machine
+        machine, now = self.machine, self.agenda.now
         assert machine is not None
-        for action in machine.handle(event, self.agenda.now):
+        later = self._read_boards(machine, now)
+        for action in machine.handle(event, now):
             _PERFORM[type(action)](self, action)
+        if later < self._look_at and self.hungry:
+            self._look(later)
         if len(self._work) > len(machine.held):
             for key in [key for key in self._work if key not in machine.held]:
                 self._drop_work(key)
@@ -111,6 +144,35 @@ class WorkerShell:
         if due < self._wake_at:
             self._wake_at = due
             self.agenda.at(due + SLACK, self._tick, due, machine)
+
+    def look_later(self, source: SourceShell) -> None:
+        """What `source` has just hung up matters to this worker when it gets here."""
+        now = self.agenda.now
+        at = min(now + ear.delay for ear in self._ears if ear.source is source and ear.board.number > ear.seen)
+        if at < self._look_at or self._look_at < now:
+            self._look(at)
+
+    def _look(self, at: float) -> None:
+        self._look_at = at
+        self.agenda.at(at, self._look_now, at, self.machine)
+
+    def _look_now(self, at: float, machine: w.Worker) -> None:
+        if at == self._look_at and machine is self.machine:
+            self._look_at = float("inf")
+            self.hear(w.Tick())
+
+    def _read_boards(self, machine: w.Worker, now: float) -> float:
+        """Take in what has reached this worker; when the next message will, in seconds."""
+        soonest = float("inf")
+        for ear in self._ears:
+            if ear.board.number == ear.seen:
+                continue
+            ear.seen, message, later = ear.board.read(ear.seen, ear.delay, now)
+            if message is not None:
+                for action in machine.hear(message, now):
+                    _PERFORM[type(action)](self, action)
+            soonest = min(soonest, later)
+        return soonest
 
     def _tick(self, due: float, machine: w.Worker) -> None:
         if machine is not self.machine or self._wake_at != due:

@@ -76,6 +76,7 @@ class Scenario:
     failing: float = 0.0  # share of computations that end in an error
     warm_up: float = 1.0  # s from the workers' start to time 0, the first image
     limit: float = 3600.0  # s; frames that are open then are counted as unreported
+    exact: bool = False  # every control message by itself, see board.py; slower
     trace: int = 20_000  # spans that are kept
 
     def __post_init__(self) -> None:

@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from dnn_dist.run import dispatcher as d
 from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
 from dnn_dist.run.notes import Note
+from dnn_dist.run.wire import TaskKey
+from dnn_dist.sim.board import Board
 from dnn_dist.sim.outcome import FrameRun, Span
 from dnn_dist.sim.scenario import Source
 
 if TYPE_CHECKING:
     from dnn_dist.sim.cluster import Cluster
+    from dnn_dist.sim.robot import WorkerShell
 
 SLACK = 1e-6
 """Seconds by which a tick comes later than asked for, so that rounding does not make it come too early."""
@@ -32,7 +35,8 @@ class SourceShell:
         self.session = cluster.draw_session()
         self.dispatcher = d.Dispatcher(name, source.robot, self.session, settings)
         self.gatherer = g.Gatherer(name, source.gatherer)
-        self.workers: dict[str, Any] = {}  # robot -> its worker's shell
+        self.workers: dict[str, WorkerShell] = {}  # robot -> its worker
+        self.board: dict[str, Board] = {"state": Board(), "progress": Board()}
         self.images = 0  # taken by the camera
         self.dropped = 0
         self.ended = 0  # frames reported
@@ -45,6 +49,9 @@ class SourceShell:
         self._coming = False  # an image is on its way from the camera's robot
         self._local: deque[tuple[int, int]] = deque()  # (frame, stage), the first runs
         self._local_began = 0.0
+        self._sent: dict[int, dict[TaskKey, list[WorkerShell]]] = {}  # frame -> tasks not done -> who was sent them
+        self._in_vain: dict[str, WorkerShell] = {}  # robot -> its worker, which may hold what nobody wants any more
+        self._queued = 0  # as last told
         self._wakes = {"d": float("inf"), "g": float("inf")}
 
     def begin(self) -> None:
@@ -156,12 +163,21 @@ class SourceShell:
         worker = self.workers[action.worker]
         size = self.load.shape.stages[action.key.stage].pieces[action.key.piece].bytes_in
         self.bytes_in += size
+        self._sent.setdefault(action.key.frame, {}).setdefault(action.key, []).append(worker)
         self.air.carry(self.robot, worker.robot, size, f"{self.name} work", worker.hear_work, action)
 
     def _publish_source(self, action: d.PublishSource) -> None:
-        event = w.SourceHeard(action.state)
-        for worker in self.workers.values():
-            self.air.tell(self.robot, worker.robot, f"{self.name} state", worker.hear, event)
+        event, queued = w.SourceHeard(action.state), action.state.queued
+        if self.cluster.scenario.exact:
+            for worker in self.workers.values():
+                self.air.tell(self.robot, worker.robot, f"{self.name} state", worker.hear, event)
+            return
+        self.board["state"].put(self.agenda.now, event)
+        if queued or self._queued:
+            for worker in self.workers.values():
+                if worker.hungry:
+                    worker.look_later(self)
+        self._queued = queued
 
     def _publish_plan(self, action: d.PublishPlan) -> None:
         for worker in self.workers.values():
@@ -174,9 +190,21 @@ class SourceShell:
 
     def _keep(self, action: g.Keep) -> None:
         self.cluster.kept(self, action.key)
+        sent = self._sent.get(action.key.frame, {}).pop(action.key, ())
+        if len(sent) > 1:
+            self._give_up(sent)
 
     def _nothing(self, action: Any) -> None:
         pass
+
+    def _settled(self, action: g.Settled) -> None:
+        sent = self._sent.get(action.frame, {})
+        for key in [key for key in sent if key.stage == action.stage]:
+            self._give_up(sent.pop(key))
+
+    def _give_up(self, workers: Iterable[WorkerShell]) -> None:
+        """These may hold a task that nobody wants any more; the next progress says so."""
+        self._in_vain.update((worker.robot, worker) for worker in workers)
 
     def _run_local(self, action: g.RunLocal) -> None:
         self._local.append((action.frame, action.stage))
@@ -207,6 +235,8 @@ class SourceShell:
     def _publish(self, action: g.Publish) -> None:
         taken, announced = self._begun.pop(action.report.frame)
         self.ended += 1
+        for workers in self._sent.pop(action.report.frame, {}).values():
+            self._give_up(workers)
         self.cluster.report(FrameRun(self.name, taken, announced, self.agenda.now, action.report))
 
     def _publish_progress(self, action: g.PublishProgress) -> None:
@@ -216,8 +246,14 @@ class SourceShell:
         else:
             self.air.tell(self.aggregator, self.robot, f"{self.name} progress", self._dispatch, heard)
         event = w.ProgressHeard(action.progress)
-        for worker in self.workers.values():
-            self.air.tell(self.aggregator, worker.robot, f"{self.name} progress", worker.hear, event)
+        if self.cluster.scenario.exact:
+            for worker in self.workers.values():
+                self.air.tell(self.aggregator, worker.robot, f"{self.name} progress", worker.hear, event)
+            return
+        self.board["progress"].put(self.agenda.now, event)
+        for worker in self._in_vain.values():
+            worker.look_later(self)
+        self._in_vain.clear()
 
     def _note(self, action: Note) -> None:
         self.cluster.notes.add(action)
@@ -230,7 +266,7 @@ _PERFORM: dict[type, Callable[[SourceShell, Any], None]] = {
     d.ReleaseFrame: SourceShell._release,
     g.Keep: SourceShell._keep,
     g.Fill: SourceShell._nothing,
-    g.Settled: SourceShell._nothing,
+    g.Settled: SourceShell._settled,
     g.RunLocal: SourceShell._run_local,
     g.HandOver: SourceShell._hand_over,
     g.Publish: SourceShell._publish,
