@@ -201,6 +201,32 @@ class Dispatcher:
         actions += self._assign(now)
         return actions + self._publish(now)
 
+    def hear(self, state: WorkerState, now: float) -> bool:
+        """Take in a worker's state if nothing follows from it now; False: it was not taken in, and is for `handle`.
+
+        Most states of a large fleet are of this kind: a heartbeat, a task begun, room offered when nothing waits.
+        """
+        view = self.workers.get(state.worker)
+        if (
+            view is None
+            or view.silent
+            or state.session != view.state.session
+            or self._newest_plan not in state.plans
+            or state.refused
+            or state.on_demand
+            or (self.queue and (view.leases or (state.offered_to == self.source and state.room > 0)))
+        ):
+            return False
+        seen = state.seen.get((self.source, self.session), 0)
+        if any((lease.acknowledged or seen >= lease.number) and not lease.listed(state) for lease in view.leases.values()):
+            return False
+        if any(key.source == self.source and key.session != self.session for key in (*state.held, *state.answered)):
+            return False
+        if view.hear(state, now):
+            view.note_tasks(self.source, self.session, now)
+            view.set_due(now, self.settings.patience)
+        return True
+
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
         patience = self.settings.patience

@@ -14,6 +14,7 @@ class Agenda:
     def __init__(self, start: float = 0.0) -> None:
         self.now = start  # s
         self.steps = 0  # calls made
+        self.ended = False  # set to end the run
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._entered = 0
 
@@ -22,10 +23,10 @@ class Agenda:
         self._entered += 1
         heappush(self._heap, (time if time > self.now else self.now, self._entered, what, args))
 
-    def run(self, until: Callable[[], bool], end: float, after: Callable[[], None] | None = None) -> None:
-        """Make calls until `until()` holds, nothing is left, or time would pass `end` (s); `after` follows each."""
+    def run(self, end: float, after: Callable[[], None] | None = None) -> None:
+        """Make calls until `ended` is set, nothing is left, or time would pass `end` (s); `after` follows each."""
         heap = self._heap
-        while heap and heap[0][0] <= end and not until():
+        while heap and heap[0][0] <= end and not self.ended:
             self.now, _, what, args = heappop(heap)
             self.steps += 1
             what(*args)

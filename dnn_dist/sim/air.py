@@ -41,6 +41,7 @@ class Air:
         self._fleet, self._agenda = fleet, agenda
         self._random = random.Random(f"{seed}/air")
         self._links: dict[tuple[str, str], Link | None] = {}
+        self._steady: dict[tuple[str, str], float | None] = {}  # s that a control message takes; None: it varies
         self._free_at: dict[object, float] = {}  # medium, or (from, to) -> s
         self._arrived: dict[tuple[str, str, str], float] = {}  # topic -> when its newest message arrives, s
         self.carried: dict[tuple[str, str], Carried] = {}
@@ -72,11 +73,23 @@ class Air:
 
     def tell(self, a: str, b: str, kind: str, deliver: Callable[..., None], *args: Any) -> float:
         """A control message; when it arrives, in seconds."""
-        link, now = self.link(a, b), self._agenda.now
-        if link is None:
-            self._agenda.at(now, deliver, *args)
-            return now
+        now = self._agenda.now
+        try:
+            steady = self._steady[a, b]
+        except KeyError:
+            steady = self._steady[a, b] = self._steady_delay(a, b)
+        if steady is not None:  # nobody overtakes
+            self._agenda.at(now + steady, deliver, *args)
+            return now + steady
+        link = self.link(a, b)
+        assert link is not None
         return self._arrive(a, b, kind, now + self._delay(link, self._sends(link)), deliver, args)
+
+    def _steady_delay(self, a: str, b: str) -> float | None:
+        link = self.link(a, b)
+        if link is None:
+            return 0.0
+        return None if link.loss or link.delays or link.gamma else link.latency
 
     def _arrive(
         self, a: str, b: str, kind: str, time: float, deliver: Callable[..., None], args: tuple[Any, ...]

@@ -49,7 +49,6 @@ class Cluster:
             for worker in reached:
                 shell.workers[worker] = self.workers[worker]
                 self.workers[worker].reach(shell)
-        self._open = len(self.sources)
 
     def run(self, after: Callable[[], None] | None = None) -> Outcome:
         """Simulate until every image has been reported or dropped; `after` is called after every event."""
@@ -59,7 +58,7 @@ class Cluster:
             worker.start()
         for fault in self.scenario.faults:
             self.agenda.at(fault.at, self._strike, fault)
-        self.agenda.run(lambda: not self._open, self.scenario.limit, after)
+        self.agenda.run(self.scenario.limit, after)
         return self._outcome()
 
     def _strike(self, fault: Fault) -> None:
@@ -104,7 +103,10 @@ class Cluster:
     def report(self, run: FrameRun) -> None:
         """A frame has ended."""
         self.frames.append(run)
-        self._open = sum(not source.done for source in self.sources.values())
+
+    def source_done(self) -> None:
+        """A source has nothing more to do."""
+        self.agenda.ended = all(source.done for source in self.sources.values())
 
     def span(self, span: Span) -> None:
         """A computation has ended."""

@@ -113,7 +113,10 @@ class SourceShell:
 
     def hear_worker(self, event: d.WorkerHeard) -> None:
         """A worker's state arrived."""
-        self._dispatch(event)
+        if self.dispatcher.hear(event.state, self.agenda.now):
+            self._wake("d", self.dispatcher.workers[event.state.worker].due, self._tick_dispatcher)
+        else:
+            self._dispatch(event)
 
     def meet(self, worker: str) -> None:
         """A worker has been started that this source reaches."""
@@ -238,6 +241,8 @@ class SourceShell:
         for workers in self._sent.pop(action.report.frame, {}).values():
             self._give_up(workers)
         self.cluster.report(FrameRun(self.name, taken, announced, self.agenda.now, action.report))
+        if self.done:
+            self.cluster.source_done()
 
     def _publish_progress(self, action: g.PublishProgress) -> None:
         heard = d.ProgressHeard(action.progress)
