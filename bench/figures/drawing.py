@@ -29,12 +29,14 @@ _STYLE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def sheet(columns: int = 1, caption: str = "", height: float = 4.2, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with `columns` axes side by side and a caption below that says what is seen."""
+def sheet(
+    columns: int = 1, caption: str = "", height: float = 4.2, rows: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of axes, row by row, and a caption below that says what is seen. `height` in inches."""
     matplotlib.rcParams.update(_STYLE)
     width = 5.6 if columns == 1 else 4.6 * columns
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False, **options)[0]
+    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
     if caption:
         text = fill(" ".join(caption.split()), round(width * 16.5))
         figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#404040", linespacing=1.3)
@@ -47,18 +49,25 @@ def ours(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, label:
 
 
 def theirs(
-    axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, marker: str = "o", line: bool = True
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    colour: str,
+    marker: str = "o",
+    line: bool = True,
+    label: str = "",
 ) -> None:
     """A published curve: same colour as ours, hollow."""
     style = {"linestyle": ":" if line else "none", "linewidth": 1.2}
-    axes.plot(x, y, marker=marker, markerfacecolor="white", markersize=7.5, color=COLOURS[colour], zorder=1.9, **style)
+    hollow = {"marker": marker, "markerfacecolor": "white", "markersize": 9.5, "zorder": 1.9}
+    axes.plot(x, y, color=COLOURS[colour], label=label or "_", **hollow, **style)
 
 
 def legend(axes: Axes, published: bool = True, **options: Any) -> None:
     """The curves' names, and what hollow means."""
     handles, labels = axes.get_legend_handles_labels()
     if published:
-        hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 7.5, "linestyle": ":", "linewidth": 1.2}
+        hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 9.5, "linestyle": ":", "linewidth": 1.2}
         handles.append(Line2D([], [], color=COLOURS["grey"], **hollow))
         labels.append("hollow: published")
     axes.legend(handles, labels, **options)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DeepThings' testbed in the simulator: six Raspberry Pi 3 (pi1 to pi6), a gateway, one Wi-Fi channel.
+
+What is simulated are this project's own dispatcher, gatherer and workers; bytes and MACs are those of the network
+cut as in the paper, in float32. Three ways to run YOLOv2's first 16 layers:
+
+MoDNN    the camera's frame goes to the gateway; row bands layer by layer; after each layer the bands push the rows
+         that others need and pull those that they lack. Every robot keeps its band, so a piece always goes to the
+         same robot (sharing).
+sharing  the frame goes to the gateway, which hands the tiles out by a fixed division.
+stealing the camera's robot keeps the frame and works on its tiles; the others take tiles from it. Results go to the
+         gateway.
+
+As on the testbed a robot takes its next tile when it has answered the last (no prefetch). deepthings.yaml
+has the robots and the channel, fitted by fit_deepthings.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from networks import yolov2_first16
+
+from dnn_dist.cut.bands import band_of, exchanges
+from dnn_dist.cut.spec import cut_network
+from dnn_dist.graph.network import Network
+from dnn_dist.plan.fleet import Fleet, read_fleet
+from dnn_dist.run.dispatcher import DispatcherSettings
+from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
+from dnn_dist.run.worker import WorkerSettings
+from dnn_dist.sim import Load, Outcome, Scenario, Source, simulate
+from dnn_dist.sim.scenario import patient
+
+GATEWAY = "gateway"
+MOST = 6  # devices
+METHODS = ("MoDNN", "sharing", "stealing")
+_LOCAL = StageShape(True, ())
+
+
+@cache
+def testbed() -> Fleet:
+    """The fitted one."""
+    return read_fleet(Path(__file__).with_name("deepthings.yaml"))
+
+
+@cache
+def frame_bytes() -> int:
+    """One frame as the paper sends it: float32."""
+    network = yolov2_first16()
+    return network.tensors[network.inputs[0]].bytes
+
+
+@cache
+def output_bytes() -> int:
+    """What the fused layers give."""
+    network = yolov2_first16()
+    return network.tensors[network.outputs[0]].bytes
+
+
+@cache
+def tiles(grid: str) -> PlanShape:
+    """A grid of fused tiles, float32 on the wire."""
+    network = yolov2_first16()
+    (stage,) = cut_network(network, f"tiles:{grid}")
+    pieces = tuple(
+        PieceShape(sum(port.bytes for port in p.inputs), sum(port.bytes for port in p.outputs), p.macs)
+        for p in stage.pieces
+    )
+    return PlanShape((StageShape(False, pieces), _LOCAL))
+
+
+@cache
+def bands(count: int) -> PlanShape:
+    """MoDNN for so many devices: of each layer what a band pulls before and pushes after it."""
+    network = yolov2_first16()
+    speeds = (1.0,) * count
+    layers = exchanges(network, speeds, 0, len(network.ops) - 1)
+    stages = cut_network(network, f"bands:{count}")
+    taken = [_band_bytes(network, network.inputs[0], count), *(layer.pulled for layer in layers[1:])]
+    given = [*(layer.pushed for layer in layers[1:]), _band_bytes(network, network.outputs[0], count)]
+    return PlanShape(
+        (
+            *(
+                StageShape(False, tuple(PieceShape(taken[n][p.index], given[n][p.index], p.macs) for p in stage.pieces))
+                for n, stage in enumerate(stages)
+            ),
+            _LOCAL,
+        )
+    )
+
+
+def _band_bytes(network: Network, tensor: int, count: int) -> tuple[int, ...]:
+    """Bytes of each band of a tensor, without the rows at its border that others have too."""
+    whole = network.tensors[tensor]
+    speeds = (1.0,) * count
+    return tuple(whole.bytes // whole.height * band_of(network, tensor, speeds, band).height for band in range(count))
+
+
+def source(method: str, devices: int, grid: str, camera: str = "pi1", frames: int = 3, start: float = 0.0) -> Source:
+    """A camera and how its frames are computed by pi1 to pi`devices`."""
+    workers = tuple(f"pi{n}" for n in range(1, devices + 1))
+    load = Load(bands(devices) if method == "MoDNN" else tiles(grid), plan=f"{method} {grid}")
+    plain = Source(camera, load, frames=frames, workers=workers, start=start, name=camera)
+    if method == "stealing":
+        return replace(plain, aggregator=GATEWAY)
+    return replace(plain, robot=GATEWAY, camera=camera, image_bytes=frame_bytes())
+
+
+def run(fleet: Fleet, sources: Iterable[Source], seed: int = 0) -> Outcome:
+    """Frames of these sources through a fleet like the testbed."""
+    computing = tuple(robot for robot in fleet.names if robot != GATEWAY)
+    tuned = tuple(_tuned(fleet, each) for each in sources)
+    used = tuple(name for name in computing if any(name in (each.workers or computing) for each in tuned))
+    return simulate(Scenario(fleet, tuned, workers=used, seed=seed, worker=WorkerSettings(prefetch=0), limit=math.inf))
+
+
+def _tuned(fleet: Fleet, each: Source) -> Source:
+    """With the patience that the medium asks for; the paper knows no window of bytes."""
+    stealing = each.aggregator == GATEWAY
+    shares = () if stealing else tuple((name, 1.0) for name in each.workers or ())
+    settings = DispatcherSettings(stealing=stealing, shares=shares, window=10**12)
+    patience = patient(fleet, each, each.workers or (), settings).patience
+    return replace(each, dispatcher=replace(settings, patience=patience))
+
+
+def latency(fleet: Fleet, method: str, devices: int, grid: str = "3x3", frames: int = 3) -> float:
+    """Mean seconds from image to result, one frame at a time."""
+    outcome = run(fleet, [source(method, devices, grid, frames=frames)])
+    assert len(outcome.latencies) == frames, f"{method} on {devices}: {outcome.statuses}, {dict(outcome.notes)}"
+    return sum(outcome.latencies) / frames
