@@ -9,7 +9,7 @@ PYTEST := $(RUN) python -m pytest
 # DDS stays on this machine.
 test check demo: export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
-.PHONY: build test check demo clean
+.PHONY: build test check demo figures clean
 
 build:
 	@$(PYTHON) deploy/build.py
@@ -28,6 +28,12 @@ check: build
 # make demo FRAMES=60 KILL=1
 demo: build
 	$(RUN) dnn_dist demo $(if $(FRAMES),--frames $(FRAMES)) $(if $(filter-out 0,$(KILL)),--kill)
+
+# The papers' figures with ours beside them, into build/figures; doc/reproduction.md explains them.
+# make figures ONLY="deepthings_latency cdc_coverage"
+figures: build
+	@$(PYTHON) deploy/extra.py figures
+	$(RUN) python bench/figures/all.py $(ONLY)
 
 clean:
 	rm -rf .venv build install log out

@@ -22,6 +22,7 @@ setup(
     install_requires=core,
     extras_require={
         "train": ["tensorflow-cpu>=2.16,<3"],
+        "figures": ["matplotlib", "scikit-learn", "scipy"],
         "dev": ["hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
     },
     # The nodes' names are too common for a folder on everybody's PATH; ROS 2 keeps them in lib/dnn_dist.
