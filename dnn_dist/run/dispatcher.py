@@ -217,10 +217,14 @@ class Dispatcher:
             or (self.queue and (view.leases or (state.offered_to == self.source and state.room > 0)))
         ):
             return False
+        if any(key.source == self.source and key.session != self.session for key in (*state.held, *state.answered)):
+            return False
+        if not view.leases:
+            if view.hear(state, now):
+                view.due = now + self.settings.patience.worker_timeout
+            return True
         seen = state.seen.get((self.source, self.session), 0)
         if any((lease.acknowledged or seen >= lease.number) and not lease.listed(state) for lease in view.leases.values()):
-            return False
-        if any(key.source == self.source and key.session != self.session for key in (*state.held, *state.answered)):
             return False
         if view.hear(state, now):
             view.note_tasks(self.source, self.session, now)

@@ -180,6 +180,7 @@ class Gatherer:
         self._plans: dict[str, PlanShape] = {}
         self.early: dict[TaskKey, ResultArrived] = {}  # results that overtook their frame's announcement
         self._stage_seconds: dict[tuple[str, int], deque[float]] = {}  # (plan, stage) -> how long it took
+        self._p95s: dict[tuple[str, int], float] = {}  # of these, as far as asked for
         self._sequence = 0
         self._changed = False
         self._published_at = float("-inf")
@@ -211,6 +212,7 @@ class Gatherer:
         in_use = {frame.plan for frame in self.frames.values()} | {event.plan}
         self._plans = {plan: shape for plan, shape in self._plans.items() if plan in in_use}
         self._stage_seconds = {key: times for key, times in self._stage_seconds.items() if key[0] in in_use}
+        self._p95s.clear()
         return []
 
     def _handle_frame(self, event: FrameAnnounced, now: float) -> list[Any]:
@@ -306,6 +308,8 @@ class Gatherer:
     def _handle_local(self, event: LocalDone, now: float) -> list[Any]:
         frame = self.frames.get(event.frame)
         if frame is None or frame.stage != event.stage:
+            # Else nobody would learn that the stage takes longer than was left for it, and every frame would be late.
+            self._note_time(next(reversed(self._plans)), event.stage, event.seconds)
             return [
                 Note(
                     "late local stage",
@@ -333,8 +337,7 @@ class Gatherer:
     def _settle(self, number: int, now: float, filled: bool = False) -> list[Any]:
         """The open stage is done; go on to the next, or to the report. `filled`: with pieces filled in."""
         frame = self.frames[number]
-        times = self._stage_seconds.setdefault((frame.plan, frame.stage), deque(maxlen=self.settings.history))
-        times.append(now - frame.stage_began)
+        self._note_time(frame.plan, frame.stage, now - frame.stage_began)
         frame.computed += max(frame.stage_computed.values(), default=0.0)
         self._changed = True
         stage, held = self._plans[frame.plan].stages[frame.stage], frame.held.get(frame.stage, set())
@@ -374,8 +377,17 @@ class Gatherer:
     # Time
 
     def _p95(self, plan: str, stage: int) -> float:
-        times = sorted(self._stage_seconds.get((plan, stage), ()))
-        return times[min(len(times) - 1, int(0.95 * len(times)))] if times else 0.0
+        known = self._p95s.get((plan, stage))
+        if known is None:
+            times = sorted(self._stage_seconds.get((plan, stage), ()))
+            known = times[min(len(times) - 1, int(0.95 * len(times)))] if times else 0.0
+            self._p95s[plan, stage] = known
+        return known
+
+    def _note_time(self, plan: str, stage: int, seconds: float) -> None:
+        """A stage took so long, from its beginning to its end."""
+        self._stage_seconds.setdefault((plan, stage), deque(maxlen=self.settings.history)).append(seconds)
+        self._p95s.pop((plan, stage), None)
 
     def _wait_until(self, frame: _Frame) -> float:
         """Steady time until which the open stage is waited for."""

@@ -53,6 +53,11 @@ class Air:
         except KeyError:
             return self._links.setdefault((a, b), None if a == b else self._fleet.link(a, b))
 
+    def mean_delay(self, a: str, b: str) -> float:
+        """What a control message takes on average, without what is lost, in seconds."""
+        link = self.link(a, b)
+        return 0.0 if link is None else link.latency + link.mean_delay
+
     def carry(self, a: str, b: str, size: int, kind: str, deliver: Callable[..., None], *args: Any) -> float:
         """A tensor message of `size` bytes; when it arrives, in seconds. On one robot it is handed over."""
         link, now = self.link(a, b), self._agenda.now

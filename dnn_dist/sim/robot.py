@@ -28,6 +28,7 @@ class Ear:
     source: SourceShell
     board: Board
     delay: float  # s that a message takes to get here
+    progress: bool  # of progress, not of the queue
     seen: int = 0  # number of the last message read
 
 
@@ -45,6 +46,7 @@ class WorkerShell:
         self.memory = 0  # bytes of the largest piece computed
         self._stopped: list[Callable[[], None]] | None = None  # what waits for a stopped process
         self._work: dict[TaskKey, d.SendWork] = {}
+        self._served: set[str] = set()  # sources with tasks here, waiting, computed or answered: their progress matters
         self._began = 0.0  # s; of the task being computed
         self._job: Job | None = None
         self._error = ""
@@ -55,9 +57,8 @@ class WorkerShell:
         """This worker and a source hear each other."""
         self.sources[source.name] = source
         for kind, robot in (("state", source.robot), ("progress", source.aggregator)):
-            link = self.air.link(robot, self.robot)
-            delay = 0.0 if link is None else link.latency + link.mean_delay
-            self._ears.append(Ear(source, source.board[kind], delay))
+            delay = self.air.mean_delay(robot, self.robot)
+            self._ears.append(Ear(source, source.board[kind], delay, kind == "progress"))
 
     @property
     def hungry(self) -> bool:
@@ -123,6 +124,7 @@ class WorkerShell:
         if self._stopped is not None:
             self._stopped.append(lambda: self.hear_work(work))
             return
+        self._served.add(work.key.source)
         if work.key not in self._work:
             self._work[work.key] = work
             self.held_bytes += self._bytes(work.key)
@@ -135,6 +137,8 @@ class WorkerShell:
         later = self._read_boards(machine, now)
         for action in machine.handle(event, now):
             _PERFORM[type(action)](self, action)
+        if len(self._served) > 1 and not machine.held:
+            self._served = {key.source for key in machine.answered}
         if later < self._look_at and self.hungry:
             self._look(later)
         if len(self._work) > len(machine.held):
@@ -165,7 +169,7 @@ class WorkerShell:
         """Take in what has reached this worker; when the next message will, in seconds."""
         soonest = float("inf")
         for ear in self._ears:
-            if ear.board.number == ear.seen:
+            if ear.board.number == ear.seen or (ear.progress and ear.source.name not in self._served):
                 continue
             ear.seen, message, later = ear.board.read(ear.seen, ear.delay, now)
             if message is not None:
@@ -226,9 +230,8 @@ class WorkerShell:
         self.air.carry(self.robot, source.aggregator, size, f"{source.name} result", source.hear_result, result)
 
     def _publish(self, action: w.PublishWorker) -> None:
-        event = d.WorkerHeard(action.state)
         for source in self.sources.values():
-            self.air.tell(self.robot, source.robot, "worker state", source.hear_worker, event)
+            source.tell(action.state)
 
     def _build(self, action: w.BuildPlan) -> None:
         machine = self.machine

@@ -11,6 +11,7 @@ from dnn_dist.run import dispatcher as d
 from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
 from dnn_dist.run.notes import Note
+from dnn_dist.run.state import WorkerState
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim.board import Board
 from dnn_dist.sim.outcome import FrameRun, Span
@@ -52,6 +53,8 @@ class SourceShell:
         self._sent: dict[int, dict[TaskKey, list[WorkerShell]]] = {}  # frame -> tasks not done -> who was sent them
         self._in_vain: dict[str, WorkerShell] = {}  # robot -> its worker, which may hold what nobody wants any more
         self._queued = 0  # as last told
+        # What workers say and nothing follows from: worker -> (arrives, s; what it says; what arrived before, unread)
+        self._inbox: dict[str, tuple[float, WorkerState, WorkerState | None]] = {}
         self._wakes = {"d": float("inf"), "g": float("inf")}
 
     def begin(self) -> None:
@@ -111,12 +114,39 @@ class SourceShell:
 
     # Machines
 
-    def hear_worker(self, event: d.WorkerHeard) -> None:
+    def tell(self, state: WorkerState) -> None:
+        """A worker says how it is. What matters here arrives as an event; the rest is read with the next one."""
+        if self.cluster.scenario.exact or self._matters(state):
+            self.air.tell(state.robot, self.robot, "worker state", self.hear_worker, state)
+            return
+        now, unread = self.agenda.now, self._inbox.get(state.worker)
+        before = unread[1] if unread is not None and unread[0] <= now else None
+        self._inbox[state.worker] = now + self.air.mean_delay(state.robot, self.robot), state, before
+
+    def _matters(self, state: WorkerState) -> bool:
+        """True when the dispatcher may do something on hearing this, beyond noting that the worker is alive."""
+        view = self.dispatcher.workers.get(state.worker)
+        if view is None or view.silent or view.leases or view.state.session != state.session:
+            return True
+        return bool(self.dispatcher.queue) and state.room > 0 and state.offered_to == self.name
+
+    def hear_worker(self, state: WorkerState) -> None:
         """A worker's state arrived."""
-        if self.dispatcher.hear(event.state, self.agenda.now):
-            self._wake("d", self.dispatcher.workers[event.state.worker].due, self._tick_dispatcher)
+        if self.dispatcher.hear(state, self.agenda.now):
+            self._wake("d", self.dispatcher.workers[state.worker].due, self._tick_dispatcher)
         else:
-            self._dispatch(event)
+            self._dispatch(d.WorkerHeard(state))
+
+    def _read_inbox(self) -> None:
+        now = self.agenda.now
+        under_way: dict[str, tuple[float, WorkerState, WorkerState | None]] = {}
+        for worker, (at, newest, before) in self._inbox.items():
+            state: WorkerState | None = newest
+            if at > now:
+                under_way[worker], state = (at, newest, None), before
+            if state is not None and not self.dispatcher.hear(state, now):
+                self._perform_dispatcher(d.WorkerHeard(state))
+        self._inbox = under_way
 
     def meet(self, worker: str) -> None:
         """A worker has been started that this source reaches."""
@@ -126,9 +156,18 @@ class SourceShell:
         """A result arrived at the aggregator."""
         self._gather(event)
 
-    def _dispatch(self, event: Any) -> None:
+    def _perform_dispatcher(self, event: Any) -> None:
         for action in self.dispatcher.handle(event, self.agenda.now):
             _PERFORM[type(action)](self, action)
+
+    def _dispatch(self, event: Any) -> None:
+        if self._inbox:
+            self._read_inbox()
+        self._perform_dispatcher(event)
+        if self._inbox and self.dispatcher.queue:  # now they matter
+            for at, state, _ in self._inbox.values():
+                self.agenda.at(at, self.hear_worker, state)
+            self._inbox.clear()
         self._wake("d", self.dispatcher.next_wake(), self._tick_dispatcher)
         self._take_newest()
 
