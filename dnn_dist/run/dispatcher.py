@@ -204,7 +204,8 @@ class Dispatcher:
     def hear(self, state: WorkerState, now: float) -> bool:
         """Take in a worker's state if nothing follows from it now; False: it was not taken in, and is for `handle`.
 
-        Most states of a large fleet are of this kind: a heartbeat, a task begun, room offered when nothing waits.
+        Most states of a large fleet are of this kind: a heartbeat, a task begun, room offered when nothing waits. What a
+        former session of this source left behind is found by `handle` alone.
         """
         view = self.workers.get(state.worker)
         if (
@@ -216,8 +217,6 @@ class Dispatcher:
             or state.on_demand
             or (self.queue and (view.leases or (state.offered_to == self.source and state.room > 0)))
         ):
-            return False
-        if any(key.source == self.source and key.session != self.session for key in (*state.held, *state.answered)):
             return False
         if not view.leases:
             if view.hear(state, now):
