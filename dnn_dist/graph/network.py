@@ -135,10 +135,15 @@ class Network:
 
     def activations(self, op: Op) -> tuple[int, ...]:
         """The tensors `op` reads that are computed or fed in, each once, in the op's order."""
-        if op.folded:
-            return ()
-        live = (t for t in op.inputs if t >= 0 and not self.tensors[t].constant and not self.tensors[t].variable)
-        return tuple(dict.fromkeys(live))
+        return self._activations[op.index]
+
+    @cached_property
+    def _activations(self) -> tuple[tuple[int, ...], ...]:
+        def of(op: Op) -> tuple[int, ...]:
+            live = (t for t in op.inputs if t >= 0 and not self.tensors[t].constant and not self.tensors[t].variable)
+            return () if op.folded else tuple(dict.fromkeys(live))
+
+        return tuple(of(op) for op in self.ops)
 
     def sources(self, op: Op) -> tuple[int, ...]:
         """The activations of `op` and the ops cut as one with it: what its geometry is about."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
-from dnn_dist.plan.cost import StageLoad, piece_activations, piece_weights, stage_load
+from dnn_dist.plan.cost import StageLoad, piece_activations, piece_memory, piece_weights, stage_load
 from dnn_dist.plan.fleet import Fleet, Robot
 from dnn_dist.plan.schedule import WINDOW, Site, Timeline, schedule
 
-FRAMES = 12
-"""Frames that throughput is taken from, for each frame in work at once."""
+FRAMES = 4
+"""Frames that throughput is taken from, for each frame in work at once; and at least 12."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Predictor:
         one = schedule(loads, self.site(workers))
         full = one
         if given.max_frames > 1:
-            full = schedule(loads, self.site(workers), FRAMES * given.max_frames, given.max_frames)
+            full = schedule(loads, self.site(workers), max(12, FRAMES * given.max_frames), given.max_frames)
         interval = full.interval
         names, count = given.fleet.names, len(full.ended)
         busy = {names[robot]: seconds / count for robot, seconds in full.busy.items()}
@@ -130,6 +132,12 @@ class Predictor:
         if key not in self._loads:
             self._loads[key] = stage_load(self.network, stage, self.given.fleet.robots, self.given.wire, replicas)
         return self._loads[key]
+
+    @cached_property
+    def whole_memory(self) -> int:
+        """Bytes that one robot needs for the whole network."""
+        whole = cut_local(self.network)
+        return piece_memory(self.network, whole, whole.pieces[0])
 
     def site(self, workers: tuple[str, ...]) -> Site:
         speeds = tuple(self.speeds[name] for name in workers)

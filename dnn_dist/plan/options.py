@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to cut a range of ops for a crew of workers, and the places where ranges may begin and end.
+
+Small networks are cut at every op, for a few workers in every grid; of large ones only the places where little is
+live, and grids near a square, so that a search ends in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from dnn_dist.cut.auto import tileable_ranges
+from dnn_dist.cut.bands import cut_bands, layers_of
+from dnn_dist.cut.layers import cut_points, layer_starts
+from dnn_dist.cut.local import cut_local, whole_stage
+from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.slices import cut_slices
+from dnn_dist.cut.tiles import cut_tiles, front_end
+from dnn_dist.errors import CutError
+from dnn_dist.graph.network import Network
+
+SMALL, FEW = 16, 4
+"""Layers up to which a network is cut at each of them, and workers up to which it is then cut in every grid."""
+PLACES = 12
+"""Places between layers that are looked at in a larger one."""
+MOST_WORK = 3.0
+"""Tiles of large networks with more work than so many times that of the ops are left out: some amplify badly."""
+MOST_CODED = 8  # slices that a code with several parities is known for
+
+Stages = tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Robots with workers, fastest first."""
+
+    names: tuple[str, ...]
+    speeds: tuple[float, ...]  # MAC/s
+    tolerate: int = 0  # workers that may fail without loss
+
+    @property
+    def shares(self) -> str:
+        """Speeds as a cut names them, or empty when they hardly differ."""
+        low = min(self.speeds)
+        return "" if max(self.speeds) < 1.1 * low else ",".join(f"{speed / low:.3g}" for speed in self.speeds)
+
+
+@dataclass(frozen=True, eq=False)  # no slots: it remembers
+class Space:
+    """All ways to cut one network that a search may try."""
+
+    network: Network
+    _stages: dict[object, Stages] = field(default_factory=dict)
+    _work: dict[tuple[int, tuple[int, int]], list[tuple[int, float]]] = field(default_factory=dict)
+
+    @cached_property
+    def small(self) -> bool:
+        return len(self._starts) <= SMALL
+
+    @cached_property
+    def _starts(self) -> tuple[int, ...]:
+        return layer_starts(self.network, 0, len(self.network.ops) - 1)
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """Ops at which a stage may begin, and at last the number of ops: stages are cut between two of them."""
+        count = len(self.network.ops)
+        if self.small:
+            return (*self._starts, count)
+        return (0, *_narrow(self.network, self._starts[1:], PLACES - 1), count)
+
+    @cached_property
+    def tileable(self) -> tuple[tuple[int, int], ...]:
+        """Longest runs of ops that can be tiled, as (first, last), both included."""
+        return tileable_ranges(self.network)
+
+    def adjacent(self, first: int, last: int) -> bool:
+        """Whether no place lies within the range."""
+        return self.places.index(last + 1) == self.places.index(first) + 1
+
+    def ways(self, kinds: Iterable[str], first: int, last: int, crew: Crew) -> Iterator[Stages]:
+        """Stages for ops first..last, of these kinds, each way once."""
+        for kind in kinds:
+            for key, cut in WAYS[kind](self, first, last, crew):
+                if key not in self._stages:
+                    try:
+                        self._stages[key] = cut()
+                    except CutError:  # this range cannot be cut in this way
+                        self._stages[key] = ()
+                if self._stages[key]:
+                    yield self._stages[key]
+
+    def note_work(self, first: int, last: int, grid: tuple[int, int], ratio: float) -> None:
+        """Remember how much more work the tiles of ops first..last are than the ops themselves."""
+        self._work.setdefault((first, grid), []).append((last, ratio))
+
+    def wasted(self, first: int, last: int, grid: tuple[int, int], most: float) -> bool:
+        """Whether the tiles are known to be more than `most` times the work, since those of a shorter range were."""
+        return any(last >= end and ratio > most for end, ratio in self._work.get((first, grid), ()))
+
+    def has_work(self, first: int, last: int) -> bool:
+        """Whether any op of the range runs at all."""
+        return any(not op.folded for op in self.network.ops[first : last + 1])
+
+
+Way = tuple[object, Callable[[], Stages]]
+
+
+def _local(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
+    """At the gateway's robot."""
+    yield ("local", first, last), lambda: (cut_local(space.network, first, last),)
+
+
+def _remote(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
+    """All of it at one worker."""
+    spec = f"layers:1@{first}..{last}"
+    yield ("layers", first, last), lambda: (whole_stage(space.network, "layers", spec, first, last),)
+
+
+def _tiles(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
+    """Fused tiles, about one or a few for each worker; ops between them that cannot be tiled at the gateway."""
+    network = space.network
+    runs = [(max(a, first), min(b, last)) for a, b in space.tileable if a <= last and b >= first]
+    if not runs or (runs != [(first, last)] and (space.small or not space.adjacent(first, last))):
+        return
+    most = len(crew.names) if space.small else min(MOST_WORK, len(crew.names))
+    fine = space.small and len(crew.names) <= FEW
+    for grid in _grids(len(crew.names), fine):
+        if space.wasted(first, last, grid, most):
+            continue
+        for balanced in (False, True) if max(grid) > 2 and fine else (False,):
+
+            def cut(grid: tuple[int, int] = grid, balanced: bool = balanced) -> Stages:
+                stages = [cut_tiles(network, grid, *run, balanced) for run in runs]
+                work = sum(piece.macs for stage in stages for piece in stage.pieces)
+                space.note_work(first, last, grid, work / max(1, sum(network.macs_of(*run) for run in runs)))
+                return tuple(_filled(space, stages, first, last))
+
+            yield ("tiles", first, last, grid, balanced), cut
+
+
+def _bands(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
+    """A row band for each worker, layer by layer; higher for faster ones. Longer ranges are made of these."""
+    if not all(op.tileable for op in space.network.ops[first : last + 1]):
+        return
+    if not space.adjacent(first, last) and not (space.small and len(layers_of(space.network, first, last)) == 1):
+        return
+    for text in filter(None, (str(len(crew.names)), crew.shares)):
+        yield (
+            ("bands", first, last, text),
+            lambda text=text: cut_bands(  # type: ignore[misc]
+                space.network, _speeds(text), text, first, last
+            ),
+        )
+
+
+def _slices(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
+    """Output channels, each op that can be sliced in its own stage, ops between them at the gateway.
+
+    With parities as many as workers may fail; and with one, so that the slowest need not be waited for. Longer ranges
+    are made of these.
+    """
+    if not space.adjacent(first, last):
+        return
+    workers, least = len(crew.names), crew.tolerate
+    for parity in range(least, max(least, 1) + 1 if workers > 2 else least + 1):
+        slices = workers - parity
+        if slices < 2 or (parity and slices > MOST_CODED) or parity > 3:
+            continue
+        texts = [str(slices), *([crew.shares] if crew.shares and not parity else [])]
+        for text in (f"{text}+{parity}" if parity else text for text in texts):
+
+            def cut(text: str = text, parity: int = parity) -> Stages:
+                stages = cut_slices(space.network, _speeds(text.partition("+")[0]), parity, text, first, last)
+                return tuple(_filled(space, stages, first, last))
+
+            yield ("slices", first, last, text), cut
+
+
+WAYS: dict[str, Callable[[Space, int, int, Crew], Iterator[Way]]] = {
+    "local": _local,
+    "remote": _remote,
+    "tiles": _tiles,
+    "bands": _bands,
+    "slices": _slices,
+}
+
+
+def _filled(space: Space, stages: Sequence[Stage], first: int, last: int) -> Iterator[Stage]:
+    """The stages, and local ones for what is between them."""
+    done = first
+    for stage in stages:
+        if space.has_work(done, stage.first - 1):
+            yield cut_local(space.network, done, stage.first - 1)
+        yield stage
+        done = stage.last + 1
+    if space.has_work(done, last):
+        yield cut_local(space.network, done, last)
+
+
+def _speeds(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(","))) if "," in text else (1.0,) * int(text)
+
+
+def _grids(workers: int, fine: bool) -> tuple[tuple[int, int], ...]:
+    """Grids of two tiles or more: all with up to two a worker, or (not `fine`) those with one or two near a square."""
+    if fine:
+        most = max(4, 2 * workers)
+        return tuple((r, c) for r in range(1, most + 1) for c in range(1, most // r + 1) if r * c > 1)
+    found: dict[tuple[int, int], None] = {}
+    for tiles in (workers, 2 * workers):
+        rows = max(rows for rows in range(1, int(tiles**0.5) + 1) if tiles % rows == 0)
+        found[rows, tiles // rows] = None
+        found[round(tiles**0.5), round(tiles**0.5)] = None
+    return tuple(grid for grid in found if grid[0] * grid[1] > 1)
+
+
+def _narrow(network: Network, starts: Sequence[int], most: int) -> tuple[int, ...]:
+    """Of these ops about `most`, spread over the work, each the one of its part with the least live before it.
+
+    Always among them: where the ops end that can be tiled from the start on.
+    """
+    live = {point.after + 1: point.bytes for point in cut_points(network)}
+    work, done = {}, 0.0
+    for op in network.ops:
+        work[op.index] = done
+        done += op.macs + network.macs / len(network.ops)  # so that ops without MACs are spread as well
+    parts: dict[int, list[int]] = {}
+    for start in starts:
+        parts.setdefault(int(most * work[start] / done), []).append(start)
+    chosen = {min(part, key=lambda start: (live[start], -start)) for part in parts.values()}
+    return tuple(sorted(chosen | ({end + 1} & set(starts) if (end := front_end(network)) is not None else set())))

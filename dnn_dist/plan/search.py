@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which plan to choose: families of plans, the best of each, and an ordered list of rules that picks one.
+
+A plan is a way through the places of a network: from one place to a later one by a stage, or a few. While one frame is
+in work at a time the latencies of stages add up, so the fastest way is found by dynamic programming, exactly. For
+throughput and memory, and where a robot's memory is short, several figures add up side by side: ways that are worse
+in all of them are dropped, and of the rest the most promising few are kept (labels, bounded). The best ways are then
+predicted as a whole, by the evaluator that the caller gives: the cost model, or a simulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, combinations
+
+from dnn_dist.cut.layers import cut_layers, layer_starts
+from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.spec import cut_network
+from dnn_dist.errors import PlanError
+from dnn_dist.graph.network import Network
+from dnn_dist.plan.fleet import Fleet
+from dnn_dist.plan.options import Crew, Space
+from dnn_dist.plan.plan import MOST_REPLICAS
+from dnn_dist.plan.predict import Circumstances, Prediction, Predictor, StageCost
+
+OBJECTIVES = ("latency", "throughput", "memory")
+LABELS = 24
+"""Ways kept at each place when several figures count."""
+FINALISTS = 4
+"""Most promising ways of each family that are predicted as a whole."""
+TOO_LARGE = 1e15
+"""Added to the promise of what does not fit."""
+TIE = 0.01
+"""Predictions that are this close count as equal; then fewer robots win."""
+
+Evaluator = Callable[[Sequence[Stage], tuple[str, ...], int], Prediction]
+"""(stages, robots with workers, replicas) -> what the plan would do."""
+
+ONE_ROBOT, ROBOT_A_FRAME, PIPELINE = "one robot", "a robot a frame", "pipeline"
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "front and rest": ("local", "remote"),
+    "tiles": ("local", "tiles"),
+    "bands": ("local", "bands"),
+    "slices": ("local", "slices"),
+    "mixture": ("local", "remote", "tiles", "bands", "slices"),
+}
+"""Family -> kinds of stages that its plans consist of. The best way of each is shown; the last holds them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is wanted."""
+
+    objective: str = "latency"  # least latency, most throughput, or least memory at the robot that needs most
+    deadline: float | None = None  # s; a frame's latency has to stay within
+    tolerate: int = 0  # workers that may fail at once without a piece being lost
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise PlanError(f"objective is {self.objective!r}, expected one of {', '.join(OBJECTIVES)}")
+        if not 0 <= self.tolerate < MOST_REPLICAS:
+            raise PlanError(f"tolerate is {self.tolerate}, expected 0 to {MOST_REPLICAS - 1} workers that may fail")
+        if self.deadline is not None and not self.deadline > 0:
+            raise PlanError(f"deadline is {self.deadline:g} s, expected a time above 0, e.g. 0.2")
+
+    def value(self, prediction: Prediction) -> float:
+        """What is to be small."""
+        if self.objective == "throughput":
+            return 1 / prediction.throughput
+        return prediction.latency if self.objective == "latency" else float(prediction.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One plan, and what it would do."""
+
+    family: str
+    cut: str  # as in a plan file
+    stages: tuple[Stage, ...]
+    workers: tuple[str, ...]  # robots that have workers
+    replicas: int
+    prediction: Prediction
+
+    @property
+    def robots(self) -> tuple[str, ...]:
+        """Those that compute anything."""
+        return tuple(self.prediction.busy)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The plan chosen, the best of each family, and why."""
+
+    best: Candidate
+    alternatives: tuple[Candidate, ...]  # best first; the chosen one among them
+    why: tuple[str, ...]  # a line for each rule that decided
+
+
+def search(
+    network: Network,
+    given: Circumstances,
+    goal: Goal,
+    evaluate: Evaluator | None = None,
+    predictor: Predictor | None = None,
+) -> Choice:
+    """The plan that serves the goal best. `evaluate` has the last word on the best few; default: the cost model."""
+    predictor = predictor or Predictor(network, given)
+    finalists = _finalists(proposals(network, given, goal, predictor))
+    candidates = [_candidate(network, proposal, predictor) for proposal in finalists]
+    different = {(c.cut, c.workers if c.cut != "local" else ()): c for c in reversed(candidates)}.values()
+    best = [choose(group, goal)[0] for group in _by_family(reversed(different)).values()]
+    if evaluate is not None:
+        best = [replace(c, prediction=evaluate(c.stages, c.workers, c.replicas)) for c in best]
+    chosen, why = choose(best, goal)
+    ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
+    return Choice(chosen, tuple(ordered), (*why, *remarks(chosen, best, goal)))
+
+
+def _candidate(network: Network, proposal: Proposal, predictor: Predictor) -> Candidate:
+    cut = cut_text(proposal.stages)
+    stages = cut_network(network, cut)
+    prediction = predictor(stages, proposal.workers, proposal.replicas)
+    family = proposal.family
+    if len(stages) == 1 and stages[0].kind in ("local", "layers"):  # whatever it was thought of as
+        family = ONE_ROBOT if len(prediction.busy) == 1 else ROBOT_A_FRAME
+    return Candidate(family, cut, stages, proposal.workers, proposal.replicas, prediction)
+
+
+def cut_text(stages: Iterable[Stage]) -> str:
+    """Stages as the text of a cut, which makes local ones of what is between the distributed ones."""
+    return ";".join(stage.spec for stage in stages if stage.distributed) or "local"
+
+
+def _by_family(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault(candidate.family, []).append(candidate)
+    return groups
+
+
+# Proposals ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A plan that may be worth a prediction."""
+
+    family: str
+    stages: Sequence[Stage]
+    workers: tuple[str, ...]
+    replicas: int = 1
+    promise: float = 0.0  # the goal's value, roughly; 0: predict it in any case
+
+
+def proposals(network: Network, given: Circumstances, goal: Goal, predictor: Predictor) -> Iterator[Proposal]:
+    """Plans of every family for every crew."""
+    space, layers = Space(network), len(layer_starts(network, 0, len(network.ops) - 1))
+    yield Proposal(ONE_ROBOT, cut_network(network, "local"), ())
+    for crew in crews(given, predictor, goal.tolerate):
+        costs = _Costs(space, predictor, crew, goal)
+        if len(crew.names) == 1 and crew.names != (given.gateway,):
+            yield Proposal(ONE_ROBOT, cut_network(network, "layers:1"), crew.names)
+        for count in range(2, min(len(crew.names), layers) + 1):
+            stages = cut_layers(network, (1.0,) * count, str(count))
+            yield costs.proposal(PIPELINE, costs.total(stages), stages)
+        for family, kinds in FAMILIES.items():
+            yield from (costs.proposal(family, cost, stages) for cost, stages in costs.best_ways(kinds))
+
+
+def _finalists(proposed: Iterable[Proposal]) -> Iterator[Proposal]:
+    """The most promising few of each family."""
+    families: dict[str, list[Proposal]] = {}
+    for proposal in proposed:
+        families.setdefault(proposal.family, []).append(proposal)
+    for family, group in families.items():
+        group.sort(key=lambda proposal: proposal.promise)
+        yield from group if family == ONE_ROBOT else group[:FINALISTS]
+
+
+def crews(given: Circumstances, predictor: Predictor, tolerate: int = 0) -> tuple[Crew, ...]:
+    """Sets of robots to have workers: all of a small fleet, else the fastest so many, also with the gateway's robot.
+
+    Of sets that are alike (as fast, linked alike) one stands for all.
+    """
+    fleet, gateway = given.fleet, given.gateway
+    order = sorted(fleet.names, key=lambda name: (-predictor.speeds[name], name != gateway, fleet.names.index(name)))
+    count = len(order)
+    if count <= 4:
+        sets = [names for size in range(1, count + 1) for names in combinations(order, size)]
+    else:
+        sizes = sorted({1, 2, *range(4, 9, 2), *range(12, 25, 4), *range(32, count, 8), count})
+        sets = [tuple(order[:size]) for size in sizes if size <= count]
+        sets += [(*names[:-1], gateway) for names in sets if gateway not in names]
+    alike: dict[tuple[object, ...], tuple[str, ...]] = {}
+    for names in sets:
+        sign = tuple((predictor.speeds[n], fleet.robot(n).memory, _link_sign(fleet, gateway, n)) for n in names)
+        alike.setdefault(sign, names)
+    return tuple(
+        Crew(names, tuple(predictor.speeds[name] for name in names), tolerate)
+        for names in alike.values()
+        if len(names) > tolerate
+    )
+
+
+def _link_sign(fleet: Fleet, gateway: str, name: str) -> object:
+    return (fleet.link(gateway, name), name == gateway)
+
+
+# Ways through the network ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """One way from the beginning to a place."""
+
+    cost: StageCost
+    spread: bool  # some stage is not local
+    stages: tuple[tuple[Stage, ...], ...] = ()
+
+
+_Way = tuple[StageCost, tuple[Stage, ...]]
+
+
+@dataclass(slots=True)
+class _Costs:
+    """The ways of one crew. Costs are asked for once, whatever the family."""
+
+    space: Space
+    predictor: Predictor
+    crew: Crew
+    goal: Goal
+    _by_range: dict[tuple[str, int, int], list[_Way]] = field(default_factory=dict)
+
+    @property
+    def replicas(self) -> int:
+        return self.goal.tolerate + 1
+
+    @property
+    def _smallest(self) -> float:
+        """Bytes of the robot that has the least."""
+        given = self.predictor.given
+        limits = (given.fleet.robot(name).memory for name in {*self.crew.names, given.gateway})
+        return min((limit for limit in limits if limit is not None), default=float("inf"))
+
+    @property
+    def tight(self) -> bool:
+        """Whether a robot may be too small for what it is given: then memory counts, whatever the goal."""
+        return self.predictor.whole_memory > self._smallest
+
+    def proposal(self, family: str, cost: StageCost, stages: Sequence[Stage]) -> Proposal:
+        return Proposal(family, stages, self.crew.names, self.replicas, self.promise(cost))
+
+    def best_ways(self, kinds: tuple[str, ...]) -> list[_Way]:
+        """The most promising ways of these kinds from end to end that give some worker something to do."""
+        places = self.space.places
+        latest = (self.goal.objective != "latency" and self.goal.deadline) or float("inf")
+        labels: dict[int, list[_Label]] = {place: [] for place in places}
+        labels[0] = [_Label(StageCost(), False)]
+        for start, first in enumerate(places[:-1]):
+            kept = self._keep(labels.pop(first))
+            for after in places[start + 1 :]:
+                for cost, stages in self._ways(kinds, first, after - 1):
+                    spread = any(stage.distributed for stage in stages)
+                    for label in kept:
+                        whole = label.cost + cost
+                        if whole.latency <= latest:
+                            labels[after].append(_Label(whole, label.spread or spread, (*label.stages, stages)))
+        final = sorted(
+            (label for label in labels[places[-1]] if label.spread), key=lambda label: self.promise(label.cost)
+        )
+        return [(label.cost, tuple(chain.from_iterable(label.stages))) for label in final[:FINALISTS]]
+
+    def _ways(self, kinds: tuple[str, ...], first: int, last: int) -> Iterator[_Way]:
+        if not self.space.has_work(first, last):
+            yield StageCost(), ()
+            return
+        for kind in kinds:
+            if (kind, first, last) not in self._by_range:
+                found = [(self.total(stages), stages) for stages in self.space.ways((kind,), first, last, self.crew)]
+                self._by_range[kind, first, last] = self._worth_keeping(found)
+            yield from self._by_range[kind, first, last]
+
+    def total(self, stages: Sequence[Stage]) -> StageCost:
+        total = StageCost()
+        for stage in stages:
+            total += self.predictor.stage_cost(stage, self.crew.names, self.replicas, self._counts_memory)
+        return total
+
+    @property
+    def _counts_memory(self) -> bool:
+        return self.tight or self.goal.objective == "memory"
+
+    def _worth_keeping(self, found: list[_Way]) -> list[_Way]:
+        """Ways of one kind for one range that no other is at least as good as in every figure."""
+        kept: list[_Way] = []
+        for cost, stages in sorted(found, key=lambda way: self._figures(way[0])):
+            figures = self._figures(cost)
+            if not any(_dominates(self._figures(other), figures) for other, _ in kept):
+                kept.append((cost, stages))
+        return kept
+
+    def _keep(self, labels: list[_Label]) -> list[_Label]:
+        """Labels that no other is at least as good as; so many of those that spread work, and so many others."""
+        kept: dict[bool, list[_Label]] = {False: [], True: []}
+        for label in sorted(labels, key=lambda label: (self.promise(label.cost), self._figures(label.cost))):
+            same, figures = kept[label.spread], self._figures(label.cost)
+            if len(same) < LABELS and not any(_dominates(self._figures(other.cost), figures) for other in same):
+                same.append(label)
+        return [*kept[False], *kept[True]]
+
+    def _figures(self, cost: StageCost) -> tuple[float, ...]:
+        """What counts, all to be small."""
+        memory = (cost.worker_weights, cost.gateway_weights, cost.activations) if self._counts_memory else ()
+        flow = (cost.work, cost.local, cost.air) if self.goal.objective == "throughput" else ()
+        return (cost.latency, *flow, *memory)
+
+    def promise(self, cost: StageCost) -> float:
+        """What the goal's value would be if this were all."""
+        given = self.predictor.given
+        memory = max(
+            cost.gateway_weights + (cost.worker_weights if given.gateway in self.crew.names else 0), cost.worker_weights
+        )
+        memory += cost.activations
+        if self.tight and memory > self._smallest:
+            return TOO_LARGE + memory
+        if self.goal.objective == "latency":
+            return cost.latency
+        if self.goal.objective == "throughput":
+            robots = len({*self.crew.names, given.gateway})
+            return max(cost.latency / given.max_frames, cost.work / robots, cost.local, cost.air)
+        return memory
+
+
+def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return all(x <= y for x, y in zip(a, b, strict=True))
+
+
+# Rules ----------------------------------------------------------------------------------------------------------------
+
+Rule = Callable[[Sequence[Candidate], Goal], Sequence[Candidate]]
+
+
+def fitting(candidates: Sequence[Candidate], goal: Goal) -> Sequence[Candidate]:
+    """Plans that every robot has the memory for."""
+    return [c for c in candidates if not c.prediction.too_small]
+
+
+def in_time(candidates: Sequence[Candidate], goal: Goal) -> Sequence[Candidate]:
+    """Plans within the deadline."""
+    return [c for c in candidates if goal.deadline is None or c.prediction.latency <= goal.deadline]
+
+
+def best(candidates: Sequence[Candidate], goal: Goal) -> Sequence[Candidate]:
+    """Plans that serve the objective best, or as good as."""
+    limit = (1 + TIE) * min(goal.value(c.prediction) for c in candidates)
+    return [c for c in candidates if goal.value(c.prediction) <= limit]
+
+
+def fewest_robots(candidates: Sequence[Candidate], goal: Goal) -> Sequence[Candidate]:
+    """Plans that need the fewest robots."""
+    least = min(len(c.robots) for c in candidates)
+    return [c for c in candidates if len(c.robots) == least]
+
+
+def least_traffic(candidates: Sequence[Candidate], goal: Goal) -> Sequence[Candidate]:
+    """Plans that send the fewest bytes."""
+    least = min(c.prediction.traffic for c in candidates)
+    return [c for c in candidates if c.prediction.traffic == least]
+
+
+def simplest(candidates: Sequence[Candidate], goal: Goal) -> Sequence[Candidate]:
+    """The plan of the fewest stages; of equals the first that was thought of."""
+    return [min(candidates, key=lambda c: (len(c.stages), len(c.workers)))]
+
+
+POLICY: tuple[Rule, ...] = (fitting, in_time, best, fewest_robots, least_traffic, simplest)
+"""Rules in order; each passes on what it likes of what the ones before it left, or everything if it likes nothing."""
+
+
+def choose(candidates: Sequence[Candidate], goal: Goal) -> tuple[Candidate, tuple[str, ...]]:
+    """The candidate that the policy picks, and a line for each rule that could not be held."""
+    why = []
+    for rule in POLICY:
+        liked = rule(candidates, goal)
+        if not liked:
+            why.append(_BROKEN[rule])
+        candidates = liked or candidates
+    return candidates[0], tuple(why)
+
+
+_BROKEN: dict[Rule, str] = {
+    fitting: "no plan fits the robots' memory; this one is the best of those that do not",
+    in_time: "no plan is predicted to meet the deadline; this one comes nearest by the objective",
+}
+
+
+def remarks(chosen: Candidate, candidates: Sequence[Candidate], goal: Goal) -> tuple[str, ...]:
+    """Why the chosen plan, in words, against the best of the others."""
+    others = sorted((c for c in candidates if c is not chosen), key=lambda c: goal.value(c.prediction))
+    if not others:
+        return ("there is no other plan",)
+    other = others[0]
+    if chosen.family == ONE_ROBOT:
+        who = chosen.robots[0] if chosen.robots else "the gateway"
+        spread = next((c for c in others if c.family != ONE_ROBOT), other)
+        verb = {"latency": "faster", "throughput": "enough: it gives more frames", "memory": "smaller"}[goal.objective]
+        divided = f"the best division ({spread.family}) {_figure(spread, goal)}"
+        return (f"one robot is {verb}: {who} alone {_figure(chosen, goal)}, {divided}",)
+    alone = next((c for c in others if c.family == ONE_ROBOT), None)
+    lines = [f"{chosen.family} on {len(chosen.robots)} robots: {_figure(chosen, goal)}"]
+    if alone is not None:
+        lines.append(f"one robot ({', '.join(alone.robots)}): {_figure(alone, goal)}")
+    if other is not alone:
+        lines.append(f"next best, {other.family}: {_figure(other, goal)}")
+    return ("; ".join(lines),)
+
+
+def _figure(candidate: Candidate, goal: Goal) -> str:
+    prediction = candidate.prediction
+    small = " (does not fit its memory)" if prediction.too_small else ""
+    if goal.objective == "throughput":
+        return f"{prediction.throughput:.3g} frames/s{small}"
+    if goal.objective == "memory":
+        return f"{prediction.memory / 1e6:.3g} MB{small}"
+    return f"{1000 * prediction.latency:.3g} ms{small}"
