@@ -10,15 +10,20 @@ dispatcher, gatherer and worker; only computing, links and clocks are modelled.
     source.py     SourceShell: dispatcher and gatherer of a source, images in, reports out
     robot.py      WorkerShell: a robot's worker over its lives
     cluster.py    Cluster: all of them, and what is counted
+    board.py      Board: what sources say to all, read when it matters
+    loads.py      plan_load, stages_load: a network's plan as a Load, by the planner's cost model
+    gantt.py      draw_gantt: frames over robots as a picture
     outcome.py    Outcome: reports, latencies, traffic, use, energy, trace
 
     from dnn_dist.plan.fleet import read_fleet
     from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
-    from dnn_dist.sim import Load, Scenario, Source, parse_faults, simulate
+    from dnn_dist.sim import Load, Scenario, Source, parse_faults, plan_load, simulate, stages_load
 
     fleet = read_fleet("fleet.yaml")
-    shape = PlanShape.of(network, stages, wire="float32")       # or by hand: PlanShape((StageShape(False, (...)), ...))
-    load = Load(shape)                                          # seconds = overhead + MACs / speed of the robot
+    load = plan_load(network, plan)                             # seconds and memory by the planner's cost model
+    load = stages_load(network, cut_network(network, "tiles:3x3"), wire="float32")
+    shape = PlanShape((StageShape(False, (PieceShape(bytes_in, bytes_out, macs),) * 9), StageShape(True, ())))
+    load = Load(shape)                                          # by hand: seconds = overhead + MACs / speed
     load = Load(shape, lambda robot, stage, piece: 0.1)         # or any seconds of (Robot, stage, piece)
     source = Source("front", load, frames=20)                   # as fast as it goes, one frame at a time
     source = Source("front", load, rate=5, deadline=0.5, max_frames=2, dispatcher=DispatcherSettings(stealing=False))
@@ -36,6 +41,8 @@ A run is a function of its scenario: the same seed gives the same outcome.
 
 from dnn_dist.sim.cluster import Cluster
 from dnn_dist.sim.faults import Fault, FaultError, parse_faults, random_faults
+from dnn_dist.sim.gantt import draw_gantt
+from dnn_dist.sim.loads import plan_load, stages_load
 from dnn_dist.sim.outcome import FrameRun, Outcome, RobotUse, Span
 from dnn_dist.sim.scenario import Load, Scenario, SimulationError, Source
 
@@ -50,9 +57,12 @@ __all__ = [
     "SimulationError",
     "Source",
     "Span",
+    "draw_gantt",
     "parse_faults",
+    "plan_load",
     "random_faults",
     "simulate",
+    "stages_load",
 ]
 
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from math import log, sqrt
 
-from dnn_dist.run.dispatcher import DispatcherSettings
+from dnn_dist.run.fleetview import Patience
 from dnn_dist.run.notes import Notebook
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim.agenda import Agenda
@@ -45,7 +45,9 @@ class Cluster:
             name = source.name or source.robot
             name = name if name not in self.sources else f"{name}_{len(self.sources)}"
             reached = tuple(n for n in computing if source.workers is None or n in source.workers)
-            settings = source.dispatcher or patient(fleet, source, reached, DispatcherSettings())
+            settings = source.dispatcher
+            if settings.patience == Patience():
+                settings = patient(fleet, source, reached, settings)
             shell = self.sources[name] = SourceShell(self, source, name, settings)
             for worker in reached:
                 shell.workers[worker] = self.workers[worker]
@@ -144,6 +146,18 @@ class Cluster:
             events=self.agenda.steps,
         )
 
+    def _memory(self, name: str) -> int:
+        worker = self.workers.get(name)
+        needed = worker.most_held_bytes if worker else 0
+        for source in self.sources.values():
+            pieces = set(worker.pieces[source.name]) if worker else set()
+            if source.aggregator == name:
+                stages = enumerate(source.load.shape.stages)
+                pieces |= {(index, 0) for index, stage in stages if stage.local and stage.pieces}
+            if source.load.memory is not None and pieces:
+                needed += source.load.memory(pieces)
+        return needed
+
     def _use(self, name: str, seconds: float, sent: int, received: int) -> RobotUse:
         robot, worker, busy = self._robots[name], self.workers.get(name), self.processors[name].busy
         energy = None
@@ -153,7 +167,7 @@ class Cluster:
             tasks=worker.tasks if worker else 0,
             busy=busy,
             energy=energy,
-            memory=worker.memory + worker.most_held_bytes if worker else 0,
+            memory=self._memory(name),
             sent=sent,
             received=received,
         )

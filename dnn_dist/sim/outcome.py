@@ -48,7 +48,7 @@ class RobotUse:
     tasks: int  # computed
     busy: float  # s in which it computed
     energy: float | None  # J; None where the fleet does not say what it draws
-    memory: int  # bytes: its largest piece (where known), and the inputs that waited beside it
+    memory: int  # bytes of the pieces it computed, where known, and most of inputs that waited; per source
     sent: int  # bytes of tensors over links
     received: int
 

@@ -43,7 +43,7 @@ class WorkerShell:
         self._ears: list[Ear] = []  # one for each board of each source
         self.tasks = 0  # computed
         self.held_bytes = self.most_held_bytes = 0  # of inputs that wait or are computed
-        self.memory = 0  # bytes of the largest piece computed
+        self.pieces: dict[str, set[tuple[int, int]]] = {}  # source -> (stage, piece) computed for it
         self._stopped: list[Callable[[], None]] | None = None  # what waits for a stopped process
         self._work: dict[TaskKey, d.SendWork] = {}
         self._served: set[str] = set()  # sources with tasks here, waiting, computed or answered: their progress matters
@@ -56,6 +56,7 @@ class WorkerShell:
     def reach(self, source: SourceShell) -> None:
         """This worker and a source hear each other."""
         self.sources[source.name] = source
+        self.pieces[source.name] = set()
         for kind, robot in (("state", source.robot), ("progress", source.aggregator)):
             delay = self.air.mean_delay(robot, self.robot)
             self._ears.append(Ear(source, source.board[kind], delay, kind == "progress"))
@@ -204,8 +205,7 @@ class WorkerShell:
         load = self.sources[key.source].load
         cluster.computing(self.robot, key)
         self._began = self.agenda.now
-        if load.memory is not None:
-            self.memory = max(self.memory, load.memory(key.stage, key.piece))
+        self.pieces[key.source].add((key.stage, key.piece))
         seconds = cluster.service(self.robot, load, key.stage, key.piece)
         self._job = cluster.processors[self.robot].start(seconds, self._computed, key)
 

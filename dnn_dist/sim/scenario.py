@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.plan.fleet import Fleet, Robot
 from dnn_dist.run.dispatcher import DispatcherSettings
-from dnn_dist.run.fleetview import Patience
 from dnn_dist.run.gatherer import GathererSettings
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.worker import WorkerSettings
@@ -17,8 +16,8 @@ from dnn_dist.sim.faults import Fault, check_faults
 
 Seconds = Callable[[Robot, int, int], float]
 """(robot, stage, piece) -> s that the piece takes there; local stages have one piece, or none."""
-Memory = Callable[[int, int], int]
-"""(stage, piece) -> bytes that a robot needs to run the piece."""
+Memory = Callable[[Collection[tuple[int, int]]], int]
+"""Bytes that a robot needs to run these pieces, (stage, piece) each."""
 
 
 class SimulationError(DnnDistError):
@@ -56,7 +55,8 @@ class Source:
     aggregator: str = ""  # robot where results are gathered; only for plans of one distributed stage
     camera: str = ""  # robot that images come from, `image_bytes` each
     image_bytes: int = 0
-    dispatcher: DispatcherSettings | None = None  # None: as `patient` chooses
+    dispatcher: DispatcherSettings = field(default_factory=DispatcherSettings)
+    """Where its patience is the default, `transit` is raised to what the links need; see `patient`."""
     gatherer: GathererSettings = field(default_factory=lambda: GathererSettings(guard=0.01, max_open=16))
     name: str = ""  # empty: the robot's
 
@@ -104,6 +104,7 @@ class Scenario:
 
 def patient(fleet: Fleet, source: Source, workers: tuple[str, ...], settings: DispatcherSettings) -> DispatcherSettings:
     """`settings` with as much `transit` as the slowest link of the source takes for a window of bytes and one work.
+    What a frame has in work at once is the window where that is less.
 
     Who configures a live cluster does the same (its network profile); with the default of 0.1 s a work that waits for
     the medium would be taken for lost, sent again, and make the others wait longer.
@@ -116,14 +117,4 @@ def patient(fleet: Fleet, source: Source, workers: tuple[str, ...], settings: Di
     )
     size = max(largest, min(settings.window, in_frame)) + largest
     worst = max((2 * size / link.bandwidth + 10 * link.seconds(0) for link in links), default=0.0)
-    old = settings.patience
-    patience = Patience(
-        max(old.transit, worst),
-        old.worker_timeout,
-        old.lease_min,
-        old.lease_factor,
-        old.backoff_min,
-        old.backoff_max,
-        old.backoff_window,
-    )
-    return DispatcherSettings(patience=patience)
+    return replace(settings, patience=replace(settings.patience, transit=max(settings.patience.transit, worst)))
