@@ -22,6 +22,8 @@ from dnn_dist.errors import DnnDistError
 COMMANDS = {
     "inspect": ("dnn_dist.cli.inspect", "what a model is made of, what of it can be tiled, and if not why"),
     "check": ("dnn_dist.cli.check", "cut a model, run every piece, merge, compare with the whole model"),
+    "simulate": ("dnn_dist.cli.simulate", "a plan on a fleet in virtual time, with faults; a Gantt chart"),
+    "plan": ("dnn_dist.cli.plan", "choose how a model is cut for a fleet of robots, and say why"),
     "demo": (
         "dnn_dist.cli.demo",
         "a cluster on this machine: synthetic camera, workers, live table, a picture",
