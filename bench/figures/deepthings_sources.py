@@ -77,8 +77,8 @@ def draw(tables: Tables) -> Figure:
     latency_change, throughput_change = tables["changes"]
     figure, axes = sheet(
         2,
-        f"""Six devices, each camera as fast as its frames are done. Thin: slowest frame. Stealing against MoDNN, mean of
-        1 to 6 cameras: latency {_percent(latency_change["mean_change"])} (published
+        f"""Six devices, each camera as fast as its frames are done. Thin: slowest frame. Stealing against MoDNN, mean
+        of 1 to 6 cameras: latency {_percent(latency_change["mean_change"])} (published
         {_percent(latency_change["published"])}), throughput {_percent(throughput_change["mean_change"])}, with 6
         cameras {_percent(throughput_change["change_at_6"])} (published {_percent(throughput_change["published"])}).
         The paper's curves are not at hand, only these two figures.""",

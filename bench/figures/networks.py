@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks of the papers as outlines: every op and shape, weights that are "kept elsewhere".
+"""The networks of the papers as outlines: every op and shape, and zeros for weights.
 
-Work, traffic and memory depend on shapes alone, so that VGG16's 553 MB need not be written to be counted. An
-outline cannot be run; `bench/make_full_models.py` makes networks that can.
+Work, traffic and memory depend on shapes alone, so that VGG16's 553 MB need not be written to be counted.
+`bench/make_full_models.py` makes networks with weights.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import cache
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -25,25 +26,36 @@ from dnn_dist.graph.tflite import read_network
 
 
 class Outline(NetBuilder):
-    """A float32 network whose file holds no weights, but says how large they are."""
+    """A float32 network whose weights are zeros that take no room: a hole behind the end of the file's tables."""
+
+    TABLES_END = 1 << 20  # where the hole begins; far behind any network's tables
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hole = 0  # bytes of the largest constant; all of them lie at the same place
 
     def _weights(self, shape: tuple[int, ...], axis: int) -> tuple[int, np.ndarray]:
-        return self._elsewhere(shape), np.ones(shape[axis])
+        return self._zeros(shape), np.ones(shape[axis])
 
     def _bias(self, x: int, scales: np.ndarray) -> int:
-        return self._elsewhere((len(scales),))
+        return self._zeros((len(scales),))
 
-    def _elsewhere(self, shape: tuple[int, ...]) -> int:
-        tree: dict[str, Any] = {"shape": np.array(shape, np.int32), "type": DTYPES.index("float32")}
-        self.tensors.append({**tree, "name": f"w{len(self.tensors)}", "external_buffer": 1})
+    def _zeros(self, shape: tuple[int, ...]) -> int:
+        size = 4 * prod(shape)
+        self.hole = max(self.hole, size)
+        self.buffers.append({"offset": self.TABLES_END, "size": size})
+        tree = {"shape": np.array(shape, np.int32), "type": DTYPES.index("float32"), "buffer": len(self.buffers) - 1}
+        self.tensors.append({**tree, "name": f"w{len(self.tensors)}"})
         return len(self.tensors) - 1
 
-
-def _read(net: NetBuilder, output: int) -> Network:
-    with TemporaryDirectory(prefix="dnn_dist-") as folder:  # the network keeps its file open, not named
-        path = Path(folder, "outline.tflite")
-        path.write_bytes(net.build([output]))
-        return read_network(path)
+    def read(self, output: int) -> Network:
+        """The network that ends with this tensor."""
+        with TemporaryDirectory(prefix="dnn_dist-") as folder:  # the network keeps its file open, not named
+            path = Path(folder, "outline.tflite")
+            path.write_bytes(self.build([output]))
+            assert path.stat().st_size <= self.TABLES_END
+            os.truncate(path, self.TABLES_END + self.hole)
+            return read_network(path)
 
 
 @cache
@@ -59,7 +71,7 @@ def yolov2_first16() -> Network:
         else:
             filters, kernel = layer
             x = net.unary("LEAKY_RELU", net.conv(x, filters, (kernel, kernel), activation=NO_ACTIVATION))
-    return _read(net, x)
+    return net.read(x)
 
 
 @cache
@@ -73,7 +85,7 @@ def vgg16() -> Network:
         x = net.pool("MAX", x, (2, 2), (2, 2), VALID)
     for units in (4096, 4096, 1000):
         x = net.dense(x, units)
-    return _read(net, x)
+    return net.read(x)
 
 
 @cache
@@ -88,7 +100,7 @@ def alexnet() -> Network:
     x = net.pool("MAX", x, (3, 3), (2, 2), VALID)
     for units in (4096, 4096, 1000):
         x = net.dense(x, units)
-    return _read(net, x)
+    return net.read(x)
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {"alexnet": alexnet, "vgg16": vgg16, "yolov2_first16": yolov2_first16}

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A master and its devices on a Wi-Fi whose messages are late at random: the setting of CDC's measurements.
+
+Tensors and answers of a frame take Gamma-distributed times, there and back. Frames are far apart, so that nothing of
+one delays the next, and nobody is taken for dead meanwhile: what is seen is the rule by which results are merged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
+from dnn_dist.run.dispatcher import DispatcherSettings
+from dnn_dist.run.fleetview import Patience
+from dnn_dist.run.gatherer import GathererSettings
+from dnn_dist.run.wire import TaskKey
+from dnn_dist.run.worker import WorkerSettings
+from dnn_dist.sim import Load, Scenario, Source
+from dnn_dist.sim.cluster import Cluster
+from dnn_dist.sim.source import SourceShell
+
+MASTER = "master"
+BANDWIDTH = 4.6e6  # bytes/s; as fitted to DeepThings' Wi-Fi
+HEARTBEAT = 20.0  # s; states are of no use here
+PATIENT = Patience(transit=1e6, worker_timeout=1e6, lease_min=1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Of one message, one way: Gamma(shape, scale in s)."""
+
+    shape: float
+    scale: float
+
+
+HISTOGRAM = Delays(0.147, 2.8)
+"""As in CDC's Fig. 1: two parameters from its two figures. There and back together are Gamma(0.294, 2.8 s), of which
+34 % take less than 46 ms and 42 % less than 96 ms; 50 ms of computing and 4 ms on the air come on top."""
+MESSAGE = Delays(1.0, 0.080)
+"""Exponential, of the mean that Hadidi et al. give for a message between two Pis (75 to 85 ms). Nothing is fitted."""
+
+
+class Watched(Cluster):
+    """A cluster that notes when each result came."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario)
+        self.arrivals: list[float] = []  # s after the frame's announcement
+        self._begun: dict[int, float] = {}
+
+    def announced(self, source: SourceShell, frame: int) -> None:
+        self._begun[frame] = self.agenda.now
+
+    def kept(self, source: SourceShell, key: TaskKey) -> None:
+        self.arrivals.append(self.agenda.now - self._begun[key.frame])
+
+
+def cluster(load: Load, devices: int, delays: Delays, frames: int, gap: float, seed: int = 0) -> Watched:
+    """`frames` frames, one every `gap` seconds, whose pieces belong to the devices by a fixed division."""
+    names = tuple(f"pi{n}" for n in range(1, devices + 1))
+    robots = tuple(Robot(name, speed=1e9) for name in (MASTER, *names))  # the load knows how long things take
+    air = Link(BANDWIDTH, gamma=(delays.shape, delays.scale), medium="wifi")
+    dispatcher = DispatcherSettings(
+        stealing=False, shares=tuple((n, 1.0) for n in names), patience=PATIENT, heartbeat=HEARTBEAT, window=10**12
+    )
+    gatherer = GathererSettings(heartbeat=HEARTBEAT)
+    source = Source(MASTER, load, frames=frames, rate=1 / gap, workers=names, dispatcher=dispatcher, gatherer=gatherer)
+    settings = WorkerSettings(heartbeat=HEARTBEAT, source_timeout=1e6, remember=1e6)
+    fleet = Fleet(robots, (LinkRule((), air),))
+    return Watched(
+        Scenario(
+            fleet, (source,), workers=names, seed=seed, worker=settings, warm_up=60.0, limit=2 * gap * frames + 600
+        )
+    )
