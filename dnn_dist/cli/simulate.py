@@ -76,7 +76,7 @@ def read_plan(text: str, model: str) -> tuple[Network, Plan]:
     """The network, and the plan in a file or of a cut. Raises one line when there is neither."""
     network = read_network(_find_model(model))
     path = Path(text)
-    if not path.suffix in (".yaml", ".yml") and not path.is_file():
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
         return network, Plan(model=network.sha256, cut=text)
     try:
         return network, Plan.from_yaml(path.read_text())
