@@ -75,6 +75,7 @@ class SourceSettings:
 class PartitionSettings(ModelSettings, SourceSettings):
     """Takes the newest frame, cuts it and hands tasks to workers."""
 
+    plan: str = parameter("", "plan file of `dnn_dist plan`; it replaces cut, fill, wire and replicas")
     cut: str = parameter("tiles:2x2", "how the model is cut, as for `dnn_dist check --cut`")
     fill: str = parameter("last", "what stands for a lost piece", choices=("last", "zeros"))
     wire: str = parameter(

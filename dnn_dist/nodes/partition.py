@@ -20,7 +20,7 @@ from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.nodes import convert
 from dnn_dist.nodes.images import to_rgb
 from dnn_dist.nodes.parameters import Parameters
-from dnn_dist.nodes.planning import load_card, load_network, make_plan
+from dnn_dist.nodes.planning import load_network, plan_in_force
 from dnn_dist.nodes.qos import IMAGE_IN, LATCHED, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.run import dispatcher as d
@@ -79,14 +79,7 @@ class Partition:
     def configure(self) -> None:
         settings = self._settings.now
         network = load_network(settings.model)
-        plan = make_plan(
-            network,
-            load_card(network),
-            settings.cut,
-            fill=settings.fill,
-            wire=settings.wire,
-            replicas=settings.replicas,
-        )
+        plan = plan_in_force(network, settings)
         self.store = TensorStore(network, plan, settings.threads)
         self.plan = plan
         self._input = network.tensors[network.inputs[0]].array_shape

@@ -12,6 +12,7 @@ from dnn_dist.errors import ConfigError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.plan import Pixels, Plan
+from dnn_dist.settings import PartitionSettings
 
 
 def find_model(name: str) -> Path:
@@ -61,6 +62,20 @@ def load_head(network: Network, card: ModelCard) -> Head:
     return make_head(card, [network.tensors[index].array_shape for index in network.outputs])
 
 
+def plan_in_force(network: Network, settings: PartitionSettings) -> Plan:
+    """The plan of a source's parameters: that of a plan file, or one of cut, fill, wire and replicas."""
+    if settings.plan:
+        return Plan.read(Path(settings.plan).expanduser())
+    return make_plan(
+        network,
+        load_card(network),
+        settings.cut,
+        fill=settings.fill,
+        wire=settings.wire,
+        replicas=settings.replicas,
+    )
+
+
 def make_plan(network: Network, card: ModelCard, cut: str, **options: Any) -> Plan:
-    """The plan that a source puts in force; `options` are the plan's own."""
+    """A plan for a model with its card; `options` are the plan's own."""
     return Plan(model=network.sha256, cut=cut, pixels=Pixels(card.scale, card.offset), **options)

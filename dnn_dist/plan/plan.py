@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,18 @@ class Plan:
             replicas=_typed(tree, "replicas", int),
             pixels=_pixels(tree.get("pixels", {})),
         )
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Read a plan file. Raises PlanError in one line when it is missing or is no plan."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{path}: can't read the plan: {' '.join(str(error).split())}") from None
+        try:
+            return cls.from_yaml(text)
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from None
 
     def stages(self, network: Network) -> tuple[Stage, ...]:
         """The stages with all their pieces; raises PlanError when the plan is for another model."""

@@ -19,6 +19,7 @@ from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
+from dnn_dist.plan.coverage import Division, extras_needed
 from dnn_dist.plan.fleet import Fleet
 from dnn_dist.plan.options import Crew, Space
 from dnn_dist.plan.plan import MOST_REPLICAS
@@ -114,7 +115,7 @@ def search(
         best = [replace(c, prediction=evaluate(c.stages, c.workers, c.replicas)) for c in best]
     chosen, why = choose(best, goal)
     ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
-    return Choice(chosen, tuple(ordered), (*why, *remarks(chosen, best, goal)))
+    return Choice(chosen, tuple(ordered), (*why, *remarks(chosen, best, goal), *redundancy(chosen, goal)))
 
 
 def _candidate(network: Network, proposal: Proposal, predictor: Predictor) -> Candidate:
@@ -414,6 +415,22 @@ def remarks(chosen: Candidate, candidates: Sequence[Candidate], goal: Goal) -> t
     if other is not alone:
         lines.append(f"next best, {other.family}: {_figure(other, goal)}")
     return ("; ".join(lines),)
+
+
+def redundancy(chosen: Candidate, goal: Goal) -> Iterator[str]:
+    """What tolerating failures costs in devices, against copies alone (2MR)."""
+    if not goal.tolerate:
+        return
+    coded = [stage for stage in chosen.stages if stage.coded]
+    copied = any(stage.distributed and not stage.coded for stage in chosen.stages)
+    if coded:
+        group = Division(widest := max(stage.needed for stage in coded), (widest,) if widest > 1 else ())
+        extras, copies = (extras_needed(group, goal.tolerate, coded) for coded in (True, False))
+        yield f"parity: any {goal.tolerate} of {widest} + {extras} may fail; copies alone would take {widest} + {copies}"
+    if copied:
+        yield f"pieces without parity run on {chosen.replicas} workers each, which costs time and no extra devices"
+    if not coded and not copied:
+        yield "no worker is needed, so that none can be missed; the gateway's robot itself must live"
 
 
 def _figure(candidate: Candidate, goal: Goal) -> str:

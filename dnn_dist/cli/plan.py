@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`dnn_dist plan MODEL --fleet F -o plan.yaml`: chooses a plan, shows the alternatives, says why.
+
+Exit code 1: no plan meets the deadline or fits the robots' memory; the nearest is shown and written all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dnn_dist.detect.card import card_path, load_card
+from dnn_dist.errors import ConfigError, PlanError
+from dnn_dist.graph.network import Network
+from dnn_dist.graph.tflite import read_network
+from dnn_dist.plan.fleet import read_fleet
+from dnn_dist.plan.plan import WIRES, Pixels, Plan
+from dnn_dist.plan.predict import Circumstances
+from dnn_dist.plan.schedule import WINDOW
+from dnn_dist.plan.search import OBJECTIVES, Candidate, Choice, Goal, search
+
+_MOST_FRAMES = 16  # in work at once; the gateway's own limit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a .tflite file")
+    parser.add_argument("--fleet", required=True, metavar="F", help="a fleet file, e.g. config/fleets/six_pi3.yaml")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="latency", help="default: latency")
+    parser.add_argument("--deadline", type=float, metavar="S", help="seconds that a frame may take")
+    parser.add_argument("--tolerate", type=int, default=0, metavar="K", help="workers that may fail without loss")
+    parser.add_argument("--gateway", metavar="ROBOT", help="robot of camera and gateway; default: the fleet's first")
+    parser.add_argument("--frames", type=int, metavar="N", help="in work at once; default: 1, for throughput as robots")
+    parser.add_argument("--wire", choices=WIRES, default="float32", help="how float tensors travel; default: float32")
+    parser.add_argument("--window", type=int, default=WINDOW, metavar="B", help="the gateway's parameter, bytes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("-o", "--output", type=Path, metavar="PLAN", help="write the plan, for the gateway's `plan`")
+
+
+def run(args: argparse.Namespace) -> int:
+    network, fleet = read_network(args.model), read_fleet(args.fleet)
+    goal = Goal(args.objective, args.deadline, args.tolerate)
+    gateway = fleet.robot(args.gateway).name if args.gateway else fleet.names[0]
+    frames = args.frames or (min(_MOST_FRAMES, len(fleet.robots)) if args.objective == "throughput" else 1)
+    if not 1 <= frames <= _MOST_FRAMES:
+        raise ConfigError(f"--frames is {frames}, expected 1 to {_MOST_FRAMES} frames in work at once")
+    given = Circumstances(fleet, gateway, args.wire, frames, window=args.window)
+    choice = search(network, given, goal)
+    best = choice.best
+    plan = Plan(network.sha256, best.cut, wire=args.wire, replicas=best.replicas, pixels=_pixels(network))
+    if args.output:
+        _write(args.output, plan)
+    late = goal.deadline is not None and best.prediction.latency > goal.deadline
+    if args.json:
+        print(json.dumps(_told(choice, plan, gateway, frames), indent=1))
+    else:
+        _print(choice, args, gateway, frames)
+    return 1 if late or best.prediction.too_small else 0
+
+
+def _pixels(network: Network) -> Pixels:
+    """As the model's card says; those of a plan's default where there is none."""
+    path = card_path(network.path)
+    if path is None:
+        return Pixels()
+    card = load_card(path)
+    return Pixels(card.scale, card.offset)
+
+
+def _write(path: Path, plan: Plan) -> None:
+    try:
+        path.write_text(plan.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise PlanError(f"{path}: can't write the plan: {error.strerror or error}") from None
+
+
+def _told(choice: Choice, plan: Plan, gateway: str, frames: int) -> dict[str, Any]:
+    return {
+        "plan": plan.hash,
+        "cut": plan.cut,
+        "gateway": gateway,
+        "workers": choice.best.workers,
+        "max_frames": frames,
+        "why": choice.why,
+        "chosen": _figures(choice.best),
+        "alternatives": [_figures(candidate) for candidate in choice.alternatives],
+    }
+
+
+def _figures(candidate: Candidate) -> dict[str, Any]:
+    """A candidate as JSON has it: seconds, bytes, frames/s, joules."""
+    return {
+        "family": candidate.family,
+        "cut": candidate.cut,
+        "workers": candidate.workers,
+        "replicas": candidate.replicas,
+        **asdict(candidate.prediction),
+    }
+
+
+def _print(choice: Choice, args: argparse.Namespace, gateway: str, frames: int) -> None:
+    table = Table("", "plan", "robots", "latency", "frames/s", "memory", "traffic", "energy", title="predicted")
+    for candidate in choice.alternatives:
+        p = candidate.prediction
+        table.add_row(
+            ">" if candidate is choice.best else "",
+            candidate.family,
+            str(len(candidate.robots)),
+            f"{1000 * p.latency:.4g} ms",
+            f"{p.throughput:.3g}",
+            f"{p.memory / 1e6:.3g} MB" + (" (too much)" if p.too_small else ""),
+            f"{p.traffic / 1e6:.3g} MB",
+            "-" if p.energy is None else f"{p.energy:.3g} J",
+        )
+    console = Console()
+    console.print(table)
+    for line in choice.why:
+        console.print(line, highlight=False)
+    console.print(f"gateway on {gateway}, workers on {', '.join(choice.best.workers) or 'no robot'}", highlight=False)
+    console.print(f"cut: {choice.best.cut}", highlight=False)
+    if args.output:
+        more = f", max_frames: {frames}" if frames > 1 else ""
+        console.print(f"written; in the cluster's parameters:  gateway: {{plan: {args.output}{more}}}", highlight=False)
