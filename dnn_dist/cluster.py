@@ -26,6 +26,10 @@ NETWORKS = {
 """Network -> FASTDDS_BUILTIN_TRANSPORTS, and the shipped DDS profile. On the air a datagram must fit one packet: of an
 IP-fragmented one, any lost fragment loses all."""
 
+PACED: dict[str, dict[str, Any]] = {"wifi": {"window": 200_000}}
+"""Network -> parameters that belong to it, unless the file says otherwise. On the air a source keeps about two messages
+on the way: the profile paces each robot by itself, and several at once would be more than the air takes."""
+
 GIVEN = {"robot", "source", "worker"}
 """Parameters that follow from who stands where in the file, and are not set by hand (but a camera's own source is)."""
 
@@ -132,7 +136,12 @@ def processes(
             if node == "camera":
                 del own["source"]  # of a camera, that is what it sees
             known = meanings(NODES[node])
-            values = {**cluster.parameters.get("all", {}), **own, **cluster.parameters.get(node, {})}
+            values = {
+                **PACED.get(network, {}),
+                **cluster.parameters.get("all", {}),
+                **own,
+                **cluster.parameters.get(node, {}),
+            }
             values |= {**entry.parameters.get("all", {}), **entry.parameters.get(node, {})}
             named = several and node != "worker"
             remappings = {topic: f"{entry.source}/{topic}" for topic in OUTPUTS} if named else {}

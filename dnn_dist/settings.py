@@ -96,7 +96,16 @@ class PartitionSettings(ModelSettings, SourceSettings):
     window: int = parameter(
         4_000_000, "bytes on the way at once, work and expected results", 1_000, 1_000_000_000, live=True
     )
-    transit: float = parameter(0.1, "longest that a work or an answer takes to be acknowledged", 0.001, 10.0, live=True)
+    transit: float = parameter(
+        0.1,
+        "shortest time for a work or an answer to be acknowledged; it grows with what is on the way",
+        0.001,
+        10.0,
+        live=True,
+    )
+    lifespan: float = parameter(
+        1.0, "work that has not arrived after this is given up; about the deadline, or less", 0.05, 60.0
+    )
     worker_timeout: float = parameter(0.5, "silence after which a worker is taken for gone", 0.05, 60.0, live=True)
     lease_min: float = parameter(0.1, "shortest time that a worker is given for a task", 0.001, 60.0, live=True)
     lease_factor: float = parameter(
@@ -128,6 +137,9 @@ class AggregatorSettings(ModelSettings, SourceSettings):
         -1.0, "overlap of boxes of one object; below 0: as the card says", -1, 1, live=True
     )
     compressed: bool = parameter(False, "images come on image/compressed instead of image")
+    worker_timeout: float = parameter(
+        0.5, "silence of all workers after which a frame is answered with what there is", 0.05, 60.0, live=True
+    )
     max_open: int = parameter(16, "frames open at once; an older one is closed without a result", 1, 256, live=True)
     max_workers: int = parameter(256, "workers that are known at once", 1, 4096, live=True)
     overlay_scale: int = parameter(2, "pixels of the overlay for one of the image", 1, 4, live=True)
@@ -167,6 +179,9 @@ class WorkerSettings(ModelSettings):
         "MB of larger plans' pieces that are kept ready, the last used ones; 0: half of what the robot has free",
         0,
         1_000_000,
+    )
+    lifespan: float = parameter(
+        1.0, "a result that has not arrived after this is given up; about the deadline, or less", 0.05, 60.0
     )
     heartbeat: float = parameter(0.1, "longest gap between two states; the QoS deadline between them is 1 s", 0.01, 0.5)
 

@@ -36,6 +36,16 @@ def test_parameters_go_where_they_are_known_and_the_nearest_wins() -> None:
     assert by_name["worker_r2_2"] == {"model": "m.tflite", "pace": 500.0, "robot": "r2", "worker": "r2_2"}
 
 
+def test_the_air_has_a_small_window_unless_the_file_says_otherwise() -> None:
+    def windows(network: str, **gateway: int) -> list[int | None]:
+        cluster = parse_cluster({**TWO, "parameters": {"gateway": gateway}}, "test")
+        return [process.parameters.get("window") for process in processes(cluster, SHIPPED, network=network)]
+
+    assert windows("local") == [None] * 5
+    assert windows("wifi") == [None, 200_000, None, None, None]
+    assert windows("wifi", window=90_000)[1] == 90_000
+
+
 def test_one_source_has_plain_topics_and_several_carry_their_names() -> None:
     one = parse_cluster(TWO, "test")
     assert all(not process.remappings for process in processes(one, SHIPPED))

@@ -25,7 +25,7 @@ from dnn_dist.nodes.computing import Computing, keep_pace, one_line
 from dnn_dist.nodes.images import rgb_to_image, to_rgb
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_card, load_head, load_network
-from dnn_dist.nodes.qos import IMAGE_IN, LATCHED_IN, OUTPUT, RECORD, STATE, heartbeats, tensors
+from dnn_dist.nodes.qos import FRAME, IMAGE_IN, LATCHED_IN, OUTPUT, RECORD, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run import gatherer as g
@@ -80,7 +80,7 @@ class Aggregator:
         if not hasattr(self, "_machine"):
             return
         p = self._settings.now
-        self._machine.settings = g.GathererSettings(guard=p.guard, max_open=p.max_open)
+        self._machine.settings = g.GathererSettings(guard=p.guard, worker_timeout=p.worker_timeout, max_open=p.max_open)
         score, nms = self._card_thresholds
         self._head.score_threshold = p.score_threshold if p.score_threshold >= 0 else score
         self._head.nms_threshold = p.nms_threshold if p.nms_threshold >= 0 else nms
@@ -149,6 +149,7 @@ class Aggregator:
         worker = convert.name_of(message.worker, "worker")
         self._robots[worker] = message.robot
         self._heard[worker] = self._shell.now()
+        self._handle(g.WorkerHeard())
         if worker in self._results:
             return
         self._make_place()
@@ -319,7 +320,7 @@ class AggregatorNode(Shell):
     def start(self) -> None:
         self._part.start()
         self.receive(msg.Plan, "plan", LATCHED_IN, self._hear_plan)
-        self.receive(msg.Frame, f"{self._part.source}/frame", STATE, self._hear_frame)
+        self.receive(msg.Frame, f"{self._part.source}/frame", FRAME, self._hear_frame)
         compressed = self._settings.now.compressed
         type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         self.receive(type_, topic, IMAGE_IN, self._hear_image)

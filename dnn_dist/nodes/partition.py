@@ -21,7 +21,7 @@ from dnn_dist.nodes import convert
 from dnn_dist.nodes.images import to_rgb
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_network, plan_in_force
-from dnn_dist.nodes.qos import IMAGE_IN, LATCHED, STATE, heartbeats, tensors
+from dnn_dist.nodes.qos import FRAME, IMAGE_IN, LATCHED, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.run import dispatcher as d
 from dnn_dist.run.fleetview import Patience
@@ -94,7 +94,15 @@ class Partition:
         self._machine.settings = d.DispatcherSettings(
             stealing=p.mode == "stealing",
             window=p.window,
-            patience=Patience(p.transit, p.worker_timeout, p.lease_min, p.lease_factor, p.backoff_min, p.backoff_max),
+            patience=Patience(
+                transit=p.transit,
+                lifespan=p.lifespan,
+                worker_timeout=p.worker_timeout,
+                lease_min=p.lease_min,
+                lease_factor=p.lease_factor,
+                backoff_min=p.backoff_min,
+                backoff_max=p.backoff_max,
+            ),
             recover_after=p.recover_after if p.recover_after > 0 else float("inf"),
             max_attempts=p.max_attempts,
             max_workers=p.max_workers,
@@ -136,7 +144,7 @@ class Partition:
         self._take_newest()
 
     def _take_newest(self) -> None:
-        if self._waiting is None or len(self._open) >= self._settings.now.max_frames:
+        if self._waiting is None or len(self._open) >= self._settings.now.max_frames or self._machine.full():
             return
         if not self._heard():
             self._shell.note(Note("no aggregator", "images wait: nobody listens to the frames of this source"))
@@ -174,7 +182,7 @@ class Partition:
         if state.worker in self._machine.workers:
             if state.worker not in self._work:
                 topic = f"{self.source}/{state.worker}/work"
-                self._work[state.worker] = self._shell.offer(msg.Work, topic, tensors(lifespan=5.0))
+                self._work[state.worker] = self._shell.offer(msg.Work, topic, tensors(self._settings.now.lifespan))
             reachable = self._work[state.worker].get_subscription_count() > 0
             self._handle(d.WorkerReachable(state.worker, reachable))
         for worker in self._work.keys() - self._machine.workers.keys():
@@ -244,7 +252,7 @@ class PartitionNode(Shell):
         self._part.configure()
 
     def start(self) -> None:
-        self._frames = self.offer(msg.Frame, f"{self._part.source}/frame", STATE)
+        self._frames = self.offer(msg.Frame, f"{self._part.source}/frame", FRAME)
         self.receive(msg.Progress, "progress", STATE, self._hear_progress)
         self._part.start()
 

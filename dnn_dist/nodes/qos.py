@@ -33,8 +33,11 @@ LATCHED = _profile(reliable=True, depth=1, latched=True)
 """Plans: a late joiner still gets the newest."""
 LATCHED_IN = _profile(reliable=True, depth=64, latched=True)
 """Subscriptions to plans: room for one of every source."""
-STATE = _profile(reliable=True, depth=10)
-"""Absolute states of sources and aggregators: the newest is enough, but it should come."""
+FRAME = _profile(reliable=True, depth=16)
+"""Announcements of frames: each says what no other says, and must be reported on."""
+STATE = _profile(reliable=False, depth=10)
+"""Absolute states of sources and aggregators, said again ten times a second. Best effort: a lost one is older than the
+next, and after a cut nothing is worse than to hear the old ones again, one by one."""
 
 
 def tensors(lifespan: float | None = None) -> QoSProfile:
@@ -54,7 +57,7 @@ for the same; a worker's own `heartbeat` is well below."""
 
 
 def heartbeats() -> QoSProfile:
-    """A worker's states, on a topic of its own: there a missed deadline says whose it is."""
-    profile = _profile(reliable=True, depth=10)
+    """A worker's states, as `STATE`, on a topic of its own: there a missed deadline says whose it is."""
+    profile = _profile(reliable=False, depth=10)
     profile.deadline = Duration(seconds=HEARTBEAT_DEADLINE)
     return profile

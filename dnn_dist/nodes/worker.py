@@ -66,6 +66,7 @@ class WorkerNode(Shell):
                 heartbeat=p.heartbeat,
                 max_sources=p.max_sources,
                 max_plans=p.max_plans,
+                lifespan=p.lifespan,
             )
 
     def start(self) -> None:
@@ -118,7 +119,7 @@ class WorkerNode(Shell):
             pair = f"{source}/{self._name}"
             self._pairs[source] = (
                 self.receive(msg.Work, f"{pair}/work", tensors(), lambda work: self._hear_work(source, work)),
-                self.offer(msg.Result, f"{pair}/result", tensors(lifespan=5.0)),
+                self.offer(msg.Result, f"{pair}/result", tensors(self._settings.now.lifespan)),
             )
         work, result = self._pairs[source]
         reachable = result.get_subscription_count() > 0 and work.get_publisher_count() > 0
@@ -143,7 +144,7 @@ class WorkerNode(Shell):
     def _handle(self, event: Any) -> None:
         for action in self._machine.handle(event, self.now()):
             self._perform[type(action)](self, action)
-        held = set(self._machine.held)
+        held = {*self._machine.held, *self._machine.outbox}
         for key in [key for key, task in self._tasks.items() if key not in held]:
             del self._tasks[key]
         self.wake_at(self, self._machine.next_wake(), self._tick)
@@ -194,11 +195,11 @@ class WorkerNode(Shell):
     def _computed(self, key: TaskKey, task: _Task, outputs: list[WireTensor] | None, error: Exception | None) -> None:
         task.outputs, task.error = outputs, "" if error is None else one_line(error)
         macs = self._pieces[task.work.plan].piece(key.stage, key.piece).macs if error is None else 0
-        self._ended = task
-        self._handle(w.Computed(key, task.computed, macs, task.error))
+        size = sum(output.bytes for output in outputs or ())
+        self._handle(w.Computed(key, task.computed, macs, task.error, size))
 
     def _send_result(self, action: w.SendResult) -> None:
-        task = self._ended
+        task = self._tasks[action.key]
         message = msg.Result(
             key=task.work.key,
             plan=task.work.plan,

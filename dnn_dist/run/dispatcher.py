@@ -9,15 +9,22 @@ Rules
   Sharing: pieces belong to workers by a fixed division of the stage; workers that fall out lose theirs to the others.
   A lease ends, and its task goes to the front of the queue and to another worker if there is one, when
     the worker restarted, or was silent for `worker_timeout`;
-    the work was not acknowledged within `transit`;
+    the work was not acknowledged within its transit;
     the worker has seen a work of this or a later number and neither holds nor answered the task;
     the task headed the worker's list for longer than the lease; what waits behind it goes too;
-    the answer did not reach the aggregator within `transit`.
+    the answer did not reach the aggregator within its transit.
+  A work's transit is twice what acknowledgements of this worker took of late, with as many bytes on the way: at least
+  `transit`, at most `lifespan`, and `worker_timeout` while none has come.
   `recover_after` a stage began, what is not done gets a second copy, lease or not.
-  A worker that is lost again and again is left out with growing back-off, never for ever.
+  A worker that is lost again and again is left out with growing back-off, never for ever. When nobody at all is heard
+  it is the network that was lost, and no worker is blamed.
   Where pieces are too large to be ready everywhere, those who had a piece before get it again; others, who would have
   to read its weights first, when none of those can take it or the task has waited `lease_min`.
-  The bytes on the way, work and results expected, stay within `window`, but one task may always travel.
+  The bytes on the way, work and results expected, stay within `window`, but one task may always travel. A work given up
+  counts until the worker has seen it or `lifespan` has passed, for so long it may still be sent; but not while the
+  worker is silent, for to somebody who does not answer nothing is sent again. While tasks wait for the window the
+  dispatcher is `full`, and no frame should be begun.
+  Who was held up itself cannot tell who was silent meanwhile: its own absence is nobody's silence.
   First answers win: a lease that ended too early costs a second computation, never a wrong result.
 """
 
@@ -193,6 +200,7 @@ class Dispatcher:
 
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
+        self._forgive_own_absence(now)
         self._now = now
         actions = self._handlers[type(event)](event, now)
         actions += self._end_leases(now)
@@ -245,8 +253,12 @@ class Dispatcher:
         return min(times)
 
     def in_flight(self) -> int:
-        """Bytes of work on the way plus results expected."""
-        return sum(lease.bytes_in_flight for view in self.workers.values() for lease in view.leases.values())
+        """Bytes of work on the way, given up or not, plus results expected."""
+        return sum(view.bytes_in_flight for view in self.workers.values())
+
+    def full(self) -> bool:
+        """True while tasks wait for the window: a frame begun now would wait behind them, and only get old."""
+        return bool(self.queue) and not self._window_takes(self._piece(self.queue[0]))
 
     # Events
 
@@ -290,11 +302,13 @@ class Dispatcher:
             self.workers[state.worker] = WorkerView(state, now, reachable=state.worker in self._reachable)
             joined = Note("worker joined", f"worker {state.worker!r} on robot {state.robot!r} joined", warn=False)
             return [joined, *said, *self._refusal(frozenset(), state)]
-        before = view.state
+        before, silent = view.state, view.silent
         self._some_on_demand = self._some_on_demand or bool(state.on_demand)
         if not view.hear(state, now):
             return []
         view.due = now
+        if silent:  # it may not have heard us either, and offers its room to who is heard
+            self._published_at = float("-inf")
         if before.session != state.session:
             return [*self._lose(view, "restarted", now), *said, *self._refusal(frozenset(), state)]
         view.note_tasks(self.source, self.session, now)
@@ -363,6 +377,7 @@ class Dispatcher:
         for view in self.workers.values():
             if now < view.due and patience is self._patience:
                 continue
+            view.forget_strays(now, patience)
             if not view.silent and now - view.heard_at > patience.worker_timeout:
                 actions += self._lose(view, f"is silent since {now - view.heard_at:.2f} s", now)
                 view.silent = True
@@ -387,20 +402,30 @@ class Dispatcher:
         if now < lease.end(speed, patience):
             return ""
         if not lease.acknowledged:
-            return f"did not acknowledge it within {patience.transit:g} s"
+            return f"did not acknowledge it within {lease.transit:.2g} s"
         if lease.answered_at is not None:
-            return f"answered, and no result came within {patience.transit:g} s"
+            return f"answered, and no result came within {lease.transit:.2g} s"
         return f"did not finish it within {lease.seconds(speed, patience):.3f} s"
 
     def _lose(self, view: WorkerView, why: str, now: float) -> list[Any]:
         """A worker is lost: all it holds goes to others, and if that happens often it is left out for a while."""
-        seconds = view.fail(now, self.settings.patience)
+        seconds = view.fail(now, self.settings.patience) if self._anybody_heard(now) else 0.0
         text = f"worker {view.name!r} {why}" + (f"; it is left out for {seconds:g} s" if seconds else "")
         ended = [self._end(view, lease, f"worker {view.name!r} {why}") for lease in list(view.leases.values())]
         return [Note("worker lost", text), *ended]
 
+    def _anybody_heard(self, now: float) -> bool:
+        recent = self.settings.patience.worker_timeout / 2
+        return any(now - view.heard_at <= recent for view in self.workers.values())
+
+    def _forgive_own_absence(self, now: float) -> None:
+        absent = now - self._now - 2 * self.settings.heartbeat
+        if absent > 0:
+            for view in self.workers.values():
+                view.forgive(absent)
+
     def _end(self, view: WorkerView, lease: Lease, why: str) -> Note:
-        del view.leases[lease.key]
+        view.let_go(lease)
         task = self.frames[lease.key.frame].tasks[lease.key]
         del task.leases[view.name]
         task.attempt += 1
@@ -503,6 +528,10 @@ class Dispatcher:
             piece.bytes_in,
             piece.bytes_out,
         )
+        patience = self.settings.patience
+        lease.ahead = self.in_flight() + lease.bytes_in_flight
+        unknown = max(patience.transit, patience.worker_timeout)
+        lease.transit = view.pace.patience(lease.ahead, patience.transit, patience.lifespan, unknown)
         view.next_number += 1
         view.leases[key] = task.leases[view.name] = lease
         view.due = min(view.due, lease.end(view.state.speed, self.settings.patience))
@@ -524,8 +553,8 @@ class Dispatcher:
 
     def _forget(self, frame: _Frame, key: TaskKey) -> None:
         task = frame.tasks.pop(key)
-        for worker in task.leases:
-            del self.workers[worker].leases[key]
+        for worker, lease in task.leases.items():
+            self.workers[worker].let_go(lease)
             self.workers[worker].set_due(self._now, self.settings.patience)
         if key in self.queue:
             self.queue.remove(key)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from dnn_dist.run.pace import Pace
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.wire import TaskKey
 
@@ -14,7 +15,8 @@ from dnn_dist.run.wire import TaskKey
 class Patience:
     """How long a dispatcher waits for a worker. Seconds."""
 
-    transit: float = 0.1  # longest that a work, or an answer, should take to be acknowledged
+    transit: float = 0.1  # shortest time that a work, or an answer, is given to be acknowledged; see `WorkerView.pace`
+    lifespan: float = 1.0  # the middleware gives up a work, or an answer, that has not arrived after this
     worker_timeout: float = 0.5  # silence after which a worker is taken for gone
     lease_min: float = 0.1  # shortest lease
     lease_factor: float = 3.0  # lease = factor * MACs / measured speed
@@ -36,6 +38,8 @@ class Lease:
     macs: int
     bytes_in: int
     bytes_out: int
+    ahead: int = 0  # bytes on the way when it was sent, its own included
+    transit: float = 0.1  # s; how long its work, and later its answer, is waited for
     acknowledged: bool = False  # the worker has seen the work
     heads_at: float | None = None  # s; when the task was first seen at the head of the worker's list, its piece ready
     answered_at: float | None = None  # s; when the worker first said that it had answered
@@ -58,12 +62,22 @@ class Lease:
     def end(self, speed: float, patience: Patience) -> float:
         """Steady time at which the lease ends if nothing more is heard."""
         if not self.acknowledged:
-            return self.sent_at + patience.transit
+            return self.sent_at + self.transit
         if self.answered_at is not None:
-            return self.answered_at + patience.transit
+            return self.answered_at + self.transit
         if self.heads_at is not None:
             return self.heads_at + self.seconds(speed, patience)
         return float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A work that nobody waits for any more, and that may still be on its way."""
+
+    number: int
+    sent_at: float  # s
+    bytes_in: int
+    ahead: int  # as of its lease
 
 
 @dataclass(slots=True)
@@ -78,7 +92,9 @@ class WorkerView:
     next_number: int = 1  # of this pair's work; goes on over the worker's restarts
     leases: dict[TaskKey, Lease] = field(default_factory=dict)  # tasks this worker has a right to, oldest first
     given: set[tuple[str, int, int]] = field(default_factory=set)  # (plan, stage, piece) that it had in this session
-    due: float = float("-inf")  # s; until then neither silence nor a lease ends by time alone
+    due: float = float("-inf")  # s; until then neither silence nor a lease nor a stray ends by time alone
+    strays: list[Stray] = field(default_factory=list)  # works given up before the worker had seen them
+    pace: Pace = field(default_factory=Pace)  # of its acknowledgements
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=32))  # s; when it was lost
 
     @property
@@ -95,20 +111,55 @@ class WorkerView:
             return False
         if state.session != self.state.session:
             self.given.clear()
+            self.strays.clear()  # they were on their way to somebody who is no more
         self.state = state
         self.heard_at = now
         self.silent = False
         return True
 
     def note_tasks(self, source: str, session: int, now: float) -> None:
-        """Bring the leases up to what the newest state says of them."""
+        """Bring leases and strays up to what the newest state says of them."""
         seen = self.state.seen.get((source, session), 0)
+        arrived = [lease for lease in self.leases.values() if not lease.acknowledged and lease.number <= seen]
+        sent: list[Lease | Stray] = [*arrived, *(stray for stray in self.strays if stray.number <= seen)]
+        if sent:
+            # Only the newest tells how long it took: one before it may have been lost, and is passed by its successor.
+            newest = max(sent, key=lambda one: one.number)
+            self.pace.note(now - newest.sent_at, newest.ahead)
+        self.strays = [stray for stray in self.strays if stray.number > seen]
+        for lease in arrived:
+            lease.acknowledged = True
         for lease in self.leases.values():
-            lease.acknowledged = lease.acknowledged or seen >= lease.number
             if lease.heads_at is None and self.state.held[:1] == (lease.key,) and not self.state.preparing:
                 lease.heads_at = now
             if lease.answered_at is None and lease.key in self.state.answered:
                 lease.answered_at = now
+
+    def let_go(self, lease: Lease) -> None:
+        """The lease is no more; its work may be on its way all the same."""
+        del self.leases[lease.key]
+        if not lease.acknowledged and lease.session == self.state.session:
+            self.strays.append(Stray(lease.number, lease.sent_at, lease.bytes_in, lease.ahead))
+
+    def forgive(self, seconds: float) -> None:
+        """Do not count so long a time, in which nobody listened, against the worker."""
+        self.heard_at += seconds
+        for lease in self.leases.values():
+            lease.sent_at += seconds
+            lease.heads_at = None if lease.heads_at is None else lease.heads_at + seconds
+            lease.answered_at = None if lease.answered_at is None else lease.answered_at + seconds
+
+    def forget_strays(self, now: float, patience: Patience) -> None:
+        """The middleware has given up what is older than the lifespan."""
+        self.strays = [stray for stray in self.strays if now < stray.sent_at + patience.lifespan]
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes of its leases, and of its strays while it is heard: what cannot be delivered takes no room on the way,
+        until it can.
+        """
+        strays = 0 if self.silent else sum(stray.bytes_in for stray in self.strays)
+        return strays + sum(lease.bytes_in_flight for lease in self.leases.values())
 
     def fail(self, now: float, patience: Patience) -> float:
         """Count that the worker was lost; how long it is left out, in seconds.
@@ -128,6 +179,7 @@ class WorkerView:
         due = min((lease.end(speed, patience) for lease in self.leases.values()), default=float("inf"))
         if not self.silent:
             due = min(due, self.heard_at + patience.worker_timeout)
+        due = min([due, *(stray.sent_at + patience.lifespan for stray in self.strays)])
         self.due = min(due, self.left_out_until) if self.left_out_until > now else due
 
     def serves(self, plan: str, now: float) -> bool:

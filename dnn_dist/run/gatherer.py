@@ -8,6 +8,8 @@ Rules
   The first result of a task is used; others are counted and dropped. Results may overtake their frame's announcement.
   A distributed stage waits for its pieces until the deadline less the p95 of what must still run after it. Then what is
   missing is filled in, if anything came at all; else the frame ends without a result.
+  For workers of whom none is heard it waits no longer than `worker_timeout`: better an answer with what there is, and
+  then a newer frame. Who was held up itself cannot tell who was silent meanwhile.
   Every frame announced ends in exactly one report, no later than its deadline.
 """
 
@@ -31,6 +33,7 @@ class GathererSettings:
 
     guard: float = 0.005  # kept between giving up on pieces and the last moment for what runs after
     heartbeat: float = 0.1  # longest gap between two Progress messages while frames are open
+    worker_timeout: float = 0.5  # silence of all workers, since the frame began, after which nothing is waited for
     max_open: int = 8  # frames open at once; older ones are closed without a result
     max_early: int = 64  # results kept that overtook their frame's announcement
     max_gap: int = 1024  # frame numbers that may be missing; a longer leap is a new beginning
@@ -70,6 +73,11 @@ class ResultArrived:
     computed: float  # s
     bytes: int
     error: str = ""  # why it has no outputs; the source sends the task elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHeard:
+    """Some worker's state arrived: somebody is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +192,21 @@ class Gatherer:
         self._sequence = 0
         self._changed = False
         self._published_at = float("-inf")
+        self._now = 0.0  # s; of the newest event
+        self._worker_heard_at = float("-inf")  # s; any of them
         self._handlers: dict[type, Callable[[Any, float], list[Any]]] = {
             PlanInstalled: self._handle_plan,
             FrameAnnounced: self._handle_frame,
             ResultArrived: self._handle_result,
+            WorkerHeard: self._handle_worker,
             LocalDone: self._handle_local,
             Tick: lambda event, now: [],
         }
 
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
+        self._worker_heard_at += max(0.0, now - self._now - 2 * self.settings.heartbeat)  # own absence is no silence
+        self._now = now
         actions = self._handlers[type(event)](event, now)
         actions += self._check_time(now)
         return actions + self._publish(now)
@@ -248,7 +261,12 @@ class Gatherer:
         self.session, self.next_frame = session, first_frame
         return actions
 
+    def _handle_worker(self, event: WorkerHeard, now: float) -> list[Any]:
+        self._worker_heard_at = now
+        return []
+
     def _handle_result(self, event: ResultArrived, now: float) -> list[Any]:
+        self._worker_heard_at = now
         key = event.key
         if key.source != self.source or key.session != (self.session or key.session):
             return [Note("foreign result", f"result {key} of worker {event.worker!r}: not of this source's session")]
@@ -396,7 +414,9 @@ class Gatherer:
             return frame.deadline
         after = sum(self._p95(frame.plan, stage) for stage in range(frame.stage + 1, len(stages)))
         # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
-        return max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
+        patient = max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
+        silence = max(self._worker_heard_at, frame.announced_at) + self.settings.worker_timeout
+        return min(patient, silence)
 
     def _check_time(self, now: float) -> list[Any]:
         actions: list[Any] = []

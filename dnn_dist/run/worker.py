@@ -7,6 +7,8 @@ Rules
   queue. Work that crosses a change of mind is computed all the same.
   A task whose result nobody wants any more is dropped before it is computed, never during.
   What was answered is listed until Progress has settled it, so that its source can tell a lost answer from a lost task.
+  One result is on its way at a time; the next follows when Progress has it, or when it should long have come. Results
+  that wait take the room of tasks, and are dropped when nobody wants them any more.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnn_dist.run.notes import Note
+from dnn_dist.run.pace import Pace
 from dnn_dist.run.state import Progress, SourceState, WorkerState, next_sequence
 from dnn_dist.run.wire import TaskKey
 
@@ -31,6 +34,8 @@ class WorkerSettings:
     remember: float = 5.0  # how long an answer is listed when no Progress settles it
     max_sources: int = 64  # sources remembered
     max_plans: int = 8  # plans kept built, the last used ones
+    transit: float = 0.1  # shortest time that a result is given to arrive before the next is sent
+    lifespan: float = 1.0  # the middleware gives up a result that has not arrived after this
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
@@ -71,6 +76,7 @@ class Computed:
     seconds: float
     macs: int
     error: str = ""
+    bytes: int = 0  # of its outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,16 @@ class _Source:
     progress: Progress | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """The result that is on its way."""
+
+    key: TaskKey
+    bytes: int
+    at: float  # s
+    until: float  # s; then it is waited for no longer
+
+
 @dataclass(slots=True)
 class Worker:
     """See the module's rules. Holds tasks by key; tensors and pieces stay with the caller."""
@@ -163,7 +179,8 @@ class Worker:
     settings: WorkerSettings = field(default_factory=WorkerSettings)
     held: list[TaskKey] = field(default_factory=list)  # the first is being computed
     expires: dict[TaskKey, float] = field(default_factory=dict)  # held task -> its frame's deadline, s
-    answered: dict[TaskKey, float] = field(default_factory=dict)  # since when, s
+    outbox: dict[TaskKey, int] = field(default_factory=dict)  # computed, waiting to be sent, in order -> bytes
+    answered: dict[TaskKey, float] = field(default_factory=dict)  # since when, s; those in the outbox are among them
     plans: dict[str, bool] = field(default_factory=dict)  # hash -> built; last used last
     on_demand: set[str] = field(default_factory=set)  # plans whose pieces are made ready when first given
     preparing: bool = False  # the piece of the task at the head of the list is being made ready
@@ -171,6 +188,8 @@ class Worker:
     sources: dict[str, _Source] = field(default_factory=dict)
     seen: dict[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
     speed: float = 0.0  # MAC/s, smoothed
+    pace: Pace = field(default_factory=Pace)  # of results, until Progress has them
+    _sent: _Sent | None = None
     _reachable: set[str] = field(default_factory=set)
     _sequence: int = 0
     _published: tuple[Any, ...] = ()
@@ -179,6 +198,7 @@ class Worker:
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
         actions = _HANDLERS[type(event)](self, event, now)
+        actions += self._send_next(now)
         self._forget_answers(now)
         return actions + self._publish(now)
 
@@ -188,7 +208,8 @@ class Worker:
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
-        return self._published_at + self.settings.heartbeat
+        due = self._published_at + self.settings.heartbeat
+        return min(due, self._sent.until) if self._sent is not None and self.outbox else due
 
     # Events
 
@@ -235,7 +256,10 @@ class Worker:
             return [Note("foreign plan", f"task {key}: plan {event.plan!r} is not ready here")]
         if self._unwanted(key):
             return [Note("late work", f"task {key}: no longer wanted on arrival", warn=False)]
-        if len(self.held) >= self.settings.max_held:
+        if key in self.outbox:
+            self.answered[key] = now
+            return [Note("work answered already", f"task {key}: its result waits to be sent", warn=False)]
+        if len(self.held) + len(self.outbox) >= self.settings.max_held:
             return [Note("work refused", f"task {key}: {len(self.held)} tasks are held already")]
         self.answered.pop(key, None)
         self.held.append(key)
@@ -244,13 +268,15 @@ class Worker:
 
     def _handle_computed(self, event: Computed, now: float) -> list[Any]:
         assert self.held[0] == event.key, f"computed {event.key}, but {self.held[0]} was being computed"
-        del self.held[0], self.expires[event.key]
-        actions: list[Any] = [SendResult(event.key)]
+        del self.held[0]
+        actions: list[Any] = []
         if event.error:
             # Not listed as answered: the source sees a task neither held nor answered, and sends it elsewhere.
-            actions.append(Note("task failed", f"task {event.key}: {event.error}"))
+            del self.expires[event.key]
+            actions += [SendResult(event.key), Note("task failed", f"task {event.key}: {event.error}")]
         else:
             self.answered[event.key] = now
+            self.outbox[event.key] = event.bytes
             if event.seconds > 0:
                 speed = event.macs / event.seconds
                 self.speed = speed if not self.speed else 0.8 * self.speed + 0.2 * speed
@@ -287,6 +313,28 @@ class Worker:
 
     def _handle_reachable(self, event: SourceReachable, now: float) -> list[Any]:
         (self._reachable.add if event.reachable else self._reachable.discard)(event.source)
+        return []
+
+    # Results
+
+    def _send_next(self, now: float) -> list[Any]:
+        """Send the next result that is wanted, unless one is on its way."""
+        sent, settings = self._sent, self.settings
+        if sent is not None:
+            arrived = self._unwanted(sent.key)
+            if not arrived and now < sent.until:
+                return []
+            if arrived:
+                self.pace.note(now - sent.at, sent.bytes)
+            self._sent = None
+        while self.outbox:
+            key = next(iter(self.outbox))
+            size, expires = self.outbox.pop(key), self.expires.pop(key)
+            if self._unwanted(key) or now >= expires:
+                continue
+            wait = self.pace.patience(size, settings.transit, settings.lifespan, settings.transit)
+            self._sent = _Sent(key, size, now, now + wait)
+            return [SendResult(key)]
         return []
 
     # State
@@ -343,7 +391,7 @@ class Worker:
         return best.source
 
     def _publish(self, now: float) -> list[Any]:
-        room = max(0, 1 + self.settings.prefetch - len(self.held))
+        room = max(0, 1 + self.settings.prefetch - len(self.held) - len(self.outbox))
         ready = frozenset(plan for plan, built in self.plans.items() if built)
         told = (
             tuple(self.held),

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flow control and cut links, in virtual time: what is on the way is bounded, and what was cut is soon whole again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from virtual import PLAN, Cluster, Faults, shape
+
+from dnn_dist.run import dispatcher as d
+from dnn_dist.run import gatherer as g
+from dnn_dist.run import worker as w
+from dnn_dist.run.fleetview import Patience
+from dnn_dist.run.pace import Pace
+from dnn_dist.run.report import Status
+from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
+from dnn_dist.run.wire import TaskKey
+
+acknowledgements = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 10**7)), min_size=1, max_size=20)
+sizes = st.integers(0, 10**7)
+
+
+# Pace -----------------------------------------------------------------------------------------------------------------
+
+
+@given(acknowledgements, sizes, sizes)
+def test_patience_grows_with_what_is_on_the_way(seen: list[tuple[float, int]], one: int, other: int) -> None:
+    pace = Pace()
+    assert pace.patience(one, 0.1, 5.0, unknown=0.7) == 0.7
+    for seconds, size in seen:
+        pace.note(seconds, size)
+    short, long = sorted(pace.patience(size, 0.1, 5.0, unknown=0.7) for size in (one, other))
+    assert (short, long) == tuple(pace.patience(size, 0.1, 5.0, unknown=0.7) for size in sorted((one, other)))
+    assert 0.1 <= short <= long <= 5.0
+
+
+@given(acknowledgements)
+def test_patience_is_twice_what_it_took(seen: list[tuple[float, int]]) -> None:
+    pace = Pace()
+    for seconds, size in seen:
+        pace.note(seconds, size)
+    for seconds, size in seen[-8:]:
+        assert pace.patience(size, 0.0, 100.0, unknown=0.0) >= 2 * seconds
+
+
+# The dispatcher's window ----------------------------------------------------------------------------------------------
+
+
+class Source:
+    """A dispatcher and what it is told by hand."""
+
+    def __init__(self, window: int = 300, workers: int = 1, **patience: float) -> None:
+        settings = d.DispatcherSettings(window=window, patience=Patience(**patience))
+        self.machine = d.Dispatcher("cam", "r1", 7, settings)
+        self.actions: list[Any] = self.machine.handle(d.PlanInstalled(PLAN, shape(4)), 0.0)
+        self.sequence = 0
+        for number in range(1, workers + 1):
+            self.at(0.0, d.WorkerReachable(f"w{number}", True))
+            self.hears(0.0, worker=f"w{number}")
+
+    def at(self, now: float, event: Any) -> list[Any]:
+        self.actions = self.machine.handle(event, now)
+        return self.actions
+
+    def hears(self, now: float, seen: int = 0, worker: str = "w1", **state: Any) -> list[Any]:
+        self.sequence += 1
+        it = WorkerState(worker, f"r{worker[1:]}", 1, self.sequence, plans=frozenset({PLAN}), offered_to="cam")
+        return self.at(now, d.WorkerHeard(replace(it, **{"room": 2, "seen": {("cam", 7): seen}, **state})))
+
+    def sent(self) -> list[d.SendWork]:
+        return [action for action in self.actions if isinstance(action, d.SendWork)]
+
+
+def test_given_up_work_counts_until_the_worker_has_seen_it() -> None:
+    source = Source()
+    source.at(0.0, d.StageReady(0, 0, PLAN, 10.0))
+    assert len(source.sent()) == 2 and source.machine.in_flight() == 300
+    source.at(0.1, d.ProgressHeard(Progress("cam", 7, 1, oldest_open=1)))  # the frame is closed
+    assert source.machine.in_flight() == 200, "results are expected no more, work may still be on its way"
+    source.at(0.1, d.StageReady(1, 0, PLAN, 10.0))
+    assert not source.sent(), "with 200 of 300 bytes on the way, 150 more are too many"
+    source.hears(0.2, seen=1)
+    assert len(source.sent()) == 1 and source.machine.in_flight() == 250
+    source.hears(0.3, seen=3)
+    assert source.machine.in_flight() <= 300 and not source.machine.workers["w1"].strays
+
+
+def test_given_up_work_counts_no_longer_than_it_lives() -> None:
+    source = Source(lifespan=0.4, worker_timeout=5.0)
+    source.at(0.0, d.StageReady(0, 0, PLAN, 10.0))
+    source.at(0.1, d.ProgressHeard(Progress("cam", 7, 1, oldest_open=1)))
+    source.at(0.1, d.StageReady(1, 0, PLAN, 10.0))
+    source.at(0.39, d.Tick())
+    assert not source.sent()
+    assert source.machine.next_wake() <= 0.4
+    source.at(0.4, d.Tick())
+    assert len(source.sent()) == 2
+
+
+def test_work_for_a_silent_worker_takes_no_room_until_it_is_heard_again() -> None:
+    source = Source(workers=2, transit=9.0, lifespan=9.0)
+    source.at(0.0, d.StageReady(0, 0, PLAN, 20.0))
+    assert [sent.worker for sent in source.sent()] == ["w1", "w2"]
+    source.hears(0.3, seen=1, worker="w1", held=(TaskKey("cam", 7, 0, 0, 0),))
+    source.hears(0.6, seen=1, worker="w1", held=(TaskKey("cam", 7, 0, 0, 0),))  # and nothing of w2
+    assert source.machine.workers["w2"].silent
+    assert [sent.worker for sent in source.sent()] == ["w1"]
+    assert source.machine.in_flight() == 50 + 150
+    source.hears(0.7, seen=0, worker="w2")
+    assert source.machine.in_flight() == 50 + 150 + 100, "now it will be sent again"
+
+
+def test_no_frame_should_be_begun_while_tasks_wait_for_the_window() -> None:
+    source = Source(workers=2)
+    assert not source.machine.full()
+    source.at(0.0, d.StageReady(0, 0, PLAN, 20.0))
+    assert source.machine.full() and len(source.machine.queue) == 2
+    source.hears(0.1, seen=1, worker="w1", held=(TaskKey("cam", 7, 0, 0, 0),))
+    source.at(0.2, d.ProgressHeard(Progress("cam", 7, 1, 0, {(0, 0): StageProgress(frozenset({0, 2, 3}))})))
+    assert not source.machine.full()
+
+
+def test_tasks_that_wait_for_a_worker_do_not_make_it_full() -> None:
+    source = Source(window=10**9)
+    source.at(0.0, d.StageReady(0, 0, PLAN, 20.0))
+    assert len(source.machine.queue) == 2 and not source.machine.full()
+
+
+def test_transit_grows_with_what_is_on_the_way() -> None:
+    source = Source(window=10**9)
+    source.at(0.0, d.StageReady(0, 0, PLAN, 20.0))
+    source.hears(0.3, seen=2)
+    source.at(0.3, d.ProgressHeard(Progress("cam", 7, 1, oldest_open=1)))
+    source.at(0.4, d.StageReady(1, 0, PLAN, 20.0))
+    leases = source.machine.workers["w1"].leases.values()
+    assert [lease.transit for lease in leases] == [pytest.approx(0.6)] * 2
+
+
+# Silence --------------------------------------------------------------------------------------------------------------
+
+
+def test_when_nobody_is_heard_no_worker_is_blamed() -> None:
+    settings = d.DispatcherSettings(patience=Patience(transit=5.0, lifespan=5.0))
+    cluster = Cluster(3, faults=Faults(cuts=[(1.0 + 2 * k, 1.8 + 2 * k) for k in range(4)]), dispatcher=settings)
+    cluster.run(50, period=0.2)
+    assert not any(view.failures for view in cluster.dispatcher.workers.values())
+    assert cluster.notes.counts["worker lost"] >= 4 * 3
+
+
+def test_who_was_held_up_itself_calls_nobody_silent() -> None:
+    source = Source()
+    source.at(0.0, d.StageReady(0, 0, PLAN, 20.0))
+    source.hears(0.1, seen=2, room=0, held=(TaskKey("cam", 7, 0, 0, 0), TaskKey("cam", 7, 0, 0, 1)))
+    source.at(5.0, d.Tick())
+    assert not source.machine.workers["w1"].silent
+    source.at(5.3, d.Tick())
+    source.at(5.6, d.Tick())
+    assert source.machine.workers["w1"].silent
+
+
+@pytest.mark.parametrize("windows", [200, 10**6])
+def test_frames_are_complete_soon_after_a_cut(windows: int) -> None:
+    """Everything cut for 1.5 s: frames end early with what there is, and the one after healing is whole at once."""
+    faults = Faults(cuts=[(2.0, 3.5)], delay=(0.005, 0.01))
+    cluster = Cluster(3, shape(4), faults=faults, dispatcher=d.DispatcherSettings(window=windows))
+    reports = cluster.run(30, period=0.2, budget=1.5)
+    during = [report for report in reports if 2.6 < cluster.reported_at[report.frame] < 3.5]
+    assert {report.status for report in during} == {Status.NO_RESULT}
+    assert all(report.latency <= 0.5 + 1e-3 for report in during), "answered with what there is, before the deadline"
+    exact = [frame for frame, at in cluster.reported_at.items() if at >= 3.5 and cluster.exact(frame)]
+    assert cluster.reported_at[exact[0]] < 3.5 + 0.3
+
+
+@pytest.mark.parametrize(("came", "status"), [(0, Status.NO_RESULT), (2, Status.FILLED)])
+def test_a_frame_ends_early_when_no_worker_is_heard(came: int, status: Status) -> None:
+    machine = g.Gatherer("cam")
+    machine.handle(g.PlanInstalled(PLAN, shape(4)), 0.0)
+    machine.handle(g.FrameAnnounced(7, 0, PLAN, 10.0), 0.0)
+    for piece in range(came):
+        key = TaskKey("cam", 7, 0, 0, piece)
+        machine.handle(g.ResultArrived(key, PLAN, "w1", False, 0, 0.01, 50), 0.1)
+    now, actions = 0.1, list[Any]()
+    while not actions:
+        now = machine.next_wake()
+        said = machine.handle(g.Tick(), now)
+        actions = [a for a in said if isinstance(a, (g.Publish, g.RunLocal))]
+    assert now == pytest.approx(0.5 + 0.1 * (came > 0))
+    if came:
+        actions = machine.handle(g.LocalDone(0, 1, 0.01), now)
+    assert next(a for a in actions if isinstance(a, g.Publish)).report.status is status
+
+
+def test_a_frame_goes_on_while_somebody_is_heard() -> None:
+    machine = g.Gatherer("cam")
+    machine.handle(g.PlanInstalled(PLAN, shape(4)), 0.0)
+    machine.handle(g.FrameAnnounced(7, 0, PLAN, 10.0), 0.0)
+    for tenth in range(1, 60):
+        actions = machine.handle(g.WorkerHeard() if tenth % 4 == 0 else g.Tick(), tenth / 10)
+        assert not [a for a in actions if isinstance(a, g.Publish)]
+
+
+# Results one at a time ------------------------------------------------------------------------------------------------
+
+
+class Robot:
+    """A worker with a source, and what it is told by hand."""
+
+    def __init__(self) -> None:
+        self.machine = w.Worker("w1", "r1", 1, "model", w.WorkerSettings(prefetch=3))
+        self.progress = 0
+        for event in (w.PlanOffered(PLAN), w.PlanBuilt(PLAN), w.SourceReachable("cam", True)):
+            self.machine.handle(event, 0.0)
+        self.machine.handle(w.SourceHeard(SourceState("cam", "r1", 7, 1, PLAN, queued=4)), 0.0)
+        for piece in range(4):
+            self.machine.handle(w.WorkArrived(self.key(piece), PLAN, 1, piece + 1, 2.0), 0.0)
+
+    @staticmethod
+    def key(piece: int) -> TaskKey:
+        return TaskKey("cam", 7, 0, 0, piece)
+
+    def computes(self, piece: int, now: float) -> list[TaskKey]:
+        return self.at(now, w.Computed(self.key(piece), 0.01, 100, bytes=50_000))
+
+    def settles(self, *pieces: int, now: float) -> list[TaskKey]:
+        self.progress += 1
+        stages = {(0, 0): StageProgress(frozenset(pieces))}
+        return self.at(now, w.ProgressHeard(Progress("cam", 7, self.progress, 0, stages)))
+
+    def at(self, now: float, event: Any) -> list[TaskKey]:
+        """Results sent on this event."""
+        return [action.key for action in self.machine.handle(event, now) if isinstance(action, w.SendResult)]
+
+
+def test_a_result_waits_for_the_one_before_it() -> None:
+    robot = Robot()
+    assert robot.computes(0, 0.01) == [robot.key(0)]
+    assert robot.computes(1, 0.02) == robot.computes(2, 0.03) == []
+    assert robot.settles(0, now=0.04) == [robot.key(1)]
+    assert robot.settles(0, 2, now=0.05) == [], "of the third nothing is wanted any more"
+    assert robot.settles(0, 1, 2, now=0.06) == []
+    assert robot.computes(3, 0.07) == [robot.key(3)]
+
+
+def test_a_result_that_does_not_arrive_does_not_stop_the_others() -> None:
+    robot = Robot()
+    robot.computes(0, 0.01)
+    robot.computes(1, 0.02)
+    assert robot.machine.next_wake() <= 0.12
+    assert robot.at(0.12, w.Tick()) == [robot.key(1)]
+
+
+def test_waiting_results_take_the_room_of_tasks() -> None:
+    robot = Robot()
+    robot.computes(0, 0.01)
+    robot.computes(1, 0.02)
+    actions = robot.machine.handle(w.Computed(robot.key(2), 0.01, 100), 0.03)
+    state = next(action.state for action in actions if isinstance(action, w.PublishWorker))
+    assert (len(state.held), state.room) == (1, 4 - 1 - 2)
+    assert state.answered == {robot.key(0), robot.key(1), robot.key(2)}
+
+
+def test_a_task_asked_again_while_its_result_waits_is_not_computed_again() -> None:
+    robot = Robot()
+    robot.computes(0, 0.01)
+    robot.computes(1, 0.02)
+    actions = robot.machine.handle(w.WorkArrived(robot.key(1), PLAN, 1, 5, 2.0), 0.03)
+    assert robot.key(1) not in robot.machine.held
+    assert not [action for action in actions if isinstance(action, w.Compute)]
+    assert robot.settles(0, now=0.04) == [robot.key(1)]
