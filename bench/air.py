@@ -233,6 +233,12 @@ def run_window(args: argparse.Namespace, cluster: Cluster) -> dict[str, Any]:
     }
     found = alternate(args, cases)
     _print_table("Byte window, two sources", found)
+    for name, runs in found.items():
+        delivered = median(one["delivered"] for one in runs)
+        meant = " (a control: meant to collapse)" if name == "window off" else ""
+        print(
+            f"{name}: delivered {100 * delivered:.0f} %, bar >= 50 %: {'met' if delivered >= 0.5 else 'missed'}{meant}"
+        )
     return found
 
 
@@ -305,7 +311,7 @@ def main() -> int:
     parser.add_argument("--delay", type=float, default=5.0, help="ms")
     parser.add_argument("--window", type=int, default=200_000, help="the gateways' byte window where it is on")
     parser.add_argument("--load", type=float, default=2.0, help="scenario window: how much faster the cameras are")
-    parser.add_argument("--frames", type=int, default=1, help="scenario window: frames in work at once, per source")
+    parser.add_argument("--frames", type=int, default=2, help="scenario window: frames in work at once, per source")
     parser.add_argument("--networks", nargs="+", default=["wifi", "local"], help="what scenario profile compares")
     parser.add_argument("--cut", type=float, default=1.5, help="seconds without links")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.NAME=VALUE", help="another parameter value")

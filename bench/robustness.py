@@ -3,7 +3,7 @@
 
     make build
     .venv/bin/dnn_dist-env python bench/robustness.py kill --out kill.json
-    .venv/bin/dnn_dist-env python bench/robustness.py straggler sources many
+    .venv/bin/dnn_dist-env python bench/robustness.py straggler sources many join
     .venv/bin/dnn_dist-env python bench/robustness.py soak --minutes 10
 
 Workers are paced (`--pace`, million MACs a second): after computing each waits until a robot of that speed would be
@@ -21,18 +21,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from fleet import Fleet, Load, flying, robots
+from fleet import WARM_UP, Fleet, Load, flying, robots
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -272,6 +273,50 @@ def run_many(bench: Bench) -> dict[str, Any]:
     return {"ready_s": ready, "stop_s": stopped, "exit_codes": codes, "served": sorted(served), **told}
 
 
+def run_join(bench: Bench) -> dict[str, Any]:
+    """A worker that was never there joins; one that was killed comes back; one that was stopped (SIGSTOP, 2 s) goes on.
+
+    Seconds from the process's start, or SIGCONT, to the first report of a frame that it computed a piece of; bar: 2.
+    With the process's start its interpreter, ROS and the model's pieces are in it, and the rest of the frame.
+    """
+    pace = bench.args.pace or 400.0
+    case = Case("tiles:3x3@0..7", robots(3))
+    found: dict[str, list[float]] = {"joins late": [], "killed, comes back": [], "stopped, goes on": []}
+    with bench.flying("join", case, pace) as fleet:
+        load, supervisor, reports = Load(fleet), fleet.supervisor, fleet.watch.reports
+        model = next(process for process in fleet.processes if process.name == "worker_r3")
+
+        def seconds_to_work(worker: str, begin: Callable[[], None]) -> float:
+            began, known = time.monotonic(), len(reports)
+            begin()
+            fleet.until(
+                lambda: any(share.worker == worker for report in reports[known:] for share in report.workers),
+                f"worker {worker} takes work",
+            )
+            return time.monotonic() - began
+
+        for turn in range(bench.args.repeat):
+            name = f"r{4 + turn}"
+            values = {**model.parameters, "worker": name, "robot": name}
+            late = replace(model, name=f"worker_{name}", robot=name, parameters=values)
+            found["joins late"].append(seconds_to_work(name, lambda late=late: supervisor.start([late])))
+            victim = supervisor.running["worker_r3"]
+            victim.kill()
+            victim.wait()
+            fleet.watch.spin(2.0)
+            found["killed, comes back"].append(seconds_to_work("r3", lambda: supervisor.start([model])))
+            pid = supervisor.running["worker_r2"].pid
+            os.kill(pid, signal.SIGSTOP)
+            fleet.watch.spin(2.0)
+            found["stopped, goes on"].append(seconds_to_work("r2", lambda pid=pid: os.kill(pid, signal.SIGCONT)))
+            supervisor.kill(f"worker_{name}")
+        told = {**summary(reports[WARM_UP:]), **load.told()}
+    show(f"join, {pace:g} MMAC/s a worker", {"join": [told]}, {"p50 ms": "p50_ms", "p99 ms": "p99_ms"})
+    for name, seconds in found.items():
+        bar(name, "seconds to work, the longest", max(seconds), "<=", 2)
+    return {"pace": pace, "seconds": found, **told}
+
+
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +348,14 @@ def _slices(how: str) -> str:
     return f"slices:{how}@{CONVOLUTIONS}"
 
 
-COMMANDS = {"kill": run_kill, "straggler": run_straggler, "sources": run_sources, "soak": run_soak, "many": run_many}
+COMMANDS = {
+    "kill": run_kill,
+    "straggler": run_straggler,
+    "sources": run_sources,
+    "soak": run_soak,
+    "many": run_many,
+    "join": run_join,
+}
 
 
 def main() -> int:

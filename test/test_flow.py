@@ -15,6 +15,7 @@ from dnn_dist.run import dispatcher as d
 from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
 from dnn_dist.run.fleetview import Patience
+from dnn_dist.run.notes import Note
 from dnn_dist.run.pace import Pace
 from dnn_dist.run.report import Status
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
@@ -114,13 +115,16 @@ def test_work_for_a_silent_worker_takes_no_room_until_it_is_heard_again() -> Non
     assert source.machine.in_flight() == 50 + 150 + 100, "now it will be sent again"
 
 
-def test_no_frame_should_be_begun_while_tasks_wait_for_the_window() -> None:
+def test_no_frame_should_be_begun_while_the_window_takes_no_task() -> None:
     source = Source(workers=2)
     assert not source.machine.full()
     source.at(0.0, d.StageReady(0, 0, PLAN, 20.0))
     assert source.machine.full() and len(source.machine.queue) == 2
-    source.hears(0.1, seen=1, worker="w1", held=(TaskKey("cam", 7, 0, 0, 0),))
-    source.at(0.2, d.ProgressHeard(Progress("cam", 7, 1, 0, {(0, 0): StageProgress(frozenset({0, 2, 3}))})))
+    source.at(0.1, d.ProgressHeard(Progress("cam", 7, 1, 0, {(0, 0): StageProgress(frozenset({2, 3}))})))
+    assert source.machine.full(), "nothing waits, and the next frame would"
+    source.hears(0.2, seen=1, worker="w1", held=(TaskKey("cam", 7, 0, 0, 0),))
+    assert source.machine.full()
+    source.at(0.3, d.ProgressHeard(Progress("cam", 7, 2, 0, {(0, 0): StageProgress(frozenset({0, 2, 3}))})))
     assert not source.machine.full()
 
 
@@ -138,6 +142,35 @@ def test_transit_grows_with_what_is_on_the_way() -> None:
     source.at(0.4, d.StageReady(1, 0, PLAN, 20.0))
     leases = source.machine.workers["w1"].leases.values()
     assert [lease.transit for lease in leases] == [pytest.approx(0.6)] * 2
+
+
+# A restarted aggregator -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told_at", [0.3, 0.7], ids=["before its deadline", "after"])
+def test_frames_that_died_with_the_aggregator_are_counted(told_at: float) -> None:
+    source = Source()
+    source.at(0.0, d.ProgressHeard(Progress("cam", 7, 1, aggregator=1)))
+    source.at(0.1, d.StageReady(0, 0, PLAN, 0.5))
+    source.at(0.2, d.StageReady(1, 0, PLAN, 0.6))
+    source.at(0.25, d.ProgressHeard(Progress("cam", 7, 2, oldest_open=1, aggregator=1)))
+    source.at(0.6, d.Tick()) if told_at > 0.6 else None
+    actions = source.at(told_at, d.ProgressHeard(Progress("cam", 0, 3, aggregator=2)))
+    assert source.machine.orphans == {(7, 1)}
+    assert "cannot be accounted for" in next(a for a in actions if isinstance(a, Note)).text
+    assert not source.machine.frames
+    source.at(1.0, d.ProgressHeard(Progress("cam", 7, 4, oldest_open=5, aggregator=2)))
+    assert len(source.machine.orphans) == 1
+
+
+def test_frames_that_the_aggregator_closes_late_are_not_lost() -> None:
+    source = Source()
+    source.at(0.0, d.ProgressHeard(Progress("cam", 7, 1, aggregator=1)))
+    source.at(0.1, d.StageReady(0, 0, PLAN, 0.5))
+    source.at(0.5, d.Tick())
+    source.at(0.6, d.ProgressHeard(Progress("cam", 7, 2, oldest_open=1, aggregator=1)))
+    source.at(0.7, d.ProgressHeard(Progress("cam", 0, 3, aggregator=2)))
+    assert not source.machine.orphans
 
 
 # Silence --------------------------------------------------------------------------------------------------------------
@@ -179,6 +212,7 @@ def test_frames_are_complete_soon_after_a_cut(windows: int) -> None:
 def test_a_frame_ends_early_when_no_worker_is_heard(came: int, status: Status) -> None:
     machine = g.Gatherer("cam")
     machine.handle(g.PlanInstalled(PLAN, shape(4)), 0.0)
+    machine.handle(g.WorkerHeard(), 0.0)
     machine.handle(g.FrameAnnounced(7, 0, PLAN, 10.0), 0.0)
     for piece in range(came):
         key = TaskKey("cam", 7, 0, 0, piece)

@@ -72,7 +72,7 @@ class Aggregator:
         self.network = load_network(self._settings.now.model)
         self._head = load_head(self.network, load_card(self.network))
         self._card_thresholds = (self._head.score_threshold, self._head.nms_threshold)
-        self._machine = g.Gatherer(self.source)
+        self._machine = g.Gatherer(self.source, aggregator=self._shell.session)
         self.change()
 
     def change(self) -> None:
@@ -95,6 +95,7 @@ class Aggregator:
         self._report = shell.offer(msg.FrameReport, "report", RECORD)
         self._progress = shell.offer(msg.Progress, "progress", STATE)
         shell.follow(msg.WorkerState, "/state", heartbeats(), self._hear_worker)
+        self._tick()
 
     def stop(self) -> None:
         if hasattr(self, "_running"):

@@ -156,6 +156,7 @@ def progress_message(progress: Progress) -> msg.Progress:
         session=progress.session,
         sequence=progress.sequence,
         oldest_open=progress.oldest_open,
+        aggregator=progress.aggregator,
         stages=[
             msg.StageProgress(frame=frame, stage=stage, settled=state.settled, held=_bits(state.held))
             for (frame, stage), state in progress.stages.items()
@@ -173,6 +174,7 @@ def read_progress(message: msg.Progress) -> Progress:
             (entry.frame, entry.stage): StageProgress(_pieces(entry.held), entry.settled)
             for entry in _few(message.stages, "stages")
         },
+        aggregator=message.aggregator,
     )
 
 

@@ -154,8 +154,11 @@ class Shell(Node):
         except RCLError as error:
             self.note(Note("publish failed", f"{publisher.topic_name}: {' '.join(str(error).split())}"))
 
-    def receive(self, type_: type, topic: str, qos: Any, handle: Callable[[Any], None]) -> Any:
-        """Subscribe; a message that is wrong is a note, and QoS events are notes that name the topic."""
+    def receive(self, type_: type, topic: str, qos: Any, handle: Callable[[Any], None], sender: str = "") -> Any:
+        """Subscribe; a message that is wrong is a note, and QoS events are notes that name the topic.
+
+        `sender`: the only one on this topic, for what is said of missed deadlines.
+        """
 
         def guarded(message: Any) -> None:
             try:
@@ -164,7 +167,8 @@ class Shell(Node):
                 self.note(Note(f"bad message on {topic}", str(error)))
 
         taken = self._disturbance.around(guarded, self.now, self.later) if self._disturbance else guarded
-        return self._with_events(self.create_subscription, type_, topic, taken, qos)
+        pair = f"{sender} to {self.get_name()}: " if sender else ""
+        return self._with_events(self.create_subscription, type_, topic, taken, qos, pair=pair)
 
     def follow(self, type_: type, ending: str, qos: Any, handle: Callable[[Any], None], most: int = 4096) -> None:
         """Receive from every topic of this type and name's ending that there is, as they come and go.
@@ -183,7 +187,8 @@ class Shell(Node):
                 if wanted in types and name.endswith(ending) and name.startswith(inside)
             }
             for topic in sorted(there - followed.keys())[: max(0, most - len(followed))]:
-                followed[topic] = self.receive(type_, topic, qos, handle)
+                sender = topic.removesuffix(ending).removeprefix(inside)
+                followed[topic] = self.receive(type_, topic, qos, handle, sender)
             for topic in list(followed):
                 if followed[topic].get_publisher_count():
                     gone.pop(topic, None)
@@ -197,7 +202,7 @@ class Shell(Node):
         """A publisher whose QoS events are notes that name the topic."""
         return self._with_events(self.create_publisher, type_, topic, qos)
 
-    def _with_events(self, create: Callable[..., Any], *arguments: Any) -> Any:
+    def _with_events(self, create: Callable[..., Any], *arguments: Any, pair: str = "") -> Any:
         topic = arguments[1]
         if create == self.create_subscription:
             from rclpy.event_handler import SubscriptionEventCallbacks as Callbacks
@@ -208,7 +213,7 @@ class Shell(Node):
             self.note(Note(f"incompatible QoS on {topic}", f"the other end wants another {event.last_policy_kind}"))
 
         def deadline(event: Any) -> None:
-            self.note(Note(f"QoS deadline missed on {topic}", f"{event.total_count} x nothing came in time"))
+            self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
 
         try:
             return create(*arguments, event_callbacks=Callbacks(incompatible_qos=incompatible, deadline=deadline))

@@ -22,9 +22,10 @@ Rules
   to read its weights first, when none of those can take it or the task has waited `lease_min`.
   The bytes on the way, work and results expected, stay within `window`, but one task may always travel. A work given up
   counts until the worker has seen it or `lifespan` has passed, for so long it may still be sent; but not while the
-  worker is silent, for to somebody who does not answer nothing is sent again. While tasks wait for the window the
-  dispatcher is `full`, and no frame should be begun.
+  worker is silent, for to somebody who does not answer nothing is sent again. While the window takes no
+  task the dispatcher is `full`, and no frame should be begun.
   Who was held up itself cannot tell who was silent meanwhile: its own absence is nobody's silence.
+  Frames that an aggregator had when it was restarted, and that it did not say were closed, are counted and let go.
   First answers win: a lease that ended too early costs a second computation, never a wrong result.
 """
 
@@ -180,6 +181,8 @@ class Dispatcher:
         self._newest_plan = ""
         self._reachable: set[str] = set()  # also of workers not heard yet
         self.orphans: set[tuple[int, int]] = set()  # (session, frame) that a former self of this source left behind
+        self._aggregator: int | None = None  # session of the one that was heard last
+        self._unconfirmed: set[int] = set()  # frames that were closed by time and are not known to be reported
         self._progress_sequence = -1
         self._sequence = 0
         self._now = 0.0  # s; of the newest event
@@ -257,8 +260,12 @@ class Dispatcher:
         return sum(view.bytes_in_flight for view in self.workers.values())
 
     def full(self) -> bool:
-        """True while tasks wait for the window: a frame begun now would wait behind them, and only get old."""
-        return bool(self.queue) and not self._window_takes(self._piece(self.queue[0]))
+        """True while the window takes no task: a frame begun now would wait, and only get old."""
+        if self.queue:
+            return not self._window_takes(self._piece(self.queue[0]))
+        stages = self._plans[self._newest_plan].stages if self._newest_plan else ()
+        first = next((piece for stage in stages if not stage.local for piece in stage.pieces), None)
+        return first is not None and not self._window_takes(first)
 
     # Events
 
@@ -350,7 +357,7 @@ class Dispatcher:
 
     def _handle_progress(self, event: ProgressHeard, now: float) -> list[Any]:
         progress = event.progress
-        if (progress.source, progress.session) != (self.source, self.session):
+        if progress.source != self.source or progress.session not in (self.session, 0):
             return [
                 Note(
                     "foreign progress",
@@ -360,13 +367,31 @@ class Dispatcher:
         if progress.sequence <= self._progress_sequence:
             return []
         self._progress_sequence = progress.sequence
+        lost = self._find_lost(progress)
+        if progress.session == 0:
+            return lost
         for frame in self.frames.values():
             for key in [key for key in frame.tasks if progress.done(key)]:
                 self._forget(frame, key)
-        actions: list[Any] = []
+        actions: list[Any] = lost
         for number in [number for number in self.frames if number < progress.oldest_open]:
             actions += self._close(number)
         self._oldest_open = max(self._oldest_open, progress.oldest_open)
+        return actions
+
+    def _find_lost(self, progress: Progress) -> list[Any]:
+        """Frames that an aggregator took to its grave: the one that speaks now is another and knows nothing of them."""
+        known, self._aggregator = self._aggregator, progress.aggregator
+        first = progress.oldest_open if progress.session else float("inf")
+        closed = {number for number in (*self.frames, *self._unconfirmed) if number < first}
+        self._unconfirmed -= closed
+        if not closed or known in (None, progress.aggregator):
+            return []
+        self.orphans |= {(self.session, number) for number in sorted(closed)[: self.settings.max_orphans]}
+        text = f"the aggregator of source {self.source!r} was restarted; {len(self.orphans)} frames of before"
+        actions: list[Any] = [Note("frames unaccounted for", f"{text} cannot be accounted for")]
+        for number in closed & self.frames.keys():
+            actions += self._close(number)
         return actions
 
     # Leases
@@ -569,6 +594,8 @@ class Dispatcher:
     def _close_overdue(self, now: float) -> list[Any]:
         """The aggregator closes frames; this is for the time when there is none."""
         overdue = [number for number, frame in self.frames.items() if now >= frame.deadline]
+        if len(self._unconfirmed) < self.settings.max_orphans:
+            self._unconfirmed |= set(overdue)
         return [action for number in overdue for action in self._close(number)]
 
     def _publish(self, now: float) -> list[Any]:

@@ -111,7 +111,6 @@ class WorkerView:
             return False
         if state.session != self.state.session:
             self.given.clear()
-            self.strays.clear()  # they were on their way to somebody who is no more
         self.state = state
         self.heard_at = now
         self.silent = False
@@ -138,7 +137,7 @@ class WorkerView:
     def let_go(self, lease: Lease) -> None:
         """The lease is no more; its work may be on its way all the same."""
         del self.leases[lease.key]
-        if not lease.acknowledged and lease.session == self.state.session:
+        if not lease.acknowledged:
             self.strays.append(Stray(lease.number, lease.sent_at, lease.bytes_in, lease.ahead))
 
     def forgive(self, seconds: float) -> None:

@@ -9,8 +9,9 @@ Rules
   A distributed stage waits for its pieces until the deadline less the p95 of what must still run after it. Then what is
   missing is filled in, if anything came at all; else the frame ends without a result.
   For workers of whom none is heard it waits no longer than `worker_timeout`: better an answer with what there is, and
-  then a newer frame. Who was held up itself cannot tell who was silent meanwhile.
-  Every frame announced ends in exactly one report, no later than its deadline.
+  then a newer frame; but the first of them may take its time. Who was held up itself cannot tell who was silent meanwhile.
+  Every frame announced ends in exactly one report, no later than its deadline. Progress names the aggregator's session,
+  from its start on, so that the source learns at once which frames died with the one before.
 """
 
 from __future__ import annotations
@@ -179,8 +180,9 @@ class _Frame:
 class Gatherer:
     """See the module's rules. Holds pieces by number; tensors stay with the caller."""
 
-    def __init__(self, source: str, settings: GathererSettings | None = None) -> None:
-        self.source = source
+    def __init__(self, source: str, settings: GathererSettings | None = None, aggregator: int = 0) -> None:
+        """`aggregator`: this process's own session."""
+        self.source, self.aggregator = source, aggregator
         self.settings = settings or GathererSettings()
         self.session: int | None = None  # of the dispatcher whose frames these are
         self.frames: dict[int, _Frame] = {}  # open, ascending
@@ -193,7 +195,7 @@ class Gatherer:
         self._changed = False
         self._published_at = float("-inf")
         self._now = 0.0  # s; of the newest event
-        self._worker_heard_at = float("-inf")  # s; any of them
+        self._worker_heard_at: float | None = None  # s; any of them
         self._handlers: dict[type, Callable[[Any, float], list[Any]]] = {
             PlanInstalled: self._handle_plan,
             FrameAnnounced: self._handle_frame,
@@ -205,7 +207,9 @@ class Gatherer:
 
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
-        self._worker_heard_at += max(0.0, now - self._now - 2 * self.settings.heartbeat)  # own absence is no silence
+        absent = now - self._now - 2 * self.settings.heartbeat
+        if self._worker_heard_at is not None and absent > 0:
+            self._worker_heard_at += absent  # own absence is nobody's silence
         self._now = now
         actions = self._handlers[type(event)](event, now)
         actions += self._check_time(now)
@@ -214,9 +218,7 @@ class Gatherer:
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
         times = [self._wait_until(frame) for frame in self.frames.values()]
-        if self.session is not None:
-            times.append(self._published_at + self.settings.heartbeat)
-        return min(times, default=float("inf"))
+        return min([*times, self._published_at + self.settings.heartbeat])
 
     # Events
 
@@ -415,6 +417,8 @@ class Gatherer:
         after = sum(self._p95(frame.plan, stage) for stage in range(frame.stage + 1, len(stages)))
         # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
         patient = max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
+        if self._worker_heard_at is None:
+            return patient
         silence = max(self._worker_heard_at, frame.announced_at) + self.settings.worker_timeout
         return min(patient, silence)
 
@@ -433,8 +437,6 @@ class Gatherer:
         return actions
 
     def _publish(self, now: float) -> list[Any]:
-        if self.session is None:
-            return []
         if not self._changed and now < self._published_at + self.settings.heartbeat:
             return []
         self._changed, self._published_at = False, now
@@ -442,7 +444,8 @@ class Gatherer:
         return [PublishProgress(self._progress())]
 
     def _progress(self) -> Progress:
-        assert self.session is not None
+        if self.session is None:
+            return Progress(self.source, 0, self._sequence, aggregator=self.aggregator)
         oldest = min(self.frames, default=self.next_frame)
         stages: dict[tuple[int, int], StageProgress] = {}
         for number in range(oldest, self.next_frame):
@@ -455,7 +458,7 @@ class Gatherer:
             for stage in range(frame.stage + 1):
                 held = frozenset(frame.held.get(stage, ()))
                 stages[number, stage] = StageProgress(held, settled=stage < frame.stage)
-        return Progress(self.source, self.session, self._sequence, oldest, stages)
+        return Progress(self.source, self.session, self._sequence, oldest, stages, self.aggregator)
 
 
 def _status(frame: _Frame) -> Status:

@@ -66,10 +66,11 @@ class Progress:
     """The only word on what is done: per open frame and stage the pieces held, and whether it is settled."""
 
     source: str
-    session: int
+    session: int  # of the source whose frames these are; 0: none was announced yet
     sequence: int
     oldest_open: int = 0  # frames below are closed
     stages: Mapping[tuple[int, int], StageProgress] = field(default_factory=dict)  # (frame, stage)
+    aggregator: int = 0  # its session; after a restart it knows nothing of frames before
 
     def done(self, key: TaskKey) -> bool:
         """True when nothing more is wanted of this task."""

@@ -246,6 +246,9 @@ class Worker:
     def _handle_work(self, event: WorkArrived, now: float) -> list[Any]:
         key = event.key
         if event.worker_session != self.session:
+            source = self.sources.get(key.source)
+            if source is not None and source.state.session == key.session:
+                self._remember_seen((key.source, key.session), event.number)  # it is on its way no longer
             return [Note("foreign work", f"task {key}: meant for session {event.worker_session:x}")]
         pair = (key.source, key.session)
         doubled = event.number <= self.seen.get(pair, 0) or key in self.held
