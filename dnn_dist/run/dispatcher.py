@@ -226,7 +226,7 @@ class Dispatcher:
             or self._newest_plan not in state.plans
             or state.refused
             or state.on_demand
-            or (self.queue and (view.leases or (state.offered_to == self.source and state.room > 0)))
+            or (self.queue and (view.leases or view.strays or (state.offered_to == self.source and state.room > 0)))
         ):
             return False
         if not view.leases:
@@ -234,7 +234,8 @@ class Dispatcher:
                 view.due = now + self.settings.patience.worker_timeout
             return True
         seen = state.seen.get((self.source, self.session), 0)
-        if any((lease.acknowledged or seen >= lease.number) and not lease.listed(state) for lease in view.leases.values()):
+        arrived = [lease for lease in view.leases.values() if lease.acknowledged or seen >= lease.number]
+        if not all(lease.listed(state) for lease in arrived):
             return False
         if view.hear(state, now):
             view.note_tasks(self.source, self.session, now)

@@ -268,7 +268,8 @@ class Gatherer:
         return []
 
     def _handle_result(self, event: ResultArrived, now: float) -> list[Any]:
-        self._worker_heard_at = now
+        if self._worker_heard_at is not None:
+            self._worker_heard_at = now
         key = event.key
         if key.source != self.source or key.session != (self.session or key.session):
             return [Note("foreign result", f"result {key} of worker {event.worker!r}: not of this source's session")]
