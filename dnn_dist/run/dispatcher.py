@@ -229,7 +229,7 @@ class Dispatcher:
             or (self.queue and (view.leases or view.strays or (state.offered_to == self.source and state.room > 0)))
         ):
             return False
-        if not view.leases:
+        if not view.leases and not view.strays:
             if view.hear(state, now):
                 view.due = now + self.settings.patience.worker_timeout
             return True

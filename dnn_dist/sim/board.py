@@ -6,7 +6,8 @@ all of these messages change nothing at the worker that hears them. So they are 
 which it was sent, and a worker reads the newest that has reached it before it handles anything else. That is faithful:
 
 - A control message is a whole state, the newest is enough, and hearing one only stores it, unless the worker has room
-  (then a queue may change to whom it offers it) or holds a waiting task that is not wanted any more. In these two cases
+  (then a queue may change to whom it offers it), holds a waiting task that is not wanted any more, or a result that
+  waits until the one before has arrived. In these cases
   the worker is made to look at the very time at which the message would have reached it.
 - A worker that has nothing to say about a message says nothing at that time on a robot either.
 

@@ -52,6 +52,7 @@ class SourceShell:
         self._local_began = 0.0
         self._sent: dict[int, dict[TaskKey, list[WorkerShell]]] = {}  # frame -> tasks not done -> who was sent them
         self._in_vain: dict[str, WorkerShell] = {}  # robot -> its worker, which may hold what nobody wants any more
+        self.awaited: dict[str, WorkerShell] = {}  # robot -> its worker, whose next result waits for progress
         self._queued = 0  # as last told
         # What workers say and nothing follows from: worker -> (arrives, s; what it says; what arrived before, unread)
         self._inbox: dict[str, tuple[float, WorkerState, WorkerState | None]] = {}
@@ -97,6 +98,8 @@ class SourceShell:
         if self._waiting is None:
             if self.source.rate is None and 0 < self.images < self.source.frames and not self._coming:
                 self._click()
+            return
+        if self._open and self.dispatcher.full():
             return
         taken, self._waiting = self._waiting, None
         now, number = self.agenda.now, self._frame
@@ -295,9 +298,10 @@ class SourceShell:
                 self.air.tell(self.aggregator, worker.robot, f"{self.name} progress", worker.hear, event)
             return
         self.board["progress"].put(self.agenda.now, event)
-        for worker in self._in_vain.values():
+        for worker in (self._in_vain | self.awaited).values():
             worker.look_later(self)
         self._in_vain.clear()
+        self.awaited.clear()
 
     def _note(self, action: Note) -> None:
         self.cluster.notes.add(action)
