@@ -49,6 +49,7 @@ class FrameInfo:
     letterbox: Letterbox
     dropped: int
     image: np.ndarray | None
+    session: int = 0  # of the partition that announced it
     detections: list[Detection] = field(default_factory=list)
     tiles: dict[int, tuple[str, str]] = field(default_factory=dict)  # piece of stage 0 -> (state, worker)
 
@@ -138,6 +139,7 @@ class Aggregator:
         if frame in self._machine.frames:
             self._shell.note(Note("frame refused", f"frame {frame}: announced twice"))
             return False
+        about.session = session  # a restarted partition's first frame ends those of the one before
         about.store.begin(frame, pixels)
         self._frames[frame] = about
         self._handle(g.FrameAnnounced(session, frame, plan, budget))
@@ -248,7 +250,7 @@ class Aggregator:
 
     def _publish(self, action: g.Publish) -> None:
         report, about = action.report, self._frames.pop(action.report.frame)
-        session = self._machine.session or 0
+        session = about.session
         detections = about.detections if report.status is not Status.NO_RESULT else []
         send, source = self._shell.send, self.source
         send(self._detections, convert.detections_message(about.header, source, session, report, detections))
