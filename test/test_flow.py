@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from virtual import PLAN, Cluster, Faults, shape
+from links import PLAN, Cluster, Faults, shape
 
 from dnn_dist.run import dispatcher as d
 from dnn_dist.run import gatherer as g
@@ -206,6 +208,28 @@ def test_frames_are_complete_soon_after_a_cut(windows: int) -> None:
     assert all(report.latency <= 0.5 + 1e-3 for report in during), "answered with what there is, before the deadline"
     exact = [frame for frame, at in cluster.reported_at.items() if at >= 3.5 and cluster.exact(frame)]
     assert cluster.reported_at[exact[0]] < 3.5 + 0.3
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("DNN_DIST_CHAOS", "500")) // 5))
+def test_cut_links_break_no_law(seed: int) -> None:
+    """Cuts, kills, stops, loss and errors by seed; the laws are asserted after every event, the window's among them:
+    what was sent and has not arrived is within it.
+    """
+    rng = random.Random(seed)
+    workers = rng.randint(1, 4)
+    kinds = ["kill", "stop", "go", "restart"]
+    begins = [rng.uniform(0, 3) for _ in range(rng.choice([1, 3]))]
+    faults = Faults(
+        loss=rng.choice([0, 0, 0.05]),
+        doubling=rng.choice([0, 0.1]),
+        delay=(0.0005, rng.choice([0.002, 0.02, 0.1])),
+        failing=rng.choice([0, 0.05]),
+        events=sorted((rng.uniform(0, 3), rng.choice(kinds), f"w{rng.randint(1, workers)}") for _ in range(3)),
+        cuts=[(begin, begin + rng.uniform(0.05, 1.5)) for begin in begins],
+    )
+    settings = d.DispatcherSettings(stealing=rng.random() < 0.7, window=rng.choice([200, 1000, 10**6]))
+    plan = shape(rng.randint(1, 8), stages=rng.randint(1, 2), **rng.choice([{}, {"parity": 1}, {"replicas": 2}]))
+    Cluster(workers, plan, seed, faults, settings).run(20, period=0.15, budget=rng.choice([0.2, 0.5, 1.5]))
 
 
 @pytest.mark.parametrize(("came", "status"), [(0, Status.NO_RESULT), (2, Status.FILLED)])

@@ -17,7 +17,7 @@ from dnn_dist.run import dispatcher as d
 from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
 from dnn_dist.run.notes import Note, Notebook
-from dnn_dist.run.report import FrameReport, Status
+from dnn_dist.run.report import FrameReport
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 
 PLAN = "plan"
@@ -41,11 +41,6 @@ class Faults:
     events: list[tuple[float, str, str]] = field(
         default_factory=list
     )  # (time, "kill" | "restart" | "stop" | "go", worker)
-    cuts: list[tuple[float, float]] = field(default_factory=list)  # (from, to): no message arrives, all links are cut
-
-    def healed_at(self, now: float) -> float:
-        """When links are there again; `now` where they are."""
-        return max((end for begin, end in self.cuts if begin <= now < end), default=now)
 
 
 class Cluster:
@@ -82,7 +77,6 @@ class Cluster:
         self.attempts: dict[tuple[str, Any], int] = {}  # (worker, task) -> try, as the work's message said
         self._wakes: dict[Any, float] = {}
         self._arrivals: dict[str, float] = {}
-        self.under_way: dict[tuple[str, int], int] = {}  # (worker, work number) -> bytes that have not arrived
         for name in self.speeds:
             self.start(name)
         for at, what, name in self.faults.events:
@@ -95,19 +89,14 @@ class Cluster:
     def at(self, time: float, what: Callable[[], None]) -> None:
         heapq.heappush(self.heap, (time, next(self.order), what))
 
-    def send(self, what: Callable[[], None], topic: str, lifespan: float = 0.0) -> bool:
-        """A message: delayed, perhaps lost or doubled. One topic keeps its order, as DDS does; topics overtake.
-
-        When links are cut it is sent again for `lifespan` (s). False: it will not arrive.
-        """
-        healed_at = self.faults.healed_at(self.now)
-        if self.random.random() < self.faults.loss or (healed_at > self.now + lifespan):
-            return False
+    def send(self, what: Callable[[], None], topic: str) -> None:
+        """A message: delayed, perhaps lost or doubled. One topic keeps its order, as DDS does; topics overtake."""
+        if self.random.random() < self.faults.loss:
+            return
         for _ in range(1 + (self.random.random() < self.faults.doubling)):
-            arrival = max(healed_at + self.random.uniform(*self.faults.delay), self._arrivals.get(topic, 0.0))
+            arrival = max(self.now + self.random.uniform(*self.faults.delay), self._arrivals.get(topic, 0.0))
             self._arrivals[topic] = arrival
             self.at(arrival, what)
-        return True
 
     def wake(self, machine: Any, tick: Callable[[], None]) -> None:
         """Have the machine ticked when it asks to be; one pending tick a machine."""
@@ -132,11 +121,7 @@ class Cluster:
         for action in actions:
             match action:
                 case d.SendWork():
-                    lifespan = self.dispatcher.settings.patience.lifespan
-                    if self.send(lambda a=action: self.deliver(a), f"work to {action.worker}", lifespan):
-                        piece = self.plan.stages[action.key.stage].pieces[action.key.piece]
-                        self.under_way[action.worker, action.number] = piece.bytes_in
-                    self.check_window()
+                    self.send(lambda a=action: self.deliver(a), f"work to {action.worker}")
                 case d.PublishSource():
                     for name in self.speeds:
                         self.send(
@@ -209,23 +194,17 @@ class Cluster:
                     self.at(self.now + seconds, lambda e=done: self.at_worker(name, e, worker))
                 case w.SendResult():
                     attempt = self.attempts[name, action.key]
-                    topic, lifespan = f"result of {name}", worker.settings.lifespan
-                    self.send(lambda k=action.key, a=attempt: self.answer(name, k, a), topic, lifespan)
+                    self.send(lambda k=action.key, a=attempt: self.answer(name, k, a), f"result of {name}")
                 case w.PublishWorker():
                     self.send(
-                        lambda s=action.state: self.hear(s),
+                        lambda s=action.state: self.source(self.dispatcher, d.WorkerHeard(s)),
                         f"state of {name}",
                     )
                 case Note():
                     self.notes.add(action)
         self.wake(worker, lambda: self.at_worker(name, w.Tick(), worker))
 
-    def hear(self, state: Any) -> None:
-        self.source(self.dispatcher, d.WorkerHeard(state))
-        self.source(self.gatherer, g.WorkerHeard())
-
     def deliver(self, work: d.SendWork) -> None:
-        self.under_way.pop((work.worker, work.number), None)
         self.attempts[work.worker, work.key] = work.attempt
         self.at_worker(work.worker, w.WorkArrived(work.key, work.plan, work.worker_session, work.number))
 
@@ -253,10 +232,6 @@ class Cluster:
         self.check_end(frames, budget)
         return self.reports
 
-    def exact(self, frame: int) -> bool:
-        """True when nothing is missing in what the frame was reported with."""
-        return any(r.frame == frame and r.status <= Status.RECOMPUTED for r in self.reports)
-
     # Laws
 
     def check(self) -> None:
@@ -276,17 +251,11 @@ class Cluster:
         for view in self.dispatcher.workers.values():
             for key, lease in view.leases.items():
                 assert self.dispatcher.frames[key.frame].tasks[key].leases[view.name] is lease
-        assert sum(lease.bytes_in_flight for lease in leases) <= self.dispatcher.settings.window or len(leases) == 1
+        if len(leases) > 1:
+            assert self.dispatcher.in_flight() <= self.dispatcher.settings.window, "the window is exceeded"
         for worker in self.workers.values():
-            assert len(worker.held) + len(worker.outbox) <= worker.settings.max_held
-            assert worker.expires.keys() == {*worker.held, *worker.outbox}
+            assert len(worker.held) <= worker.settings.max_held
             assert len(worker.held) == len(set(worker.held)), "a worker holds a task twice"
-
-    def check_window(self) -> None:
-        """What holds when work was sent: what has not arrived, given up or not, is in the window, or this one alone."""
-        views = self.dispatcher.workers
-        sizes = [size for (worker, _), size in self.under_way.items() if not views[worker].silent]
-        assert sum(sizes) <= self.dispatcher.settings.window or len(sizes) == 1, "the window is exceeded"
 
     def check_end(self, frames: int, budget: float) -> None:
         """What holds when all is quiet."""
