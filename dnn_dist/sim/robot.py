@@ -49,7 +49,7 @@ class WorkerShell:
         self._served: set[str] = set()  # sources with tasks here, waiting, computed or answered: their progress matters
         self._began = 0.0  # s; of the task being computed
         self._job: Job | None = None
-        self._error = ""
+        self._ended: dict[TaskKey, tuple[float, str]] = {}  # computed, not sent -> (s, error)
         self._wake_at = float("inf")
         self._look_at = float("inf")  # s; when a message that matters reaches this worker
 
@@ -65,7 +65,7 @@ class WorkerShell:
     def hungry(self) -> bool:
         """True when it has room for tasks."""
         machine = self.machine
-        return machine is not None and len(machine.held) <= machine.settings.prefetch
+        return machine is not None and len(machine.held) + len(machine.outbox) <= machine.settings.prefetch
 
     # Lives
 
@@ -76,7 +76,7 @@ class WorkerShell:
         self._stopped, self._wake_at, self._look_at = None, float("inf"), float("inf")
         for ear in self._ears:
             ear.seen = 0
-        self._work, self.held_bytes = {}, 0
+        self._work, self._ended, self.held_bytes = {}, {}, 0
         for source in self.sources.values():
             self.hear(w.SourceReachable(source.name, True))
             source.meet(self.robot)
@@ -138,13 +138,16 @@ class WorkerShell:
         later = self._read_boards(machine, now)
         for action in machine.handle(event, now):
             _PERFORM[type(action)](self, action)
+        for key in machine.outbox:  # they go out when progress tells that the one before has arrived
+            self.sources[key.source].awaited[self.robot] = self
         if len(self._served) > 1 and not machine.held:
             self._served = {key.source for key in machine.answered}
-        if later < self._look_at and self.hungry:
+        if later < self._look_at and (self.hungry or machine.outbox):
             self._look(later)
-        if len(self._work) > len(machine.held):
-            for key in [key for key in self._work if key not in machine.held]:
+        if len(self._work) > len(machine.held) + len(machine.outbox):
+            for key in [key for key in self._work if key not in machine.held and key not in machine.outbox]:
                 self._drop_work(key)
+                self._ended.pop(key, None)
         due = machine.next_wake()
         if due < self._wake_at:
             self._wake_at = due
@@ -214,17 +217,19 @@ class WorkerShell:
         now, began = self.agenda.now, self._began
         self.tasks += 1
         self.cluster.span(Span(self.robot, key.source, key.frame, key.stage, key.piece, began, now, "task"))
-        macs = self.sources[key.source].load.shape.stages[key.stage].pieces[key.piece].macs
-        self._error = self.cluster.draw_error()
-        self.hear(w.Computed(key, now - began, macs, self._error))
+        piece = self.sources[key.source].load.shape.stages[key.stage].pieces[key.piece]
+        error = self.cluster.draw_error()
+        self._ended[key] = now - began, error
+        self.hear(w.Computed(key, now - began, piece.macs, error, piece.bytes_out))
 
     def _send_result(self, action: w.SendResult) -> None:
         key = action.key
         source, work = self.sources[key.source], self._drop_work(key)
-        size = 0 if self._error else source.load.shape.stages[key.stage].pieces[key.piece].bytes_out
-        stolen, computed = self.robot != source.aggregator, self.agenda.now - self._began
+        computed, error = self._ended.pop(key)
+        size = 0 if error else source.load.shape.stages[key.stage].pieces[key.piece].bytes_out
+        stolen = self.robot != source.aggregator
         result = g.ResultArrived(
-            key, work.plan, self.robot, stolen, work.attempt, computed, size, self._error
+            key, work.plan, self.robot, stolen, work.attempt, computed, size, error
         )
         source.bytes_out += size
         self.air.carry(self.robot, source.aggregator, size, f"{source.name} result", source.hear_result, result)
