@@ -1,33 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cluster in virtual time: the three machines, a heap of events, and faults by seed. No ROS, no threads, no clock.
+"""One source and its workers in the simulator, over links that lose, double and delay, with faults by seed.
 
 The laws of "what always holds" are checked after every event; a test states which of them it is about.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dnn_dist.run import dispatcher as d
-from dnn_dist.run import gatherer as g
-from dnn_dist.run import worker as w
-from dnn_dist.run.notes import Note, Notebook
+from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
+from dnn_dist.run.dispatcher import DispatcherSettings
+from dnn_dist.run.gatherer import GathererSettings
 from dnn_dist.run.report import FrameReport
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
+from dnn_dist.run.wire import TaskKey
+from dnn_dist.sim import cluster
+from dnn_dist.sim.agenda import Agenda
+from dnn_dist.sim.air import Air
+from dnn_dist.sim.faults import Fault
+from dnn_dist.sim.outcome import FrameRun
+from dnn_dist.sim.scenario import Load, Scenario, Source
+from dnn_dist.sim.source import SourceShell
 
-PLAN = "plan"
+LOCAL = StageShape(True, (PieceShape(0, 0, 2),))  # 2 ms at the gateway
 
 
 def shape(pieces: int = 9, stages: int = 1, macs: int = 10, parity: int = 0, replicas: int = 1) -> PlanShape:
     """A plan of equal pieces with a local end; each stage has `pieces` data pieces and `parity` more."""
     piece = PieceShape(bytes_in=100, bytes_out=50, macs=macs)
     stage = StageShape(False, (piece,) * (pieces + parity), needed=pieces if parity else None, replicas=replicas)
-    return PlanShape((*(stage for _ in range(stages)), StageShape(True, ())))
+    return PlanShape((*(stage for _ in range(stages)), LOCAL))
 
 
 @dataclass
@@ -43,7 +47,28 @@ class Faults:
     )  # (time, "kill" | "restart" | "stop" | "go", worker)
 
 
-class Cluster:
+class BadAir(Air):
+    """Every message, tensors too, is delayed, perhaps lost for good, perhaps doubled. One topic keeps its order."""
+
+    def __init__(self, fleet: Fleet, agenda: Agenda, seed: int, faults: Faults) -> None:
+        super().__init__(fleet, agenda, seed)
+        self.faults = faults
+
+    def tell(self, a: str, b: str, kind: str, deliver: Callable[..., None], *args: Any) -> float:
+        if self._random.random() < self.faults.loss:
+            return float("inf")
+        time = 0.0
+        for _ in range(1 + (self._random.random() < self.faults.doubling)):
+            time = self._arrive(a, b, kind, self._agenda.now + self._random.uniform(*self.faults.delay), deliver, args)
+        return time
+
+    def carry(self, a: str, b: str, size: int, kind: str, deliver: Callable[..., None], *args: Any) -> float:
+        if a == b:  # images, which are no messages between robots
+            return super().carry(a, b, size, kind, deliver, *args)
+        return self.tell(a, b, kind, deliver, *args)
+
+
+class Cluster(cluster.Cluster):
     """One source and its workers. `run(frames, period, budget)` returns when all is quiet."""
 
     def __init__(
@@ -52,190 +77,77 @@ class Cluster:
         plan: PlanShape | None = None,
         seed: int = 0,
         faults: Faults | None = None,
-        dispatcher: d.DispatcherSettings | None = None,
+        dispatcher: DispatcherSettings | None = None,
         speeds: list[float] | None = None,
         on_demand: bool = False,
     ) -> None:
-        self.random = random.Random(seed)
-        self.faults = faults or Faults()
-        self.plan = plan or shape()
-        self.on_demand = on_demand  # workers make a piece ready when they are first given it
-        self.now = 0.0
-        self.heap: list[tuple[float, int, Callable[[], None]]] = []
-        self.order = itertools.count()
-        self.dispatcher = d.Dispatcher("cam", "r1", 7, dispatcher)
-        self.gatherer = g.Gatherer("cam")
-        self.speeds = {f"w{i + 1}": (speeds[i] if speeds else 1000.0) for i in range(workers)}  # MAC/s
-        self.workers: dict[str, w.Worker] = {}
-        self.stopped: dict[str, list[Callable[[], None]]] = {}  # events that wait for a stopped worker
+        """`speeds` in MAC/s."""
+        names = [f"w{number + 1}" for number in range(workers)]
+        robots = [Robot(name, speed) for name, speed in zip(names, speeds or [1000.0] * workers, strict=True)]
+        self.fleet = Fleet((*robots, Robot("gateway", 1000.0)), (LinkRule((), Link(float("inf"))),))
+        self.bad, self.seed, self.on_demand = faults or Faults(), seed, on_demand
+        self.plan, self.settings = plan or shape(), dispatcher or DispatcherSettings()
+        self.computed: list[tuple[str, TaskKey]] = []
+        self.begun: dict[int, float] = {}  # frame -> s
+        self.held: dict[int, list[tuple[int, int]]] = {}  # frame -> merged (stage, piece), doubled merges would show
         self.reports: list[FrameReport] = []
         self.reported_at: dict[int, float] = {}
-        self.announced: dict[int, float] = {}
-        self.held: dict[int, list[tuple[int, int]]] = {}  # frame -> merged (stage, piece), doubled merges would show
-        self.notes = Notebook()
-        self.computed: list[tuple[str, Any]] = []
-        self.attempts: dict[tuple[str, Any], int] = {}  # (worker, task) -> try, as the work's message said
-        self._wakes: dict[Any, float] = {}
-        self._arrivals: dict[str, float] = {}
-        for name in self.speeds:
-            self.start(name)
-        for at, what, name in self.faults.events:
-            self.at(at, lambda what=what, name=name: getattr(self, what)(name))
-        self.perform_source(self.dispatcher.handle(d.PlanInstalled(PLAN, self.plan), 0.0))
-        self.perform_source(self.gatherer.handle(g.PlanInstalled(PLAN, self.plan), 0.0))
 
-    # Time
-
-    def at(self, time: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self.heap, (time, next(self.order), what))
-
-    def send(self, what: Callable[[], None], topic: str) -> None:
-        """A message: delayed, perhaps lost or doubled. One topic keeps its order, as DDS does; topics overtake."""
-        if self.random.random() < self.faults.loss:
-            return
-        for _ in range(1 + (self.random.random() < self.faults.doubling)):
-            arrival = max(self.now + self.random.uniform(*self.faults.delay), self._arrivals.get(topic, 0.0))
-            self._arrivals[topic] = arrival
-            self.at(arrival, what)
-
-    def wake(self, machine: Any, tick: Callable[[], None]) -> None:
-        """Have the machine ticked when it asks to be; one pending tick a machine."""
-        due = max(machine.next_wake(), self.now)
-        if due == float("inf") or self._wakes.get(id(machine), float("inf")) <= due:
-            return
-        self._wakes[id(machine)] = due
-
-        def fire() -> None:
-            if self._wakes.get(id(machine)) == due:
-                del self._wakes[id(machine)]
-                tick()
-
-        self.at(due + 1e-6, fire)
-
-    # Source
-
-    def source(self, machine: Any, event: Any) -> None:
-        self.perform_source(machine.handle(event, self.now))
-
-    def perform_source(self, actions: list[Any]) -> None:
-        for action in actions:
-            match action:
-                case d.SendWork():
-                    self.send(lambda a=action: self.deliver(a), f"work to {action.worker}")
-                case d.PublishSource():
-                    for name in self.speeds:
-                        self.send(
-                            lambda s=action.state, n=name: self.at_worker(n, w.SourceHeard(s)),
-                            f"source to {name}",
-                        )
-                case g.Keep():
-                    self.held.setdefault(action.key.frame, []).append((action.key.stage, action.key.piece))
-                case g.RunLocal():
-                    done = g.LocalDone(action.frame, action.stage, 0.002)
-                    self.at(self.now + 0.002, lambda e=done: self.source(self.gatherer, e))
-                case g.HandOver():
-                    frame = self.gatherer.frames[action.frame]
-                    self.source(self.dispatcher, d.StageReady(action.frame, action.stage, PLAN, frame.deadline))
-                case g.Publish():
-                    self.reports.append(action.report)
-                    self.reported_at[action.report.frame] = self.now
-                case g.PublishProgress():
-                    self.source(self.dispatcher, d.ProgressHeard(action.progress))
-                    for name in self.speeds:
-                        topic = f"progress to {name}"
-                        self.send(lambda p=action.progress, n=name: self.at_worker(n, w.ProgressHeard(p)), topic)
-                case Note():
-                    self.notes.add(action)
-        for machine in (self.dispatcher, self.gatherer):
-            module = d if machine is self.dispatcher else g
-            self.wake(machine, lambda m=machine, t=module.Tick: self.source(m, t()))
-
-    # Workers
-
-    def start(self, name: str) -> None:
-        worker = w.Worker(name, f"r{name[1:]}", self.random.getrandbits(63) | 1, "model")
-        self.workers[name] = worker
-        self.stopped.pop(name, None)
-        for event in (w.PlanOffered(PLAN), w.PlanBuilt(PLAN, on_demand=self.on_demand), w.SourceReachable("cam", True)):
-            self.perform_worker(name, worker, worker.handle(event, self.now))
-        self.source(self.dispatcher, d.WorkerReachable(name, True))
-
-    restart = start
-
-    def kill(self, name: str) -> None:
-        self.workers.pop(name, None)
-
-    def stop(self, name: str) -> None:
-        self.stopped.setdefault(name, [])
-
-    def go(self, name: str) -> None:
-        for what in self.stopped.pop(name, []):
-            what()
-
-    def at_worker(self, name: str, event: Any, worker: w.Worker | None = None) -> None:
-        """An event at a worker; `worker` names the life it is meant for, if it matters."""
-        if name in self.stopped:
-            self.stopped[name].append(lambda: self.at_worker(name, event, worker))
-            return
-        alive = self.workers.get(name)
-        if alive is None or (worker is not None and alive is not worker):
-            return
-        self.perform_worker(name, alive, alive.handle(event, self.now))
-
-    def perform_worker(self, name: str, worker: w.Worker, actions: list[Any]) -> None:
-        for action in actions:
-            match action:
-                case w.Compute():
-                    self.computed.append((name, action.key))
-                    macs = self.plan.stages[action.key.stage].pieces[action.key.piece].macs
-                    seconds = macs / self.speeds[name]
-                    error = "by chance" if self.random.random() < self.faults.failing else ""
-                    done = w.Computed(action.key, seconds, macs, error)
-                    self.at(self.now + seconds, lambda e=done: self.at_worker(name, e, worker))
-                case w.SendResult():
-                    attempt = self.attempts[name, action.key]
-                    self.send(lambda k=action.key, a=attempt: self.answer(name, k, a), f"result of {name}")
-                case w.PublishWorker():
-                    self.send(
-                        lambda s=action.state: self.source(self.dispatcher, d.WorkerHeard(s)),
-                        f"state of {name}",
-                    )
-                case Note():
-                    self.notes.add(action)
-        self.wake(worker, lambda: self.at_worker(name, w.Tick(), worker))
-
-    def deliver(self, work: d.SendWork) -> None:
-        self.attempts[work.worker, work.key] = work.attempt
-        self.at_worker(work.worker, w.WorkArrived(work.key, work.plan, work.worker_session, work.number))
-
-    def answer(self, name: str, key: Any, attempt: int) -> None:
-        self.source(self.gatherer, g.ResultArrived(key, PLAN, name, name != "w1", attempt, 0.01, 50))
-
-    # Run
-
-    def frame(self, number: int, budget: float) -> None:
-        self.announced[number] = self.now
-        self.source(self.gatherer, g.FrameAnnounced(7, number, PLAN, budget))
-        self.source(self.dispatcher, d.StageReady(number, 0, PLAN, self.now + budget))
-
-    def run(self, frames: int, period: float = 0.1, budget: float = 0.5, start: float = 0.3) -> list[FrameReport]:
-        for number in range(frames):
-            self.at(start + number * period, lambda n=number: self.frame(n, budget))
-        end = start + frames * period + 2 * budget
-        steps = 0
-        while self.heap and self.heap[0][0] <= end:
-            self.now, _, what = heapq.heappop(self.heap)
-            what()
-            self.check()
-            steps += 1
-            assert steps < 3000 * (frames + 10), "the machines chase their own tails"
+    def run(self, frames: int, period: float = 0.1, budget: float = 0.5) -> list[FrameReport]:  # type: ignore[override]
+        """Reports in their order, when all is quiet."""
+        source = Source(
+            "gateway",
+            Load(self.plan),
+            frames=frames,
+            rate=1 / period,
+            start=0.3,
+            deadline=budget,
+            max_frames=frames,
+            dispatcher=self.settings,
+            gatherer=GathererSettings(),
+            name="cam",
+        )
+        scenario = Scenario(
+            self.fleet,
+            (source,),
+            workers=self.fleet.names[:-1],
+            faults=tuple(Fault(*event) for event in self.bad.events),
+            seed=self.seed,
+            on_demand=self.on_demand,
+            failing=self.bad.failing,
+            warm_up=0.0,
+            exact=True,
+        )
+        super().__init__(scenario, lambda agenda: BadAir(self.fleet, agenda, self.seed, self.bad))
+        self.dispatcher, self.gatherer = self.sources["cam"].dispatcher, self.sources["cam"].gatherer
+        self.most_steps = 3000 * (frames + 10)
+        super().run(self.check)
+        self.agenda.ended = False
+        self.agenda.run(0.3 + frames * period + 2 * budget, self.check)
         self.check_end(frames, budget)
         return self.reports
+
+    # What the simulator tells
+
+    def announced(self, source: SourceShell, frame: int) -> None:
+        self.begun[frame] = self.agenda.now
+
+    def kept(self, source: SourceShell, key: TaskKey) -> None:
+        self.held.setdefault(key.frame, []).append((key.stage, key.piece))
+
+    def computing(self, robot: str, key: TaskKey) -> None:
+        self.computed.append((robot, key))
+
+    def report(self, run: FrameRun) -> None:
+        super().report(run)
+        self.reports.append(run.report)
+        self.reported_at[run.report.frame] = self.agenda.now
 
     # Laws
 
     def check(self) -> None:
         """What holds after every event."""
+        assert self.agenda.steps < self.most_steps, "the machines chase their own tails"
         numbers = [report.frame for report in self.reports]
         assert len(numbers) == len(set(numbers)), "a frame was reported twice"
         for frame, merged in self.held.items():
@@ -253,14 +165,16 @@ class Cluster:
                 assert self.dispatcher.frames[key.frame].tasks[key].leases[view.name] is lease
         if len(leases) > 1:
             assert self.dispatcher.in_flight() <= self.dispatcher.settings.window, "the window is exceeded"
-        for worker in self.workers.values():
-            assert len(worker.held) <= worker.settings.max_held
-            assert len(worker.held) == len(set(worker.held)), "a worker holds a task twice"
+        for shell in self.workers.values():
+            if shell.machine is not None:
+                held = shell.machine.held
+                assert len(held) <= shell.machine.settings.max_held
+                assert len(held) == len(set(held)), "a worker holds a task twice"
 
     def check_end(self, frames: int, budget: float) -> None:
         """What holds when all is quiet."""
         assert sorted(self.reported_at) == list(range(frames)), "a frame was not reported"
         for number, at in self.reported_at.items():
-            assert at <= self.announced[number] + budget + 1e-4, f"frame {number} was reported late"
+            assert at <= self.begun[number] + budget + 1e-4, f"frame {number} was reported late"
         assert not self.gatherer.frames and not self.dispatcher.frames and not self.dispatcher.queue
         assert not any(view.leases for view in self.dispatcher.workers.values()), "a lease outlived its frame"

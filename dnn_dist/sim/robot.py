@@ -243,7 +243,7 @@ class WorkerShell:
 
         def built() -> None:
             if self.machine is machine:
-                self.hear(w.PlanBuilt(action.plan))
+                self.hear(w.PlanBuilt(action.plan, on_demand=self.cluster.scenario.on_demand))
 
         self.agenda.at(self.agenda.now + self.cluster.build, built)
 

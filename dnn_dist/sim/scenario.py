@@ -73,6 +73,7 @@ class Scenario:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     cores: float = 1.0  # jobs that a robot computes side by side at full speed: its worker's and its local stages
     build: float = 0.0  # s that a worker needs to make a plan's pieces ready
+    on_demand: bool = False  # workers make a piece ready when first given it, and say so
     failing: float = 0.0  # share of computations that end in an error
     warm_up: float = 1.0  # s from the workers' start to time 0, the first image
     limit: float = 3600.0  # s; frames that are open then are counted as unreported
