@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
-from dnn_dist.run.dispatcher import DispatcherSettings
+from dnn_dist.run.dispatcher import DispatcherSettings, SendWork
 from dnn_dist.run.gatherer import GathererSettings
-from dnn_dist.run.report import FrameReport
+from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim import cluster
@@ -45,27 +45,62 @@ class Faults:
     events: list[tuple[float, str, str]] = field(
         default_factory=list
     )  # (time, "kill" | "restart" | "stop" | "go", worker)
+    cuts: list[tuple[float, float]] = field(default_factory=list)  # (from, to): no message arrives, all links are cut
+
+    def healed_at(self, now: float) -> float:
+        """When links are there again; `now` where they are."""
+        return max((end for begin, end in self.cuts if begin <= now < end), default=now)
+
+
+@dataclass(eq=False)
+class Work:
+    """Work that has not arrived."""
+
+    worker: str
+    bytes: int
 
 
 class BadAir(Air):
-    """Every message, tensors too, is delayed, perhaps lost for good, perhaps doubled. One topic keeps its order."""
+    """Every message, tensors too, is delayed, perhaps lost for good, perhaps doubled. One topic keeps its order.
 
-    def __init__(self, fleet: Fleet, agenda: Agenda, seed: int, faults: Faults) -> None:
+    When links are cut a tensor is sent again for a lifespan; then it is lost, as any other message is at once.
+    """
+
+    def __init__(self, fleet: Fleet, agenda: Agenda, seed: int, faults: Faults, lifespan: float) -> None:
         super().__init__(fleet, agenda, seed)
-        self.faults = faults
+        self.faults, self.lifespan = faults, lifespan
+        self.under_way: list[Work] = []
 
     def tell(self, a: str, b: str, kind: str, deliver: Callable[..., None], *args: Any) -> float:
-        if self._random.random() < self.faults.loss:
+        return self._send(a, b, kind, 0.0, deliver, args)
+
+    def _send(
+        self, a: str, b: str, kind: str, lifespan: float, deliver: Callable[..., None], args: tuple[Any, ...]
+    ) -> float:
+        now, healed_at = self._agenda.now, self.faults.healed_at(self._agenda.now)
+        if self._random.random() < self.faults.loss or healed_at > now + lifespan:
             return float("inf")
         time = 0.0
         for _ in range(1 + (self._random.random() < self.faults.doubling)):
-            time = self._arrive(a, b, kind, self._agenda.now + self._random.uniform(*self.faults.delay), deliver, args)
+            time = self._arrive(a, b, kind, healed_at + self._random.uniform(*self.faults.delay), deliver, args)
         return time
 
     def carry(self, a: str, b: str, size: int, kind: str, deliver: Callable[..., None], *args: Any) -> float:
         if a == b:  # images, which are no messages between robots
             return super().carry(a, b, size, kind, deliver, *args)
-        return self.tell(a, b, kind, deliver, *args)
+        if not kind.endswith("work"):
+            return self._send(a, b, kind, self.lifespan, deliver, args)
+        work = Work(b, size)
+
+        def arrive(*args: Any) -> None:
+            if work in self.under_way:
+                self.under_way.remove(work)
+            deliver(*args)
+
+        time = self._send(a, b, kind, self.lifespan, arrive, args)
+        if time < float("inf"):
+            self.under_way.append(work)
+        return time
 
 
 class Cluster(cluster.Cluster):
@@ -118,7 +153,8 @@ class Cluster(cluster.Cluster):
             warm_up=0.0,
             exact=True,
         )
-        super().__init__(scenario, lambda agenda: BadAir(self.fleet, agenda, self.seed, self.bad))
+        lifespan = self.settings.patience.lifespan
+        super().__init__(scenario, lambda agenda: BadAir(self.fleet, agenda, self.seed, self.bad, lifespan))
         self.dispatcher, self.gatherer = self.sources["cam"].dispatcher, self.sources["cam"].gatherer
         self.most_steps = 3000 * (frames + 10)
         super().run(self.check)
@@ -126,6 +162,10 @@ class Cluster(cluster.Cluster):
         self.agenda.run(0.3 + frames * period + 2 * budget, self.check)
         self.check_end(frames, budget)
         return self.reports
+
+    def exact(self, frame: int) -> bool:
+        """True when nothing is missing in what the frame was reported with."""
+        return any(r.frame == frame and r.status <= Status.RECOMPUTED for r in self.reports)
 
     # What the simulator tells
 
@@ -163,17 +203,26 @@ class Cluster(cluster.Cluster):
         for view in self.dispatcher.workers.values():
             for key, lease in view.leases.items():
                 assert self.dispatcher.frames[key.frame].tasks[key].leases[view.name] is lease
-        if len(leases) > 1:
-            assert self.dispatcher.in_flight() <= self.dispatcher.settings.window, "the window is exceeded"
+        assert sum(lease.bytes_in_flight for lease in leases) <= self.dispatcher.settings.window or len(leases) == 1
         for shell in self.workers.values():
             if shell.machine is not None:
-                held = shell.machine.held
-                assert len(held) <= shell.machine.settings.max_held
+                held, outbox = shell.machine.held, shell.machine.outbox
+                assert len(held) + len(outbox) <= shell.machine.settings.max_held
+                assert shell.machine.expires.keys() == {*held, *outbox}
                 assert len(held) == len(set(held)), "a worker holds a task twice"
+
+    def sending(self, source: SourceShell, work: SendWork) -> None:
+        """What holds when work is sent: what has not arrived, given up or not, is in the window, or this one alone."""
+        size = self.plan.stages[work.key.stage].pieces[work.key.piece].bytes_in
+        views = self.dispatcher.workers
+        sizes = [size, *(way.bytes for way in self.air.under_way if not views[way.worker].silent)]
+        assert sum(sizes) <= self.settings.window or len(sizes) == 1, "the window is exceeded"
 
     def check_end(self, frames: int, budget: float) -> None:
         """What holds when all is quiet."""
-        assert sorted(self.reported_at) == list(range(frames)), "a frame was not reported"
+        assert sorted(self.reported_at) == sorted(self.begun), "a frame was not reported"
+        dropped = self.sources["cam"].dropped  # while the window was full
+        assert len(self.reports) + dropped == frames, "an image was lost"
         for number, at in self.reported_at.items():
             assert at <= self.begun[number] + budget + 1e-4, f"frame {number} was reported late"
         assert not self.gatherer.frames and not self.dispatcher.frames and not self.dispatcher.queue

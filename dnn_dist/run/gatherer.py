@@ -215,6 +215,10 @@ class Gatherer:
         actions += self._check_time(now)
         return actions + self._publish(now)
 
+    def hear_worker(self, at: float) -> None:
+        """As `WorkerHeard` at steady time `at` (seconds), for a caller that tells it later, before the next event."""
+        self._worker_heard_at = at if self._worker_heard_at is None else max(self._worker_heard_at, at)
+
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
         times = [self._wait_until(frame) for frame in self.frames.values()]

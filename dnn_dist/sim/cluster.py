@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from math import log, sqrt
 
+from dnn_dist.run.dispatcher import SendWork
 from dnn_dist.run.fleetview import Patience
 from dnn_dist.run.notes import Notebook
 from dnn_dist.run.wire import TaskKey
@@ -102,6 +103,9 @@ class Cluster:
 
     def announced(self, source: SourceShell, frame: int) -> None:
         """A frame begins; for tests."""
+
+    def sending(self, source: SourceShell, work: SendWork) -> None:
+        """A task is sent to a worker; for tests."""
 
     def kept(self, source: SourceShell, key: TaskKey) -> None:
         """A result is used; for tests."""

@@ -51,6 +51,8 @@ class WorkerShell:
         self._job: Job | None = None
         self._ended: dict[TaskKey, tuple[float, str]] = {}  # computed, not sent -> (s, error)
         self._wake_at = float("inf")
+        self._published_at = 0.0  # s; its last state
+        self._runs_until = float("-inf")  # s; when the process died or stopped; inf: it runs
         self._look_at = float("inf")  # s; when a message that matters reaches this worker
 
     def reach(self, source: SourceShell) -> None:
@@ -73,7 +75,7 @@ class WorkerShell:
         """A new process."""
         self.kill()
         self.machine = w.Worker(self.robot, self.robot, self.cluster.draw_session(), "model", self.cluster.worker)
-        self._stopped, self._wake_at, self._look_at = None, float("inf"), float("inf")
+        self._stopped, self._wake_at, self._look_at, self._runs_until = None, *(float("inf"),) * 3
         for ear in self._ears:
             ear.seen = 0
         self._work, self._ended, self.held_bytes = {}, {}, 0
@@ -88,20 +90,24 @@ class WorkerShell:
         if self._job is not None:
             self.cluster.processors[self.robot].cancel(self._job)
         self.machine = self._job = self._stopped = None
+        self._runs_until = min(self._runs_until, self.agenda.now)
 
     def stop(self) -> None:
         """The process stands still, and hears nothing."""
         if self._stopped is None and self.machine is not None:
             self._stopped = []
+            self._runs_until = self.agenda.now
             self._freeze(True)
 
     def go(self) -> None:
         """The process goes on."""
         if self._stopped is not None:
             waiting, self._stopped = self._stopped, None
+            self._runs_until = float("inf")
             self._freeze(False)
             for what in waiting:
                 what()
+            self.hear(w.Tick())
 
     def _freeze(self, frozen: bool) -> None:
         if self._job is not None:
@@ -148,10 +154,20 @@ class WorkerShell:
             for key in [key for key in self._work if key not in machine.held and key not in machine.outbox]:
                 self._drop_work(key)
                 self._ended.pop(key, None)
-        due = machine.next_wake()
-        if due < self._wake_at:
+        if machine.outbox or self.cluster.scenario.exact:
+            self.beat()
+
+    def beat(self) -> None:
+        """Have the next heartbeat simulated."""
+        machine = self.machine
+        if machine is not None and (due := machine.next_wake()) < self._wake_at:
             self._wake_at = due
             self.agenda.at(due + SLACK, self._tick, due, machine)
+
+    def last_beat(self, until: float) -> float:
+        """When this worker sent its last heartbeat before the time `until` (s)."""
+        beats = (min(until, self._runs_until) - self._published_at) // self.cluster.worker.heartbeat
+        return self._published_at + max(0.0, beats) * self.cluster.worker.heartbeat
 
     def look_later(self, source: SourceShell) -> None:
         """What `source` has just hung up matters to this worker when it gets here."""
@@ -235,6 +251,7 @@ class WorkerShell:
         self.air.carry(self.robot, source.aggregator, size, f"{source.name} result", source.hear_result, result)
 
     def _publish(self, action: w.PublishWorker) -> None:
+        self._published_at = self.agenda.now
         for source in self.sources.values():
             source.tell(action.state)
 

@@ -118,4 +118,7 @@ def patient(fleet: Fleet, source: Source, workers: tuple[str, ...], settings: Di
     )
     size = max(largest, min(settings.window, in_frame)) + largest
     worst = max((2 * size / link.bandwidth + 10 * link.seconds(0) for link in links), default=0.0)
-    return replace(settings, patience=replace(settings.patience, transit=max(settings.patience.transit, worst)))
+    old = settings.patience
+    return replace(
+        settings, patience=replace(old, transit=max(old.transit, worst), lifespan=max(old.lifespan, 2 * worst))
+    )

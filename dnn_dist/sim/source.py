@@ -56,6 +56,7 @@ class SourceShell:
         self._queued = 0  # as last told
         # What workers say and nothing follows from: worker -> (arrives, s; what it says; what arrived before, unread)
         self._inbox: dict[str, tuple[float, WorkerState, WorkerState | None]] = {}
+        self._listen_at = float("inf") if cluster.scenario.exact else float("-inf")  # s; to the workers' heartbeats
         self._wakes = {"d": float("inf"), "g": float("inf")}
 
     def begin(self) -> None:
@@ -135,6 +136,7 @@ class SourceShell:
 
     def hear_worker(self, state: WorkerState) -> None:
         """A worker's state arrived."""
+        self.gatherer.hear_worker(self.agenda.now)
         if self.dispatcher.hear(state, self.agenda.now):
             self._wake("d", self.dispatcher.workers[state.worker].due, self._tick_dispatcher)
         else:
@@ -160,8 +162,29 @@ class SourceShell:
         self._gather(event)
 
     def _perform_dispatcher(self, event: Any) -> None:
+        if self.agenda.now >= self._listen_at:
+            self._listen()
         for action in self.dispatcher.handle(event, self.agenda.now):
             _PERFORM[type(action)](self, action)
+
+    def _listen(self) -> None:
+        """Hear the heartbeats that said nothing new, and so were not simulated one by one."""
+        now, dispatcher = self.agenda.now, self.dispatcher
+        patience = dispatcher.settings.patience
+        for worker, view in dispatcher.workers.items():
+            delay = self.air.mean_delay(worker, self.robot)
+            heard = self.workers[worker].last_beat(now - delay) + delay
+            self.gatherer.hear_worker(heard)
+            if heard > view.heard_at and not view.silent:
+                view.heard_at = heard
+                view.set_due(now, patience)
+        self._listen_at = now + max(0.0, patience.worker_timeout - self.cluster.worker.heartbeat) / 2
+
+    def _lost(self) -> None:
+        """Workers that were taken for gone are heard again with their next heartbeat, if they live."""
+        for worker, view in self.dispatcher.workers.items():
+            if view.silent:
+                self.workers[worker].beat()
 
     def _dispatch(self, event: Any) -> None:
         if self._inbox:
@@ -175,6 +198,8 @@ class SourceShell:
         self._take_newest()
 
     def _gather(self, event: Any) -> None:
+        if self.agenda.now >= self._listen_at:
+            self._listen()
         for action in self.gatherer.handle(event, self.agenda.now):
             _PERFORM[type(action)](self, action)
         self._wake("g", self.gatherer.next_wake(), self._tick_gatherer)
@@ -188,6 +213,7 @@ class SourceShell:
         if self._wakes["d"] != due:
             return
         self._wakes["d"] = float("inf")
+        self._listen()
         if self.dispatcher.next_wake() <= self.agenda.now:
             self._dispatch(d.Tick())
         else:
@@ -205,6 +231,7 @@ class SourceShell:
     # Actions of the dispatcher
 
     def _send_work(self, action: d.SendWork) -> None:
+        self.cluster.sending(self, action)
         worker = self.workers[action.worker]
         size = self.load.shape.stages[action.key.stage].pieces[action.key.piece].bytes_in
         self.bytes_in += size
@@ -305,6 +332,8 @@ class SourceShell:
 
     def _note(self, action: Note) -> None:
         self.cluster.notes.add(action)
+        if action.warn:
+            self._lost()
 
 
 _PERFORM: dict[type, Callable[[SourceShell, Any], None]] = {
