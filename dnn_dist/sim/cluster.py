@@ -154,7 +154,7 @@ class Cluster:
         worker = self.workers.get(name)
         needed = worker.most_held_bytes if worker else 0
         for source in self.sources.values():
-            pieces = set(worker.pieces[source.name]) if worker else set()
+            pieces = set(worker.pieces.get(source.name, ())) if worker else set()
             if source.aggregator == name:
                 stages = enumerate(source.load.shape.stages)
                 pieces |= {(index, 0) for index, stage in stages if stage.local and stage.pieces}
