@@ -146,6 +146,17 @@ def test_transit_grows_with_what_is_on_the_way() -> None:
     assert [lease.transit for lease in leases] == [pytest.approx(0.6)] * 2
 
 
+@pytest.mark.parametrize("before", [0.0, 1.0], ids=["joins late", "comes back"])
+def test_a_worker_takes_work_soon_after_its_start(before: float) -> None:
+    """Started at 2.5 s; the frame that begins next has a piece of it, two seconds are given to real processes."""
+    faults = Faults(events=[(before, "kill", "w2"), (2.5, "restart", "w2")])
+    cluster = Cluster(2, shape(6, macs=50), faults=faults)
+    cluster.run(20, period=0.3)
+    served = [key.frame for name, key in cluster.computed if name == "w2"]
+    again = min(frame for frame in served if cluster.announced[frame] >= 2.0)
+    assert cluster.announced[again] <= 2.5 + 0.3
+
+
 # A restarted aggregator -----------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from live import PATIENCE, Live, live, robots
 
 from dnn_dist.camera.scene import SceneFilm
 from dnn_dist.cli.supervisor import executables, share
+from dnn_dist.cluster import parse_cluster, processes
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.nodes.planning import load_card, load_head, load_network, make_plan
 from dnn_dist.run.report import Status
@@ -29,6 +30,11 @@ pytestmark = pytest.mark.usefixtures("ros_domain")
 FLOAT, INT8 = "warehouse_float32.tflite", "warehouse_int8.tflite"
 PATIENT = {"gateway": {"deadline": 10.0}, "partition": {"deadline": 10.0}}
 """These tests are about what comes out, not how fast: a busy machine must not make them fail."""
+
+
+def profiles() -> Path:
+    """The folder of the shipped network profiles."""
+    return share() / "config" / "network"
 
 
 def film(frames: int, height: int = 256, width: int = 320) -> list[np.ndarray]:
@@ -101,6 +107,39 @@ def test_a_coded_plan_loses_workers_and_no_frame(tmp_path: Path, model: str) -> 
             for ours, whole in zip(found, expected, strict=True):
                 np.testing.assert_allclose(ours[2:], whole[2:], rtol=1e-4, atol=1e-3)
         assert [str(report) for report in cluster.watch.reports if report.quality != 1] == []
+
+
+def test_parity_hides_a_stopped_worker(tmp_path: Path) -> None:
+    """Of 4 + 1 workers one stands still (SIGSTOP) and nobody knows: any four slices will do, none is computed again."""
+    parameters = {"gateway": {"deadline": 10.0, "cut": "slices:4+1@8..9", "worker_timeout": 5.0, "transit": 5.0}}
+    with live(tmp_path, robots(5), parameters) as cluster:
+        images = film(5)
+        cluster.feed(images[:1])
+        pid = cluster.supervisor.running["worker_r2"].pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            cluster.feed(images)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        reports = cluster.watch.reports
+        assert {report.status for report in reports} <= {Status.COMPLETE, Status.DECODED}
+        assert all(report.quality == 1 and not report.recomputed for report in reports)
+
+
+def test_a_worker_that_joins_late_takes_work(tmp_path: Path) -> None:
+    parameters = {"camera": {"rate": 8.0}, **PATIENT, "worker": {"pace": 1000.0}}
+    cameras = ("camera", "gateway")
+    with live(tmp_path, robots(2, cameras), parameters) as cluster:
+        reports = cluster.watch.reports
+        cluster.until(lambda: len(reports) >= 3, "frames are reported")
+        late = processes(parse_cluster({"robots": robots(3, cameras), "parameters": parameters}, "test"), profiles())
+        cluster.supervisor.start([process for process in late if process.name == "worker_r3"])
+        cluster.until(
+            lambda: any(share.worker == "r3" for report in reports for share in report.workers), "it takes tasks"
+        )
+        numbers = [report.frame for report in reports]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "reported exactly once, in order"
+        assert {report.status for report in reports} <= {Status.COMPLETE, Status.RECOMPUTED}
 
 
 def test_a_worker_killed_by_sigkill_costs_no_frame_and_comes_back(tmp_path: Path) -> None:
