@@ -102,7 +102,8 @@ class Cluster:
         When links are cut it is sent again for `lifespan` (s). False: it will not arrive.
         """
         healed_at = self.faults.healed_at(self.now)
-        if self.random.random() < self.faults.loss or (healed_at > self.now + lifespan):
+        too_old = healed_at > self.now and healed_at + self.faults.delay[1] > self.now + lifespan
+        if self.random.random() < self.faults.loss or too_old:
             return False
         for _ in range(1 + (self.random.random() < self.faults.doubling)):
             arrival = max(healed_at + self.random.uniform(*self.faults.delay), self._arrivals.get(topic, 0.0))
