@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "test"))
-from netbuilder import NO_ACTIVATION, SAME, VALID, NetBuilder
+from netbuilder import NO_ACTIVATION, RELU, SAME, VALID, NetBuilder
 
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.schema import DTYPES
@@ -47,6 +47,17 @@ class Outline(NetBuilder):
         tree = {"shape": np.array(shape, np.int32), "type": DTYPES.index("float32"), "buffer": len(self.buffers) - 1}
         self.tensors.append({**tree, "name": f"w{len(self.tensors)}"})
         return len(self.tensors) - 1
+
+    def grouped(self, x: int, filters: int, kernel: tuple[int, int], groups: int) -> int:
+        """A convolution of which each group of filters reads its own part of the channels."""
+        _, height, width, channels = self.shape(x)
+        weights = self._zeros((filters, *kernel, channels // groups))
+        out = self.tensor((1, height, width, filters))
+        inputs = [x, weights, self._zeros((filters,))]
+        return self.op(
+            "CONV_2D", inputs, out, "Conv2DOptions", padding=SAME, stride_h=1, stride_w=1,
+            dilation_hfactor=1, dilation_wfactor=1, fused_activation_function=RELU,
+        )  # fmt: skip
 
     def read(self, output: int) -> Network:
         """The network that ends with this tensor."""
@@ -90,13 +101,12 @@ def vgg16() -> Network:
 
 @cache
 def alexnet() -> Network:
-    """AlexNet at 227 x 227 (Krizhevsky et al., 2012) in one column, without response normalisation (no MACs)."""
+    """AlexNet at 227 x 227 (Krizhevsky et al., 2012), in groups as there; without response normalisation (no MACs)."""
     net = Outline()
     x = net.conv(net.input(227, 227, 3), 96, (11, 11), stride=(4, 4), padding=VALID)
-    x = net.conv(net.pool("MAX", x, (3, 3), (2, 2), VALID), 256, (5, 5))
-    x = net.pool("MAX", x, (3, 3), (2, 2), VALID)
-    for filters in (384, 384, 256):
-        x = net.conv(x, filters, (3, 3))
+    x = net.grouped(net.pool("MAX", x, (3, 3), (2, 2), VALID), 256, (5, 5), groups=2)
+    x = net.conv(net.pool("MAX", x, (3, 3), (2, 2), VALID), 384, (3, 3))
+    x = net.grouped(net.grouped(x, 384, (3, 3), groups=2), 256, (3, 3), groups=2)
     x = net.pool("MAX", x, (3, 3), (2, 2), VALID)
     for units in (4096, 4096, 1000):
         x = net.dense(x, units)

@@ -17,7 +17,6 @@ has the robots and the channel, fitted by fit_deepthings.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
@@ -33,7 +32,6 @@ from dnn_dist.run.dispatcher import DispatcherSettings
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.worker import WorkerSettings
 from dnn_dist.sim import Load, Outcome, Scenario, Source, simulate
-from dnn_dist.sim.scenario import patient
 
 GATEWAY = "gateway"
 MOST = 6  # devices
@@ -100,31 +98,22 @@ def _band_bytes(network: Network, tensor: int, count: int) -> tuple[int, ...]:
     return tuple(whole.bytes // whole.height * band_of(network, tensor, speeds, band).height for band in range(count))
 
 
-def source(method: str, devices: int, grid: str, camera: str = "pi1", frames: int = 3, start: float = 0.0) -> Source:
+def source(method: str, devices: int, grid: str, camera: str = "pi1", frames: int = 3) -> Source:
     """A camera and how its frames are computed by pi1 to pi`devices`."""
     workers = tuple(f"pi{n}" for n in range(1, devices + 1))
+    stealing = method == "stealing"
+    shares = () if stealing else tuple((name, 1.0) for name in workers)
+    dispatcher = DispatcherSettings(stealing=stealing, shares=shares, window=10**12)  # the paper knows no window
     load = Load(bands(devices) if method == "MoDNN" else tiles(grid), plan=f"{method} {grid}")
-    plain = Source(camera, load, frames=frames, workers=workers, start=start, name=camera)
-    if method == "stealing":
-        return replace(plain, aggregator=GATEWAY)
-    return replace(plain, robot=GATEWAY, camera=camera, image_bytes=frame_bytes())
+    kept = Source(camera, load, frames=frames, workers=workers, name=camera, dispatcher=dispatcher, aggregator=GATEWAY)
+    return kept if stealing else replace(kept, robot=GATEWAY, camera=camera, image_bytes=frame_bytes())
 
 
 def run(fleet: Fleet, sources: Iterable[Source], seed: int = 0) -> Outcome:
     """Frames of these sources through a fleet like the testbed."""
-    computing = tuple(robot for robot in fleet.names if robot != GATEWAY)
-    tuned = tuple(_tuned(fleet, each) for each in sources)
-    used = tuple(name for name in computing if any(name in (each.workers or computing) for each in tuned))
-    return simulate(Scenario(fleet, tuned, workers=used, seed=seed, worker=WorkerSettings(prefetch=0), limit=math.inf))
-
-
-def _tuned(fleet: Fleet, each: Source) -> Source:
-    """With the patience that the medium asks for; the paper knows no window of bytes."""
-    stealing = each.aggregator == GATEWAY
-    shares = () if stealing else tuple((name, 1.0) for name in each.workers or ())
-    settings = DispatcherSettings(stealing=stealing, shares=shares, window=10**12)
-    patience = patient(fleet, each, each.workers or (), settings).patience
-    return replace(each, dispatcher=replace(settings, patience=patience))
+    sources = tuple(sources)
+    used = tuple(name for name in fleet.names if any(name in (each.workers or ()) for each in sources))
+    return simulate(Scenario(fleet, sources, workers=used, seed=seed, worker=WorkerSettings(prefetch=0), limit=1e9))
 
 
 def latency(fleet: Fleet, method: str, devices: int, grid: str = "3x3", frames: int = 3) -> float:
