@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.wire import TaskKey
@@ -11,7 +11,7 @@ from dnn_dist.run.wire import TaskKey
 
 def choose(
     key: TaskKey,
-    able: Iterable[WorkerView],
+    able: Sequence[WorkerView],
     has: Collection[str] = (),
     failed: Collection[str] = (),
     owner: str = "",
@@ -23,11 +23,12 @@ def choose(
     offers. The others must offer room; of these the one with the fewest pieces of the same stage, so that one death
     costs as few as can be, then the least loaded, then the fastest.
     """
-    others = [view for view in able if view.name not in has]
-    fresh = [view for view in others if view.name not in failed] or others
-    for view in fresh:
-        if view.name == owner:
-            return view
+    others = [view for view in able if view.name not in has] if has else able
+    fresh = ([view for view in others if view.name not in failed] or others) if failed else others
+    if owner:
+        for view in fresh:
+            if view.name == owner:
+                return view
     offering = [view for view in fresh if view.room_for(key.source) > 0]
     return min(offering, key=lambda view: (_of_stage(view, key), view.load, -view.state.speed, view.name), default=None)
 

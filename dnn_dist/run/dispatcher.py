@@ -258,15 +258,15 @@ class Dispatcher:
 
     def in_flight(self) -> int:
         """Bytes of work on the way, given up or not, plus results expected."""
-        return sum(view.bytes_in_flight for view in self.workers.values())
+        return sum(view.bytes_in_flight for view in self.workers.values() if view.leases or view.strays)
 
     def full(self) -> bool:
         """True while the window takes no task: a frame begun now would wait, and only get old."""
         if self.queue:
-            return not self._window_takes(self._piece(self.queue[0]))
+            return not self._window_takes(self._piece(self.queue[0]), self.in_flight())
         stages = self._plans[self._newest_plan].stages if self._newest_plan else ()
         first = next((piece for stage in stages if not stage.local for piece in stage.pieces), None)
-        return first is not None and not self._window_takes(first)
+        return first is not None and not self._window_takes(first, self.in_flight())
 
     # Events
 
@@ -490,38 +490,39 @@ class Dispatcher:
     def _hand_out(self, now: float, ready: bool) -> list[Any]:
         """Give queued tasks to workers that have the piece ready, or to those that must read its weights first."""
         actions: list[Any] = []
-        if not self._anybody_takes():
+        rooms = sum(max(0, view.room_for(self.source)) for view in self.workers.values()) if self.queue else 0
+        if self.queue and any(self.frames[key.frame].tasks[key].owner for key in self.queue):
+            rooms = len(self.queue) * len(self.workers)  # who owns a task gets it without having offered room
+        if rooms <= 0:
             return actions
+        in_flight = self.in_flight()
+        able_of: dict[str, list[WorkerView]] = {}  # plan -> workers
         for key in list(self.queue):
             frame = self.frames[key.frame]
             task, piece = frame.tasks[key], self._piece(key)
-            while task.wanting:
-                if not self._window_takes(piece):
+            while task.wanting and rooms > 0:
+                if not self._window_takes(piece, in_flight):
                     return actions
-                able = self._able(frame.plan, now)
+                if frame.plan not in able_of:
+                    able_of[frame.plan] = self._able(frame.plan, now)
+                able = able_of[frame.plan]
                 if self._surplus(key):
                     able = [view for view in able if view.name not in frame.served.get(key.stage, ())]
-                having = [view for view in able if view.has_ready(frame.plan, key.stage, key.piece)]
-                if ready or not self._worth_reading(task, having, now):
-                    able = having
+                if self._some_on_demand:
+                    having = [view for view in able if view.has_ready(frame.plan, key.stage, key.piece)]
+                    if ready or not self._worth_reading(task, having, now):
+                        able = having
                 view = choose(key, able, task.leases.keys(), task.failed_at, task.owner)
                 if view is None:
                     break
-                actions.append(self._send(view, task, piece, now))
-                if not self._anybody_takes():
-                    break
+                actions.append(self._send(view, task, piece, now, in_flight))
+                in_flight += piece.bytes_in + piece.bytes_out
+                rooms -= 1
             if not task.wanting:
                 self.queue.remove(key)
-            if actions and not self._anybody_takes():
+            if rooms <= 0:
                 break
         return actions
-
-    def _anybody_takes(self) -> bool:
-        """False when nothing can be given now: nobody offers room, and no task has an owner."""
-        if not self.queue:
-            return False
-        rooms = any(view.room_for(self.source) > 0 for view in self.workers.values())
-        return rooms or any(self.frames[key.frame].tasks[key].owner for key in self.queue)
 
     def _worth_reading(self, task: _Task, having: list[WorkerView], now: float) -> bool:
         """True when a task should not wait for those who have its piece ready: none can take it, or not for long."""
@@ -538,7 +539,7 @@ class Dispatcher:
         waiting = sum(other.stage == key.stage and not task.leases for other, task in tasks.items())
         return len(stage.pieces) - waiting >= stage.enough
 
-    def _send(self, view: WorkerView, task: _Task, piece: PieceShape, now: float) -> SendWork:
+    def _send(self, view: WorkerView, task: _Task, piece: PieceShape, now: float, in_flight: int) -> SendWork:
         key, frame = task.key, self.frames[task.key.frame]
         frame.served.setdefault(key.stage, set()).add(view.name)
         # A second copy is no second try: it counts as one only where the first has failed or is overdue.
@@ -555,7 +556,7 @@ class Dispatcher:
             piece.bytes_out,
         )
         patience = self.settings.patience
-        lease.ahead = self.in_flight() + lease.bytes_in_flight
+        lease.ahead = in_flight + lease.bytes_in_flight
         unknown = max(patience.transit, patience.worker_timeout)
         lease.transit = view.pace.patience(lease.ahead, patience.transit, patience.lifespan, unknown)
         view.next_number += 1
@@ -565,8 +566,7 @@ class Dispatcher:
             view.given.add((frame.plan, key.stage, key.piece))
         return SendWork(view.name, lease.session, key, frame.plan, lease.number, attempt, frame.deadline - now)
 
-    def _window_takes(self, piece: PieceShape) -> bool:
-        in_flight = self.in_flight()
+    def _window_takes(self, piece: PieceShape, in_flight: int) -> bool:
         return in_flight == 0 or in_flight + piece.bytes_in + piece.bytes_out <= self.settings.window
 
     def _stage(self, key: TaskKey) -> StageShape:

@@ -175,10 +175,11 @@ class WorkerView:
     def set_due(self, now: float, patience: Patience) -> None:
         """Bring `due` up to date, after leases or what is known of the worker have changed."""
         speed = self.state.speed
-        due = min((lease.end(speed, patience) for lease in self.leases.values()), default=float("inf"))
+        due = min([lease.end(speed, patience) for lease in self.leases.values()], default=float("inf"))
         if not self.silent:
             due = min(due, self.heard_at + patience.worker_timeout)
-        due = min([due, *(stray.sent_at + patience.lifespan for stray in self.strays)])
+        if self.strays:
+            due = min([due, *(stray.sent_at + patience.lifespan for stray in self.strays)])
         self.due = min(due, self.left_out_until) if self.left_out_until > now else due
 
     def serves(self, plan: str, now: float) -> bool:
@@ -193,6 +194,8 @@ class WorkerView:
         """Tasks that this worker still takes from `source`: its offer, less what it has not seen yet."""
         if self.state.offered_to != source:
             return 0
+        if not self.leases:
+            return self.state.room
         return self.state.room - sum(not lease.acknowledged for lease in self.leases.values())
 
     @property
