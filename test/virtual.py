@@ -78,7 +78,8 @@ class BadAir(Air):
         self, a: str, b: str, kind: str, lifespan: float, deliver: Callable[..., None], args: tuple[Any, ...]
     ) -> float:
         now, healed_at = self._agenda.now, self.faults.healed_at(self._agenda.now)
-        if self._random.random() < self.faults.loss or healed_at > now + lifespan:
+        too_old = healed_at > now and healed_at + self.faults.delay[1] > now + lifespan
+        if self._random.random() < self.faults.loss or too_old:
             return float("inf")
         time = 0.0
         for _ in range(1 + (self._random.random() < self.faults.doubling)):
