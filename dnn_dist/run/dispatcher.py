@@ -215,8 +215,8 @@ class Dispatcher:
     def hear(self, state: WorkerState, now: float) -> bool:
         """Take in a worker's state if nothing follows from it now; False: it was not taken in, and is for `handle`.
 
-        Most states of a large fleet are of this kind: a heartbeat, a task begun, room offered when nothing waits. What a
-        former session of this source left behind is found by `handle` alone.
+        Most states of a large fleet are of this kind: a heartbeat, a task begun, room offered when nothing waits.
+        What a former session of this source left behind is found by `handle` alone.
         """
         view = self.workers.get(state.worker)
         if (

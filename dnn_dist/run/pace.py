@@ -29,5 +29,5 @@ class Pace:
         """Seconds to wait for an acknowledgement with `size` bytes on the way; `unknown` while none has come."""
         if not self.seen:
             return unknown
-        slowest = max(seconds * max(1.0, size / before) for seconds, before in self.seen)
+        slowest = max([seconds * size / before if size > before else seconds for seconds, before in self.seen])
         return max(least, min(2 * slowest, most))

@@ -42,6 +42,7 @@ class Air:
         self._random = random.Random(f"{seed}/air")
         self._links: dict[tuple[str, str], Link | None] = {}
         self._steady: dict[tuple[str, str], float | None] = {}  # s that a control message takes; None: it varies
+        self._means: dict[tuple[str, str], float] = {}  # s that a control message takes on average
         self._free_at: dict[object, float] = {}  # medium, or (from, to) -> s
         self._arrived: dict[tuple[str, str, str], float] = {}  # topic -> when its newest message arrives, s
         self.carried: dict[tuple[str, str], Carried] = {}
@@ -55,8 +56,11 @@ class Air:
 
     def mean_delay(self, a: str, b: str) -> float:
         """What a control message takes on average, without what is lost, in seconds."""
-        link = self.link(a, b)
-        return 0.0 if link is None else link.latency + link.mean_delay
+        try:
+            return self._means[a, b]
+        except KeyError:
+            link = self.link(a, b)
+            return self._means.setdefault((a, b), 0.0 if link is None else link.latency + link.mean_delay)
 
     def carry(self, a: str, b: str, size: int, kind: str, deliver: Callable[..., None], *args: Any) -> float:
         """A tensor message of `size` bytes; when it arrives, in seconds. On one robot it is handed over."""
