@@ -27,6 +27,7 @@ PLACES = 12
 """Places between layers that are looked at in a larger one."""
 MOST_WORK = 3.0
 """Tiles of large networks with more work than so many times that of the ops are left out: some amplify badly."""
+_MOST_UNLIKE = 1000.0  # times that a robot counts as faster than the slowest, when it comes to shares
 MOST_CODED = 8  # slices that a code with several parities is known for
 
 Stages = tuple[Stage, ...]
@@ -44,7 +45,8 @@ class Crew:
     def shares(self) -> str:
         """Speeds as a cut names them, or empty when they hardly differ."""
         low = min(self.speeds)
-        return "" if max(self.speeds) < 1.1 * low else ",".join(f"{speed / low:.3g}" for speed in self.speeds)
+        ratios = (round(min(speed / low, _MOST_UNLIKE), 2) for speed in self.speeds)
+        return "" if max(self.speeds) < 1.1 * low else ",".join(f"{ratio:g}" for ratio in ratios)
 
 
 @dataclass(frozen=True, eq=False)  # no slots: it remembers
@@ -130,7 +132,9 @@ def _tiles(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
     for grid in _grids(len(crew.names), fine):
         if space.wasted(first, last, grid, most):
             continue
-        for balanced in (False, True) if max(grid) > 2 and fine else (False,):
+        # balancing takes long to work out, and pays where every worker has one tile
+        uneven = fine and max(grid) > 2 and grid[0] * grid[1] == len(crew.names)
+        for balanced in (False, True) if uneven else (False,):
 
             def cut(grid: tuple[int, int] = grid, balanced: bool = balanced) -> Stages:
                 stages = [cut_tiles(network, grid, *run, balanced) for run in runs]

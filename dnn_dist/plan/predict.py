@@ -18,8 +18,8 @@ from dnn_dist.plan.cost import StageLoad, piece_activations, piece_memory, piece
 from dnn_dist.plan.fleet import Fleet, Robot
 from dnn_dist.plan.schedule import WINDOW, Site, Timeline, schedule
 
-FRAMES = 4
-"""Frames that throughput is taken from, for each frame in work at once; and at least 12."""
+FRAMES, LEAST_FRAMES = 6, 24
+"""Frames that throughput is taken from, for each frame in work at once; and at least so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Predictor:
         one = schedule(loads, self.site(workers))
         full = one
         if given.max_frames > 1:
-            full = schedule(loads, self.site(workers), max(12, FRAMES * given.max_frames), given.max_frames)
+            full = schedule(loads, self.site(workers), max(LEAST_FRAMES, FRAMES * given.max_frames), given.max_frames)
         interval = full.interval
         names, count = given.fleet.names, len(full.ended)
         busy = {names[robot]: seconds / count for robot, seconds in full.busy.items()}

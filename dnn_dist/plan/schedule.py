@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from statistics import fmean
 from typing import Any
 
 from dnn_dist.plan.cost import StageLoad
@@ -50,17 +51,16 @@ class Timeline:
 
     @property
     def latency(self) -> float:
-        """Mean time that a frame takes, once the pipeline is full: over the second half."""
+        """Mean time that a frame takes, while the pipeline is full: without the first quarter and the last."""
         times = [end - begin for begin, end in zip(self.begun, self.ended, strict=True)]
-        half = len(times) // 2
-        return sum(times[half:]) / (len(times) - half)
+        return fmean(times[len(times) // 4 : -(len(times) // 4) or None])
 
     @property
     def interval(self) -> float:
-        """Mean time from one frame's end to the next's, once the pipeline is full: over the second half."""
+        """Mean time from one frame's end to the next's, while the pipeline is full: without first and last quarter."""
         ends = sorted(self.ended)
-        half = len(ends) // 2
-        return (ends[-1] - ends[half - 1]) / (len(ends) - half) if half else ends[-1]
+        quarter = len(ends) // 4
+        return (ends[-1 - quarter] - ends[quarter - 1]) / (len(ends) - 2 * quarter) if quarter else ends[-1] / len(ends)
 
 
 def schedule(stages: Sequence[StageLoad], site: Site, frames: int = 1, in_work: int = 1) -> Timeline:

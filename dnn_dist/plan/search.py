@@ -123,8 +123,10 @@ def _candidate(network: Network, proposal: Proposal, predictor: Predictor) -> Ca
     stages = cut_network(network, cut)
     prediction = predictor(stages, proposal.workers, proposal.replicas)
     family = proposal.family
-    if len(stages) == 1 and stages[0].kind in ("local", "layers"):  # whatever it was thought of as
-        family = ONE_ROBOT if len(prediction.busy) == 1 else ROBOT_A_FRAME
+    if len(prediction.busy) == 1:  # whatever it was thought of as
+        family = ONE_ROBOT
+    elif len(stages) == 1 and stages[0].kind == "layers":
+        family = ROBOT_A_FRAME
     return Candidate(family, cut, stages, proposal.workers, proposal.replicas, prediction)
 
 
@@ -426,7 +428,7 @@ def redundancy(chosen: Candidate, goal: Goal) -> Iterator[str]:
     if coded:
         group = Division(widest := max(stage.needed for stage in coded), (widest,) if widest > 1 else ())
         extras, copies = (extras_needed(group, goal.tolerate, coded) for coded in (True, False))
-        yield f"parity: any {goal.tolerate} of {widest} + {extras} may fail; copies alone would take {widest} + {copies}"
+        yield f"parity: any {goal.tolerate} of {widest} + {extras} may fail; copies would take {widest} + {copies}"
     if copied:
         yield f"pieces without parity run on {chosen.replicas} workers each, which costs time and no extra devices"
     if not coded and not copied:

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laws of cost and schedule: shares of ops, measured seconds come back, nobody is used twice at once."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from cutting import FIXTURES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnn_dist.cut.memory import stage_memory
+from dnn_dist.cut.spec import cut_network
+from dnn_dist.graph.tflite import read_network
+from dnn_dist.plan.cost import PieceLoad, StageLoad, op_shares, piece_memory, piece_seconds, stage_load
+from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
+from dnn_dist.plan.schedule import Site, schedule
+
+CHAIN = read_network(FIXTURES / "chain_float32.tflite")
+CUTS = ["local", "layers:3", "tiles:2x2", "tiles:3x2@0..4", "bands:3@0..3", "slices:4@3..3", "slices:2+1@5..5"]
+PER_OP = tuple(0.001 * (1 + op.index) for op in CHAIN.ops)
+MEASURED = Robot("m", 1e6, overhead=0.5, measured={CHAIN.sha256: PER_OP})
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_shares_of_an_op_cover_it(cut: str) -> None:
+    for stage in cut_network(CHAIN, cut):
+        for op in range(stage.first, stage.last + 1):
+            shares = [op_shares(CHAIN, stage, piece)[op] for piece in stage.pieces[: stage.needed]]
+            assert sum(shares) >= 0.99 or CHAIN.ops[op].kind == "MAX_POOL_2D"
+            assert max(shares) <= 1
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_measured_or_by_macs(cut: str) -> None:
+    by_macs = Robot("r", 2e6, overhead=0.5)
+    for stage in cut_network(CHAIN, cut):
+        for piece in stage.pieces:
+            assert piece_seconds(CHAIN, stage, piece, by_macs) == 0.5 + piece.macs / 2e6
+            least = 0.5 + sum(PER_OP[op] * share for op, share in op_shares(CHAIN, stage, piece).items())
+            assert piece_seconds(CHAIN, stage, piece, MEASURED) == pytest.approx(least)
+    (whole,) = cut_network(CHAIN, "local")
+    assert piece_seconds(CHAIN, whole, whole.pieces[0], MEASURED) == pytest.approx(0.5 + sum(PER_OP))
+
+
+def test_memory_is_that_of_the_tiles_and_slices_divide_weights() -> None:
+    tiles = cut_network(CHAIN, "tiles:2x2@0..4")[0]
+    assert max(piece_memory(CHAIN, tiles, piece) for piece in tiles.pieces) == stage_memory(CHAIN, tiles).piece
+    whole, sliced = (cut_network(CHAIN, cut)[-1] for cut in ("layers:1@6..6", "slices:4@6..6"))
+    pieces = [piece_memory(CHAIN, sliced, piece) for piece in sliced.pieces]
+    assert max(pieces) < piece_memory(CHAIN, whole, whole.pieces[0])
+
+
+# The schedule ---------------------------------------------------------------------------------------------------------
+
+LINKS = st.builds(Link, st.floats(1e3, 1e6), st.floats(0, 0.1), medium=st.sampled_from(["", "air"]))
+PIECES = st.builds(PieceLoad, st.integers(0, 5000), st.integers(0, 5000), st.tuples(*[st.floats(0.001, 1)] * 3))
+
+
+@st.composite
+def stages(draw: st.DrawFn) -> StageLoad:
+    if draw(st.booleans()):
+        return StageLoad(True, (draw(PIECES),), 1)
+    pieces = tuple(draw(st.lists(PIECES, min_size=1, max_size=6)))
+    parity = draw(st.integers(0, min(2, len(pieces) - 1)))
+    return StageLoad(False, pieces, len(pieces) - parity, 1 if parity else draw(st.integers(1, 2)))
+
+
+def site(link: Link, workers: int = 3, **own: int) -> Site:
+    fleet = Fleet(tuple(Robot(f"r{n}", 4.0 - n) for n in range(3)), (LinkRule((), link),))
+    return Site(fleet, "r0", fleet.names[-workers:], **own)
+
+
+@settings(deadline=None)
+@given(st.lists(stages(), min_size=1, max_size=4), LINKS, st.integers(1, 3), st.integers(1, 3))
+def test_nobody_works_twice_at_once_and_nothing_is_lost(loads, link, in_work, prefetch) -> None:
+    copies = max(load.replicas for load in loads)
+    timeline = schedule(loads, site(link, max(2, copies), prefetch=prefetch), 8, in_work)
+    assert len(timeline.ended) == 8
+    assert all(begun < ended for begun, ended in zip(timeline.begun, timeline.ended, strict=True))
+    # who still computes what nobody needs may do so after the end
+    surplus = sum(max(piece.seconds) for load in loads for piece in load.pieces) * 3
+    assert all(busy <= max(timeline.ended) + surplus for busy in timeline.busy.values())
+    for stage, load in enumerate(loads):
+        done = {piece for _, of, piece in timeline.runs if of == stage}
+        assert len(done) >= load.needed
+
+
+@settings(deadline=None)
+@given(st.lists(stages(), min_size=1, max_size=4), LINKS)
+def test_one_frame_takes_no_less_than_its_longest_pieces_and_no_more_than_all_in_a_row(loads, link) -> None:
+    latency = schedule(loads, site(link)).latency
+    copies = max(load.replicas for load in loads)
+    fastest = sum(sorted(min(p.seconds) for p in load.pieces)[load.needed - 1] for load in loads)
+    pieces = [piece for load in loads for piece in load.pieces]
+    in_a_row = sum(max(p.seconds) + 2 * (link.seconds(p.bytes_in) + link.seconds(p.bytes_out)) for p in pieces)
+    assert fastest * (1 - 1e-9) <= latency <= 2 * copies * in_a_row + 1e-9
+
+
+@given(st.integers(1, 3))
+def test_equal_pieces_on_equal_robots_divide_the_time(workers) -> None:
+    piece = PieceLoad(0, 0, (1.0, 1.0, 1.0))
+    load = StageLoad(False, (piece,) * 6, 6)
+    free = Link(math.inf)
+    assert schedule([load], site(free, workers)).latency == pytest.approx(6 / workers)
+
+
+def test_a_shared_medium_takes_turns_and_wires_do_not() -> None:
+    piece = PieceLoad(1000, 0, (1.0, 1.0, 1.0))
+    load = StageLoad(False, (piece,) * 2, 2)
+    for link, latency in ((Link(1000.0), 2.0), (Link(1000.0, medium="air"), 3.0)):
+        assert schedule([load], site(link, 2)).latency == pytest.approx(latency)
+
+
+def test_the_window_holds_back_what_is_too_much_at_once() -> None:
+    piece = PieceLoad(1000, 1000, (1.0, 1.0, 1.0))
+    load, link = StageLoad(False, (piece,) * 2, 2), Link(math.inf, 1e-9)
+    assert schedule([load], site(link, 2, window=4000)).latency == pytest.approx(1.0)
+    assert schedule([load], site(link, 2, window=2000)).latency == pytest.approx(2.0)
+
+
+def test_parity_does_not_wait_for_the_slowest_and_replicas_neither() -> None:
+    slices = tuple(PieceLoad(0, 0, (1.0, 1.0, 9.0)) for _ in range(3))
+    free = Link(math.inf, 1e-9)
+    assert schedule([StageLoad(False, slices, 3)], site(free)).latency == pytest.approx(9.0)
+    assert schedule([StageLoad(False, slices, 2)], site(free)).latency == pytest.approx(1.0)
+    assert schedule([StageLoad(False, slices[:1], 1, 2)], site(free)).latency == pytest.approx(1.0)
+
+
+def test_frames_in_work_fill_a_pipeline() -> None:
+    piece = PieceLoad(0, 0, (1.0, 1.0, 1.0))
+    stages = [StageLoad(False, (piece,), 1)] * 3
+    free = Link(math.inf, 1e-9)
+    one, three = (schedule(stages, site(free), 24, in_work) for in_work in (1, 3))
+    assert one.interval == pytest.approx(3.0)
+    assert three.interval == pytest.approx(1.0, rel=0.05)
+
+
+def test_loads_know_robots_that_compute_alike() -> None:
+    stage = cut_network(CHAIN, "tiles:2x2")[0]
+    robots = (Robot("a", 1e6), MEASURED, Robot("b", 1e6), Robot("c", 2e6))
+    load = stage_load(CHAIN, stage, robots)
+    for piece, loaded in zip(stage.pieces, load.pieces, strict=True):
+        assert loaded.seconds == tuple(piece_seconds(CHAIN, stage, piece, robot) for robot in robots)
+    assert stage_load(CHAIN, stage, robots, "int8").pieces[0].bytes_out * 4 == load.pieces[0].bytes_out
