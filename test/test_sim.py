@@ -18,7 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnn_dist.cli.main import main
+from dnn_dist.cut.spec import cut_network
+from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
+from dnn_dist.plan.predict import Circumstances, Predictor
 from dnn_dist.run.dispatcher import DispatcherSettings
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
@@ -34,6 +37,7 @@ from dnn_dist.sim import (
     parse_faults,
     random_faults,
     simulate,
+    stages_load,
 )
 from dnn_dist.sim.agenda import Agenda
 from dnn_dist.sim.board import Board
@@ -423,6 +427,18 @@ def test_the_command_simulates_a_plan(capsys: pytest.CaptureFixture[str], tmp_pa
     assert main([*words, "--faults", "kill pi9@1"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "did you mean" in error
+
+
+@pytest.mark.parametrize("cut", ["local", "bands:3", "slices:2+1@0..4", "layers:3", "tiles:2x2@0..10;slices:3+1"])
+def test_every_kind_of_cut_runs_and_comes_near_what_the_planner_predicts(cut: str) -> None:
+    network = read_network(ROOT / "models/warehouse_float32.tflite")
+    robots = fleet(4, Link(100e6, latency=0.0005))
+    stages = cut_network(network, cut)
+    outcome = simulate(Scenario(robots, (Source("r1", stages_load(network, stages), frames=8),)))
+    assert outcome.statuses["complete"] + outcome.statuses["decoded"] == 8
+    predicted = Predictor(network, Circumstances(robots, "r1"))(stages, robots.names)
+    assert outcome.percentile(50) == pytest.approx(predicted.latency, rel=0.3)
+    assert max(use.memory for use in outcome.robots.values()) > 0
 
 
 def test_the_chart_is_a_picture(tmp_path: Path) -> None:

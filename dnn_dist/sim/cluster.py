@@ -152,15 +152,16 @@ class Cluster:
 
     def _memory(self, name: str) -> int:
         worker = self.workers.get(name)
-        needed = worker.most_held_bytes if worker else 0
+        pieces: dict[int, set[tuple[int, int]]] = {}  # sources with the same load share what is ready
         for source in self.sources.values():
-            pieces = set(worker.pieces.get(source.name, ())) if worker else set()
+            ready = pieces.setdefault(id(source.load), set())
+            ready |= worker.pieces.get(source.name, set()) if worker else set()
             if source.aggregator == name:
                 stages = enumerate(source.load.shape.stages)
-                pieces |= {(index, 0) for index, stage in stages if stage.local and stage.pieces}
-            if source.load.memory is not None and pieces:
-                needed += source.load.memory(pieces)
-        return needed
+                ready |= {(index, 0) for index, stage in stages if stage.local and stage.pieces}
+        loads = {id(source.load): source.load for source in self.sources.values()}
+        sizes = [load.memory(pieces[key]) for key, load in loads.items() if load.memory is not None and pieces[key]]
+        return sum(sizes) + (worker.most_held_bytes if worker else 0)
 
     def _use(self, name: str, seconds: float, sent: int, received: int) -> RobotUse:
         robot, worker, busy = self._robots[name], self.workers.get(name), self.processors[name].busy

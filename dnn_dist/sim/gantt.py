@@ -40,7 +40,7 @@ def draw_gantt(
     end = max(outcome.seconds, begin + 1e-3) if end is None else end
     frames = [run for run in outcome.frames if run.announced < end and run.reported > begin]
     spans = [span for span in outcome.trace if span.begin < end and span.end > begin]
-    sources = list(dict.fromkeys(run.source for run in outcome.frames))
+    sources = _sources(outcome)
     used = {span.robot for span in spans} | {fault.robot for fault in outcome.faults}
     robots = [name for name in outcome.robots if name in used][:MOST_ROBOTS]
     lanes = [*(("source", name) for name in sources[:MOST_ROBOTS]), *(("robot", name) for name in robots)]
@@ -75,6 +75,12 @@ def draw_gantt(
             raise DnnDistError(f"the picture cannot be written to {path}: {' '.join(str(error).split())}") from None
     finally:
         pyplot.close(figure)
+
+
+def _sources(outcome: Outcome) -> list[str]:
+    """Names of the sources, those that began first in front."""
+    began = {run.source: run.announced for run in sorted(outcome.frames, key=lambda run: -run.announced)}
+    return sorted(began, key=lambda name: (began[name], name))
 
 
 def _title(outcome: Outcome) -> str:
@@ -135,13 +141,13 @@ def _draw_frame(axes: Any, run: FrameRun, row: int | None, most: int, shown: tup
 def _draw_span(axes: Any, span: Span, row: int | None, sources: Sequence[str]) -> None:
     if row is None:
         return
-    local = span.kind == "local"
+    local, lost = span.kind == "local", span.kind == "lost"
     axes.broken_barh(
         [(span.begin, span.end - span.begin)],
         (row - LANE / 2, LANE / 3 if local else LANE),
-        facecolors=_colour(span.frame),
-        edgecolors="black" if local else "white",
-        hatch="////" if local else _hatch(span, sources),
+        facecolors="white" if lost else _colour(span.frame),
+        edgecolors="black" if local else _colour(span.frame) if lost else "white",
+        hatch="////" if local else "xxx" if lost else _hatch(span, sources),
         linewidth=0.4,
         zorder=3 if local else 2,
     )
@@ -208,12 +214,14 @@ def _legend(outcome: Outcome, frames: Sequence[FrameRun], spans: Sequence[Span])
 
     first = next((_colour(run.report.frame) for run in frames), COLOURS[0])
     handles: list[Any] = [Patch(facecolor=first, edgecolor="white", label="piece (colour: its frame)")]
-    for source in list(dict.fromkeys(run.source for run in outcome.frames))[1:6]:
-        sources = list(dict.fromkeys(run.source for run in outcome.frames))
+    sources = _sources(outcome)
+    for source in sources[1:6]:
         hatch = _hatch(Span("", source, 0, 0, 0, 0.0, 0.0, "task"), sources)
         handles.append(Patch(facecolor="#bbbbbb", edgecolor="white", hatch=hatch, label=f"piece of {source}"))
     if any(span.kind == "local" for span in spans):
         handles.append(Patch(facecolor=first, edgecolor="black", hatch="////", label="local stage"))
+    if any(span.kind == "lost" for span in spans):
+        handles.append(Patch(facecolor="white", edgecolor=first, hatch="xxx", label="piece lost"))
     seen = {run.report.status for run in frames}
     words = {
         Status.DECODED: "D decoded",

@@ -22,7 +22,7 @@ class Span(NamedTuple):
     piece: int
     begin: float
     end: float
-    kind: str  # "task", or "local": a stage at the aggregator
+    kind: str  # "task"; "local": a stage at the aggregator; "lost": the worker died in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class RobotUse:
     tasks: int  # computed
     busy: float  # s in which it computed
     energy: float | None  # J; None where the fleet does not say what it draws
-    memory: int  # bytes of the pieces it computed, where known, and most of inputs that waited; per source
+    memory: int  # bytes of the pieces it computed, where known, and of inputs that waited at most
     sent: int  # bytes of tensors over links
     received: int
 

@@ -87,8 +87,11 @@ class WorkerShell:
 
     def kill(self) -> None:
         """The process is gone, with all it held."""
-        if self._job is not None:
+        if self._job is not None and self.machine is not None:
             self.cluster.processors[self.robot].cancel(self._job)
+            key = self.machine.held[0]
+            end = self.agenda.now
+            self.cluster.span(Span(self.robot, key.source, key.frame, key.stage, key.piece, self._began, end, "lost"))
         self.machine = self._job = self._stopped = None
         self._runs_until = min(self._runs_until, self.agenda.now)
 
