@@ -63,7 +63,7 @@ def cluster(load: Load, devices: int, delays: Delays, frames: int, gap: float, s
     dispatcher = DispatcherSettings(
         stealing=False, shares=tuple((n, 1.0) for n in names), patience=PATIENT, heartbeat=HEARTBEAT, window=10**12
     )
-    gatherer = GathererSettings(heartbeat=HEARTBEAT)
+    gatherer = GathererSettings(heartbeat=HEARTBEAT, worker_timeout=1e6)
     source = Source(MASTER, load, frames=frames, rate=1 / gap, workers=names, dispatcher=dispatcher, gatherer=gatherer)
     settings = WorkerSettings(heartbeat=HEARTBEAT, source_timeout=1e6, remember=1e6)
     fleet = Fleet(robots, (LinkRule((), air),))
