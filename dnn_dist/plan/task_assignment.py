@@ -3,8 +3,8 @@
 
 After Cao et al., "An Edge-Centric Scalable Intelligent Framework To Collaboratively Execute DNN", and Hadidi et al.,
 "Musical Chair". For a number of devices: consecutive layers are grouped into tasks while they fit a device's memory.
-Too many tasks: the neighbours that need the least memory together are merged. Too few, or a layer that fits no device: a
-task is replaced by its variant on one more device that is fastest, messages included. Of variants there are two: data
+Too many tasks: the neighbours that need the least memory together are merged. Too few, or a layer that fits no device:
+a task is replaced by its variant on one more device that is fastest, messages included. Of variants there are two: data
 parallel, the devices take turns with frames; and model parallel, each computes its part of every frame.
 
 The exact answer divides the same layers into contiguous tasks with variants, of the least bottleneck, by dynamic
