@@ -28,6 +28,7 @@ PERCENTILES = (50, 95, 99, 100)
 ENDLESS = 20.0
 """Without a deadline a frame is given up after this many times what one robot alone would take."""
 MOST_ROWS = 24
+FAULTS = 'e.g. "kill r2@3.0, restart r2@5, stop r3@1, go r3@2, slow r3 x5@2..6, chaos:7", seconds after the first image'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,20 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("plan", metavar="PLAN", help="a plan file, or a cut as for `dnn_dist check`, e.g. tiles:3x3")
     add("--fleet", required=True, metavar="F", help="a fleet file; examples are in config/fleets")
     add("--model", metavar="M", default="warehouse_float32.tflite", help="a .tflite file, or one that is shipped")
-    add("--frames", type=int, default=20, help="images of each source (default 20)")
-    add("--rate", type=float, help="images a second of each source; default: the next when there is a place for it")
+    add("--frames", type=int, metavar="N", default=20, help="images of each source (default 20)")
+    add("--rate", type=float, metavar="HZ", help="images a second of each source; default: the next when there is a place for it")
     add("--sources", metavar="R,R", help="robots with a camera; default: the fleet's first")
     add("--workers", metavar="R,R", help="robots that compute pieces; default: all")
-    add("--max-frames", type=int, default=1, help="frames of a source in work at once (default 1)")
-    add("--deadline", type=float, help="seconds from an image to its report; default: none to speak of")
+    add("--max-frames", type=int, metavar="N", default=1, help="frames of a source in work at once (default 1)")
+    add("--deadline", type=float, metavar="S", help="seconds from an image to its report; default: none to speak of")
     add("--mode", choices=("stealing", "sharing"), default="stealing", help="as the gateway's parameter")
-    add("--window", type=int, help="bytes on the way at once, as the gateway's parameter")
-    add("--recover-after", type=float, help="seconds, as the gateway's parameter")
-    add("--prefetch", type=int, default=1, help="tasks that wait at a worker (default 1)")
+    add("--window", type=int, metavar="BYTES", help="bytes on the way at once, as the gateway's parameter")
+    add("--recover-after", type=float, metavar="S", help="seconds, as the gateway's parameter")
+    add("--prefetch", type=int, metavar="N", default=1, help="tasks that wait at a worker (default 1)")
     add("--wire", choices=WIRES, help="how float tensors travel; default: as the plan says, or float32")
-    add("--replicas", type=int, help="workers for each piece without parity; default: as the plan says, or 1")
-    add("--faults", default="", help='e.g. "kill r2@3.0, restart r2@5, stop r3@1, go r3@2, slow r3 x5@2..6, chaos:7"')
-    add("--seed", type=int, default=0, help="of service times, delays and losses (default 0)")
+    add("--replicas", type=int, metavar="N", help="workers for each piece without parity; default: as the plan says, or 1")
+    add("--faults", default="", metavar="TEXT", help=FAULTS)
+    add("--seed", type=int, metavar="N", default=0, help="of service times, delays and losses (default 0)")
     add("--json", action="store_true", help="print one JSON object instead of tables")
     add("-o", "--output", metavar="PNG", help="a Gantt chart of frames over robots (needs matplotlib)")
 
@@ -85,8 +86,12 @@ def read_plan(text: str, model: str) -> tuple[Network, Plan]:
 
 
 def _find_model(name: str) -> Path:
-    shipped = Path(__file__).resolve().parents[2] / "models" / name
-    return shipped if not Path(name).exists() and "/" not in name and shipped.exists() else Path(name)
+    """A path, or the name of a model that is shipped, in the checkout or in what colcon installed."""
+    if "/" in name or Path(name).exists():
+        return Path(name)
+    above = Path(__file__).resolve().parents
+    places = [above[2] / "models" / name, *(folder / "share/dnn_dist/models" / name for folder in above)]
+    return next((place for place in places if place.is_file()), Path(name))
 
 
 def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:
