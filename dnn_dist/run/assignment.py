@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 from dnn_dist.run.fleetview import WorkerView
@@ -21,7 +22,7 @@ def choose(
     `able` serve the plan. `has` are working on the task already: a second copy with one of them would be none.
     `failed` lost it before, and get it again only if nobody else is there. `owner` (sharing) gets it whatever room it
     offers. The others must offer room; of these the one with the fewest pieces of the same stage, so that one death
-    costs as few as can be, then the least loaded, then the fastest.
+    costs as few as can be, then the least loaded, then the fastest, those first of whom no speed is known.
     """
     others = [view for view in able if view.name not in has] if has else able
     fresh = ([view for view in others if view.name not in failed] or others) if failed else others
@@ -30,7 +31,12 @@ def choose(
             if view.name == owner:
                 return view
     offering = [view for view in fresh if view.room_for(key.source) > 0]
-    return min(offering, key=lambda view: (_of_stage(view, key), view.load, -view.state.speed, view.name), default=None)
+    return min(offering, key=lambda view: (_of_stage(view, key), view.load, *_by_speed(view)), default=None)
+
+
+def _by_speed(view: WorkerView) -> tuple[float, str]:
+    """Orders the fastest first; before it who has computed nothing yet, or nobody would learn that it is faster."""
+    return -(view.state.speed or math.inf), view.name
 
 
 def _of_stage(view: WorkerView, key: TaskKey) -> int:
