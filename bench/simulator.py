@@ -16,6 +16,7 @@ import cProfile
 import pstats
 import random
 import time
+from itertools import chain
 
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
@@ -42,7 +43,9 @@ def scenario(robots: int, sources: int, frames: int, seed: int = 0) -> Scenario:
             *(LinkRule((frozenset(site),), Link(7.5e6, 0.002, medium=site[0])) for site in sites),
         ),
     )
-    reached = [tuple(sum((sites[(number + k) % sources] for k in (-1, 0, 1)), [])) for number in range(sources)]
+    reached = [
+        tuple(chain.from_iterable(sites[(number + k) % sources] for k in (-1, 0, 1))) for number in range(sources)
+    ]
     struck = rng.sample(names, robots // 50)
     faults = [Fault(2.0, "kill", name) for name in struck] + [Fault(4.0, "restart", name) for name in struck]
     load = Load(TILES)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fleet", required=True, metavar="F", help="a fleet file; examples are in config/fleets")
     add("--model", metavar="M", default="warehouse_float32.tflite", help="a .tflite file, or one that is shipped")
     add("--frames", type=int, metavar="N", default=20, help="images of each source (default 20)")
-    add("--rate", type=float, metavar="HZ", help="images a second of each source; default: the next when it has a place")
+    add("--rate", type=float, metavar="HZ", help="images a second of each source; default: as there is a place")
     add("--sources", metavar="R,R", help="robots with a camera; default: the fleet's first")
     add("--workers", metavar="R,R", help="robots that compute pieces; default: all")
     add("--max-frames", type=int, metavar="N", default=1, help="frames of a source in work at once (default 1)")

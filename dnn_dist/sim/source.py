@@ -170,15 +170,17 @@ class SourceShell:
     def _listen(self) -> None:
         """Hear the heartbeats that said nothing new, and so were not simulated one by one."""
         now, dispatcher = self.agenda.now, self.dispatcher
-        patience = dispatcher.settings.patience
+        patience, longest = dispatcher.settings.patience, 0.0
         for worker, view in dispatcher.workers.items():
             delay = self.air.mean_delay(worker, self.robot)
+            longest = max(longest, delay)
             heard = self.workers[worker].last_beat(now - delay) + delay
             self.gatherer.hear_worker(heard)
             if heard > view.heard_at and not view.silent:
                 view.heard_at = heard
                 view.set_due(now, patience)
-        self._listen_at = now + max(0.0, patience.worker_timeout - self.cluster.worker.heartbeat) / 2
+        # Soon enough that nobody's silence ends between two times of listening.
+        self._listen_at = now + max(0.0, patience.worker_timeout - self.cluster.worker.heartbeat - longest) / 2
 
     def _lost(self) -> None:
         """Workers that were taken for gone are heard again with their next heartbeat, if they live."""
@@ -213,7 +215,7 @@ class SourceShell:
         if self._wakes["d"] != due:
             return
         self._wakes["d"] = float("inf")
-        if not self.cluster.scenario.exact:
+        if self.agenda.now >= self._listen_at:
             self._listen()
         if self.dispatcher.next_wake() <= self.agenda.now:
             self._dispatch(d.Tick())
