@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEVICES = (2, 3, 4, 5, 6)
-FRAMES, GAP_S = 600, 20.0
+FRAMES, GAP_S = 300, 20.0
 FIRST_DENSE = 8  # op of AlexNet
 DELAYS = {"messages of 80 ms, exponential": MESSAGE, "delays of the arrival figure": HISTOGRAM}
 _CONV = slice(0, 13)  # of the published seconds by layer

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published figures that come out: the numbers of bench/figures, without their pictures."""
+
+import csv
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench" / "figures"))
+import all as figures
+import cdc_arrivals
+import cdc_coverage
+import cdc_stragglers
+import deepthings_latency
+import deepthings_memory
+import deepthings_traffic
+import pipeline_throughput
+import published
+import testbed
+from figure import write_rows
+from wifi_delays import MESSAGE
+
+from dnn_dist.cut.spec import cut_network
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_memory_within_one_percent():
+    for row in deepthings_memory.savings():
+        assert row["saving"] == pytest.approx(row["published"], abs=0.01), row
+
+
+def test_memory_of_layers_is_in_order():
+    """Every cut saves in every layer, more tiles save more."""
+    for row in deepthings_memory.layers():
+        assert row["tiles:5x5_mib"] < row["tiles:3x3_mib"] < row["whole_mib"] and row["bands:4_mib"] < row["whole_mib"]
+
+
+def test_traffic_of_modnn_and_sharing_within_three_percent():
+    assert deepthings_traffic.modnn() == pytest.approx(published.MODNN_TRAFFIC_MIB, rel=0.03)
+    for grid, mib in published.SHARING_TRAFFIC_MIB.items():
+        assert deepthings_traffic.sharing(grid) == pytest.approx(mib, rel=0.03)
+
+
+def test_modnn_in_the_simulator_sends_what_its_formula_says():
+    for devices in (1, 2, 6):
+        sent = testbed.run(testbed.testbed(), [testbed.source("MoDNN", devices, "3x3", frames=1)]).traffic
+        assert sent / 2**20 == pytest.approx(deepthings_traffic.modnn()[devices - 1], rel=1e-6)
+
+
+def test_traffic_of_stealing_has_order_and_shape():
+    """The published order at every number of devices, growth that slows, and no point far off."""
+    curves = {grid: deepthings_traffic.stealing(grid) for grid in published.STEALING_TRAFFIC_MIB}
+    for grid, curve in curves.items():
+        assert curve == pytest.approx(published.STEALING_TRAFFIC_MIB[grid], rel=0.15)
+        assert all(less <= more * 1.02 for less, more in pairwise(curve))
+        assert curve[1] - curve[0] > curve[2] - curve[1] > curve[5] - curve[4]
+        assert all(mib < deepthings_traffic.sharing(grid) for mib in curve)
+    assert all(a <= b for a, b in zip(curves["3x3"], curves["5x5"], strict=True))
+    assert all(a < b for a, b in zip(curves["3x3"], published.MODNN_TRAFFIC_MIB, strict=True))
+
+
+@pytest.fixture(scope="module")
+def latencies():
+    return deepthings_latency.tables()[""]
+
+
+def test_who_is_fastest_at_every_number_of_devices(latencies):
+    rows = [row for row in latencies if "seconds" in row]
+    assert len(rows) == 18
+    for devices in published.DEVICES:
+        here = [row for row in rows if row["devices"] == devices]
+        by_ours, by_theirs = (sorted(here, key=lambda row: row[key]) for key in ("seconds", "published_s"))
+        assert [row["curve"] for row in by_ours] == [row["curve"] for row in by_theirs], devices
+    ratios = np.array([row["seconds"] / row["published_s"] for row in rows])
+    assert np.abs(ratios - 1).max() < 0.12 and np.sqrt(np.mean(np.log(ratios) ** 2)) < 0.055
+
+
+def test_reuse_is_shown_and_not_claimed(latencies):
+    rows = [row for row in latencies if "reuse" in row["curve"]]
+    assert len(rows) == 12 and not any("seconds" in row for row in rows)
+
+
+def test_coverage_is_the_published_table():
+    rows = cdc_coverage.curves()
+    assert len(rows) == 49
+    for row in rows:
+        digits = 1 if row["published"] % 1 else 0  # as many as the paper prints
+        assert abs(row["coverage"] - row["published"]) <= 0.5 * 10**-digits + 1e-9, row
+    assert [row["extras"] for row in cdc_coverage.full_coverage()] == [5, 4, 8, 6, 7, 5, 9, 5, 9, 5]
+
+
+def test_arrivals_within_the_published_times():
+    seconds = cdc_arrivals.arrivals(frames=800)
+    for limit, share in published.ARRIVALS.items():
+        assert (seconds <= limit).mean() == pytest.approx(share, abs=0.035)
+
+
+def test_a_parity_saves_the_wait_for_the_last():
+    plain, coded = (cdc_stragglers.latency(4, parity, MESSAGE, frames=60) for parity in (0, 1))
+    assert coded < 0.95 * plain
+
+
+def test_two_devices_give_twice_the_frames_of_one():
+    one, two = (pipeline_throughput.pipeline("alexnet", devices) for devices in (1, 2))
+    assert one == pytest.approx(1 / sum(pipeline_throughput.layer_seconds("alexnet")), rel=0.01)
+    assert two == pytest.approx(2 * one, rel=0.02)
+
+
+def test_lost_slices_cost_accuracy_and_parities_prevent_it():
+    import cdc_accuracy
+
+    curves: dict[str, list[float]] = {}
+    for row in cdc_accuracy.detector(scenes=6, layers={cdc_accuracy.CODED: "6th"}):
+        curves.setdefault(row["curve"], []).append(row["accuracy"])
+    plain, one, three = curves["6th"], curves["6th, 8 + 1"], curves["6th, 8 + 3"]
+    assert plain[0] > 0.9 and plain[8] == 0 and plain[4] < 0.8 * plain[0]
+    assert one[0] == one[1] == plain[0] and three[:4] == [plain[0]] * 4
+
+
+def test_lost_slices_of_a_digit_classifier():
+    pytest.importorskip("sklearn")
+    import cdc_accuracy
+
+    rows = cdc_accuracy.classifier()
+    plain = [row["accuracy"] for row in rows if row["curve"] == "hidden layer"]
+    assert plain[0] > 0.95 and plain[8] < 0.2 and plain[0] > plain[2] > plain[4] > plain[6]
+
+
+def test_outlines_know_the_networks_sizes():
+    from networks import alexnet, vgg16, yolov2_first16
+
+    megabytes = {net: sum(op.weight_bytes for op in net().ops) / 1e6 for net in (alexnet, vgg16, yolov2_first16)}
+    assert megabytes[vgg16] == pytest.approx(553.4, abs=0.1)
+    assert megabytes[alexnet] == pytest.approx(243.9, abs=0.1)
+    assert megabytes[yolov2_first16] == pytest.approx(13.69, abs=0.01)
+    assert len(cut_network(vgg16(), "slices:4+1@18")) == 3
+
+
+def test_every_figure_is_made_and_shown():
+    page = (ROOT / "doc" / "reproduction.md").read_text()
+    for name in figures.FIGURES:
+        assert (ROOT / "bench" / "figures" / f"{name}.py").exists()
+        picture = ROOT / "doc" / "figures" / f"{name}.png"
+        assert f"figures/{name}.png" in page and picture.stat().st_size < 150_000
+
+
+def test_rows_are_written_with_every_column(tmp_path):
+    write_rows(tmp_path / "rows.csv", [{"a": 1, "b": 0.123456789}, {"b": 2.0, "c": "x"}])
+    with (tmp_path / "rows.csv").open() as file:
+        assert list(csv.reader(file)) == [["a", "b", "c"], ["1", "0.123457", ""], ["", "2", "x"]]
