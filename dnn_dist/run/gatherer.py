@@ -9,7 +9,7 @@ Rules
   A distributed stage waits for its pieces until the deadline less the p95 of what must still run after it. Then what is
   missing is filled in, if anything came at all; else the frame ends without a result.
   For workers of whom none is heard it waits no longer than `worker_timeout`: better an answer with what there is, and
-  then a newer frame; but the first of them may take its time. Who was held up itself cannot tell who was silent meanwhile.
+  then a newer frame; but the first of them may take its time. Who was held up cannot tell who was silent meanwhile.
   Every frame announced ends in exactly one report, no later than its deadline. Progress names the aggregator's session,
   from its start on, so that the source learns at once which frames died with the one before.
 """
