@@ -138,7 +138,8 @@ class PieceSet(Ports):
 
     def _build(self, form: tuple[int, str]) -> None:
         stage, piece = self._forms[form]
-        with TemporaryDirectory(prefix="dnn_dist-", dir=scratch_folder()) as folder:  # an engine keeps its file mapped, not named
+        # An engine keeps its file mapped, not named
+        with TemporaryDirectory(prefix="dnn_dist-", dir=scratch_folder()) as folder:
             path = write_piece(self.network, stage, piece, Path(folder, "piece.tflite"))
             self._engines[form] = Engine(path, self._threads)
 
