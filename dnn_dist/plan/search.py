@@ -408,6 +408,8 @@ def remarks(chosen: Candidate, candidates: Sequence[Candidate], goal: Goal) -> t
         who = chosen.robots[0] if chosen.robots else "the gateway"
         spread = next((c for c in others if c.family != ONE_ROBOT), other)
         verb = {"latency": "faster", "throughput": "enough: it gives more frames", "memory": "smaller"}[goal.objective]
+        if goal.value(spread.prediction) <= goal.value(chosen.prediction):
+            verb = "as good, to a hundredth"
         divided = f"the best division ({spread.family}) {_figure(spread, goal)}"
         return (f"one robot is {verb}: {who} alone {_figure(chosen, goal)}, {divided}",)
     alone = next((c for c in others if c.family == ONE_ROBOT), None)
