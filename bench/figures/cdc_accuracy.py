@@ -112,10 +112,15 @@ def digits(seed: int = 0) -> tuple[bytes, np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
 
     images, classes = load_digits(return_X_y=True)
     seen, held_out, learnt, wanted = train_test_split(images / 16, classes, test_size=0.3, random_state=seed)
-    trained = MLPClassifier((128,), max_iter=400, random_state=seed).fit(seen, learnt)
+    network = MLPClassifier(
+        (128,), learning_rate_init=0.005, max_iter=100, tol=1e-3, n_iter_no_change=5, random_state=seed
+    )
+    with threadpool_limits(1):  # so small that threads would wait for one another
+        trained = network.fit(seen, learnt)
     net = NetBuilder()
     x = net.input(8, 8, 1)
     for weights, bias, activation in zip(trained.coefs_, trained.intercepts_, (RELU, NO_ACTIVATION), strict=True):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEVICES = range(1, 13)
-PLANNED = {"alexnet": (2, 4, 6, 12), "vgg16": (2, 4, 8, 10)}  # a search with a simulator takes seconds
+PLANNED = {"alexnet": (2, 4, 6, 8), "vgg16": (2, 4, 8, 10)}  # a search with a simulator takes seconds
 ROUNDS = 2  # of the frames in work at once, that are timed
 MEMORY = 700_000_000  # bytes that a Pi 3 has left for a model
 MESSAGE = Link(bandwidth=5e6, latency=0.002)
