@@ -49,12 +49,13 @@ PLANS = {
 }
 WAY = Link(bandwidth=300e6, latency=0.001)
 OVERHEAD = 0.001  # s for each piece
+FELT = 0.005  # s; what a piece of a short stage really costs here, by the bands of `latency`
 CAMERA = 10.0  # frames a second
 
 
-def fleet_of(speeds: Sequence[float]) -> Fleet:
+def fleet_of(speeds: Sequence[float], overhead: float = OVERHEAD) -> Fleet:
     """Robots r1, r2, ... of these speeds in million MACs a second, as the cost model sees them."""
-    members = tuple(Robot(f"r{n}", 1e6 * speed, OVERHEAD) for n, speed in enumerate(speeds, 1))
+    members = tuple(Robot(f"r{n}", 1e6 * speed, overhead) for n, speed in enumerate(speeds, 1))
     return Fleet(members, (LinkRule((), WAY),))
 
 
@@ -92,7 +93,7 @@ def run_alone(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Where one robot is faster: what the planner chose, against divisions that serve robots alike."""
     network = read_network(MODEL)
     speeds = [args.pace, args.pace / 40, args.pace / 40]
-    fleet = fleet_of(speeds)
+    fleet = fleet_of(speeds, FELT)
     choice = search(network, Circumstances(fleet, "r1"), Goal())
     for line in choice.why:
         print(line)
