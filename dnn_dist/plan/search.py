@@ -26,7 +26,7 @@ from dnn_dist.plan.plan import MOST_REPLICAS
 from dnn_dist.plan.predict import Circumstances, Prediction, Predictor, StageCost
 
 OBJECTIVES = ("latency", "throughput", "memory")
-LABELS = 24
+LABELS = 12
 """Ways kept at each place when several figures count."""
 FINALISTS = 4
 """Most promising ways of each family that are predicted as a whole."""
