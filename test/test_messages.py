@@ -128,7 +128,7 @@ KINDS = (msg.WorkerState, msg.SourceState, msg.Progress, msg.Work, msg.Result, m
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_anything_in_any_field_is_told_or_handled(kind: type, data: st.DataObject) -> None:
     """Doubled, so that every message is also a replay."""
     machines, wrong = Machines(), 0
@@ -151,7 +151,7 @@ def test_anything_in_any_field_is_told_or_handled(kind: type, data: st.DataObjec
 
 
 @given(st.lists(st.one_of(*map(messages, KINDS)), max_size=25))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_all_kinds_together_keep_the_limits(received: list[Any]) -> None:
     machines = Machines()
     for message in received:

@@ -300,6 +300,7 @@ class Dispatcher:
         state = event.state
         view = self.workers.get(state.worker)
         said = self._find_orphans(state)
+        self._some_on_demand = self._some_on_demand or bool(state.on_demand)
         lacks = self._newest_plan and not (self._newest_plan in state.plans or self._newest_plan in state.refused)
         if lacks and now >= self._plan_told_at + self.settings.plan_again:
             said += self._tell_plan(now)
@@ -311,7 +312,6 @@ class Dispatcher:
             joined = Note("worker joined", f"worker {state.worker!r} on robot {state.robot!r} joined", warn=False)
             return [joined, *said, *self._refusal(frozenset(), state)]
         before, silent = view.state, view.silent
-        self._some_on_demand = self._some_on_demand or bool(state.on_demand)
         if not view.hear(state, now):
             return []
         view.due = now
@@ -328,12 +328,17 @@ class Dispatcher:
             (key.session, key.frame)
             for key in (*state.held, *state.answered)
             if key.source == self.source and key.session != self.session
-        } - self.orphans
-        if not found or len(self.orphans) >= self.settings.max_orphans:
+        }
+        if not self._count_orphans(found):
             return []
-        self.orphans |= found
         text = f"source {self.source!r} was restarted; {len(self.orphans)} frames of before cannot be accounted for"
         return [Note("frames unaccounted for", text)]
+
+    def _count_orphans(self, found: set[tuple[int, int]]) -> bool:
+        """Remember them, as far as there is a place; whether there were new ones."""
+        before = len(self.orphans)
+        self.orphans.update(sorted(found - self.orphans)[: self.settings.max_orphans - before])
+        return len(self.orphans) > before
 
     def _refusal(self, known: frozenset[str], state: WorkerState) -> list[Any]:
         """What there is to say when a worker has come to refuse a plan of this source."""
@@ -388,7 +393,7 @@ class Dispatcher:
         self._unconfirmed -= closed
         if not closed or known in (None, progress.aggregator):
             return []
-        self.orphans |= {(self.session, number) for number in sorted(closed)[: self.settings.max_orphans]}
+        self._count_orphans({(self.session, number) for number in closed})
         text = f"the aggregator of source {self.source!r} was restarted; {len(self.orphans)} frames of before"
         actions: list[Any] = [Note("frames unaccounted for", f"{text} cannot be accounted for")]
         for number in closed & self.frames.keys():
