@@ -24,6 +24,7 @@ from dnn_dist.plan.plan import WIRES, Pixels, Plan
 from dnn_dist.plan.predict import Circumstances
 from dnn_dist.plan.schedule import WINDOW
 from dnn_dist.plan.search import OBJECTIVES, Candidate, Choice, Goal, search
+from dnn_dist.plan.units import brief
 
 _MOST_FRAMES = 16  # in work at once; the gateway's own limit
 
@@ -111,7 +112,7 @@ def _print(choice: Choice, args: argparse.Namespace, gateway: str, frames: int) 
             ">" if candidate is choice.best else "",
             candidate.family,
             str(len(candidate.robots)),
-            f"{1000 * p.latency:.4g} ms",
+            brief(p.latency),
             f"{p.throughput:.3g}",
             f"{p.memory / 1e6:.3g} MB" + (" (too much)" if p.too_small else ""),
             f"{p.traffic / 1e6:.3g} MB",
@@ -122,7 +123,8 @@ def _print(choice: Choice, args: argparse.Namespace, gateway: str, frames: int) 
     for line in choice.why:
         console.print(line, highlight=False)
     console.print(f"gateway on {gateway}, workers on {', '.join(choice.best.workers) or 'no robot'}", highlight=False)
-    console.print(f"cut: {choice.best.cut}", highlight=False)
+    console.print(f"cut: {choice.best.cut}", highlight=False, soft_wrap=True)  # to be copied
     if args.output:
         more = f", max_frames: {frames}" if frames > 1 else ""
-        console.print(f"written; in the cluster's parameters:  gateway: {{plan: {args.output}{more}}}", highlight=False)
+        told = f"written; in the cluster's parameters:  gateway: {{plan: {args.output}{more}}}"
+        console.print(told, highlight=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from dnn_dist.errors import ConfigError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import FORMAT, measured_text, parse_fleet
-from dnn_dist.plan.units import DURATION, POWER, SIZE, SPEED
+from dnn_dist.plan.units import DURATION, POWER, SIZE, SPEED, brief
 from dnn_dist.run.measure import Measured, measure, ranges
 from dnn_dist.yamlfile import read_yaml
 
@@ -136,9 +136,9 @@ def _write(path: Path, tree: dict[str, Any]) -> None:
 
 def _print(network: Network, found: Measured, args: argparse.Namespace, keys: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    console.print(f"{network.path.name}: {1000 * found.whole:.4g} ms, {keys.get('speed', 'no MACs')}")
+    console.print(f"{network.path.name}: {brief(found.whole)}, {keys.get('speed', 'no MACs')}")
     console.print(
-        f"its ops one by one: {1000 * found.apart:.4g} ms; a piece costs {1000 * found.overhead:.3g} ms more than "
+        f"its ops one by one: {brief(found.apart)}; a piece costs {brief(found.overhead)} more than "
         "its ops, the rest is scaled to the whole model's time"
     )
     slowest = sorted(network.ops, key=lambda op: -found.ops[op.index])[:5]

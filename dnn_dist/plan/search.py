@@ -24,6 +24,7 @@ from dnn_dist.plan.fleet import Fleet
 from dnn_dist.plan.options import Crew, Space
 from dnn_dist.plan.plan import MOST_REPLICAS
 from dnn_dist.plan.predict import Circumstances, Prediction, Predictor, StageCost
+from dnn_dist.plan.units import brief
 
 OBJECTIVES = ("latency", "throughput", "memory")
 LABELS = 12
@@ -444,4 +445,4 @@ def _figure(candidate: Candidate, goal: Goal) -> str:
         return f"{prediction.throughput:.3g} frames/s{small}"
     if goal.objective == "memory":
         return f"{prediction.memory / 1e6:.3g} MB{small}"
-    return f"{1000 * prediction.latency:.3g} ms{small}"
+    return brief(prediction.latency) + small

@@ -62,6 +62,12 @@ class Unit:
         return near(word, self.scales) if word else ""
 
 
+def brief(seconds: float) -> str:
+    """A duration for people, in three digits: "171 ms", "20.2 s"."""
+    value, unit = (seconds, "s") if seconds >= 0.9995 else (1000 * seconds, "ms")
+    return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
+
+
 def _plain(number: float) -> str:
     return repr(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
 
