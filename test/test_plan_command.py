@@ -47,6 +47,17 @@ def test_a_gateway_takes_what_is_written(fleet: Path, tmp_path: Path, capsys: py
     assert plan.replicas == told["chosen"]["replicas"]
 
 
+def test_robots_that_are_to_have_no_worker_are_not_named(
+    fleet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slow robot that joins in would only be in the way: the prediction holds without it."""
+    fleet.write_text(FLEET.replace("}}}", "}}, snail: {speed: 1 kMAC/s}}", 1))
+    out = tmp_path / "plan.yaml"
+    told = planned(capsys, "--fleet", fleet, "-o", out)
+    assert "snail" not in told["workers"] and told["workers"]
+    assert Plan.read(out).robots == tuple(told["workers"])
+
+
 def test_without_a_plan_file_the_other_parameters_hold() -> None:
     network = read_network(ROOT / "models/warehouse_float32.tflite")
     plan = plan_in_force(network, PartitionSettings(cut="tiles:2x2@0..0", replicas=2))

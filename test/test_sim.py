@@ -107,6 +107,18 @@ def test_coalescing_what_changes_nothing_changes_nothing(seed: int) -> None:
     assert math.isclose(short.traffic, exact.traffic, rel_tol=0.03)
 
 
+# Who takes part
+
+
+def test_robots_that_the_plan_does_not_name_compute_nothing() -> None:
+    plan = replace(shape(), robots=("r1", "r3"))
+    outcome = simulate(Scenario(fleet(4), (Source("r1", Load(plan), frames=10),)))
+    assert {name for name, use in outcome.robots.items() if use.tasks} == {"r1", "r3"}
+    assert outcome.statuses["complete"] == 10
+    everybody = simulate(Scenario(fleet(4), (Source("r1", Load(shape()), frames=10),)))
+    assert all(use.tasks for use in everybody.robots.values())
+
+
 # Nothing is lost or counted twice
 
 

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+import yaml
 from cutting import FIXTURES, random_inputs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +109,12 @@ def test_wire_is_part_of_the_plan():
     assert len({plan.hash for plan in plans}) == len(WIRES)
     with pytest.raises(PlanError, match="wire is 'float8', expected one of float32, float16, int8"):
         Plan("0" * 64, "tiles:2x2", wire="float8")
+
+
+def test_robots_are_part_of_the_plan():
+    plan = Plan("0" * 64, "tiles:2x2", robots=("r2", "r1"))
+    assert Plan.from_yaml(plan.to_yaml()) == plan != Plan("0" * 64, "tiles:2x2")
+    for wrong in ("r1", [1], [""], {"r1": None}):
+        text = yaml.safe_dump({**yaml.safe_load(plan.to_yaml()), "robots": wrong})
+        with pytest.raises(PlanError, match="expected a list of names"):
+            Plan.from_yaml(text)

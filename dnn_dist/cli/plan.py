@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     given = Circumstances(fleet, gateway, args.wire, frames, window=args.window)
     choice = search(network, given, goal)
     best = choice.best
-    plan = Plan(network.sha256, best.cut, wire=args.wire, replicas=best.replicas, pixels=_pixels(network))
+    robots = best.workers if len(best.workers) < len(fleet.robots) else ()
+    plan = Plan(network.sha256, best.cut, "last", args.wire, best.replicas, robots, _pixels(network))
     if args.output:
         _write(args.output, plan)
     late = goal.deadline is not None and best.prediction.latency > goal.deadline

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dnn_dist.errors import ConfigError
+from dnn_dist.errors import ConfigError, PlanError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import Fleet, read_fleet
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--frames", type=int, metavar="N", default=20, help="images of each source (default 20)")
     add("--rate", type=float, metavar="HZ", help="images a second of each source; default: as there is a place")
     add("--sources", metavar="R,R", help="robots with a camera; default: the fleet's first")
-    add("--workers", metavar="R,R", help="robots that compute pieces; default: all")
+    add("--workers", metavar="R,R", help="robots that compute pieces; default: those of the plan, or all")
     add("--max-frames", type=int, metavar="N", default=1, help="frames of a source in work at once (default 1)")
     add("--deadline", type=float, metavar="S", help="seconds from an image to its report; default: none to speak of")
     add("--mode", choices=("stealing", "sharing"), default="stealing", help="as the gateway's parameter")
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     fleet = read_fleet(args.fleet)
     network, plan = read_plan(args.plan, args.model)
     plan = replace(plan, **{key: getattr(args, key) for key in ("wire", "replicas") if getattr(args, key) is not None})
+    _robots(",".join(plan.robots) or None, fleet, "the plan's robots")
     what = scenario(args, fleet, plan_load(network, plan))
     began = time.perf_counter()
     outcome = simulate(what)
@@ -80,9 +81,9 @@ def read_plan(text: str, model: str) -> tuple[Network, Plan]:
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
         return network, Plan(model=network.sha256, cut=text)
     try:
-        return network, Plan.from_yaml(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"plan file {text}: {' '.join(str(error).split())}; give a plan file or a cut") from None
+        return network, Plan.read(path)
+    except PlanError as error:
+        raise PlanError(f"{error}; give a plan file or a cut") from None
 
 
 def _find_model(name: str) -> Path:

@@ -127,6 +127,7 @@ class Partition:
         return {
             "plan": self.plan.hash,
             "cut": self.plan.cut,
+            "robots of the plan": " ".join(self.plan.robots) or "all",
             "workers": " ".join(sorted(able)) or "none ready",
             "workers silent": " ".join(sorted(view.state.worker for view in views if view.silent)) or "none",
             "images dropped": self.dropped,

@@ -104,8 +104,9 @@ class WorkerNode(Shell):
         plan = Plan.from_yaml(message.text)
         if plan.hash != message.plan:
             raise WireError(f"plan {message.plan[:32]!r} has the hash {plan.hash}; its text was changed on the way")
-        self._plans[plan.hash] = plan
-        self._handle(w.PlanOffered(plan.hash))
+        if not plan.robots or self.robot in plan.robots:
+            self._plans[plan.hash] = plan
+        self._handle(w.PlanOffered(plan.hash, plan.robots))
 
     def _hear_source(self, message: msg.SourceState) -> None:
         state = convert.read_source(message)

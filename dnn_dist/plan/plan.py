@@ -55,6 +55,7 @@ class Plan:
     fill: str = "last"  # a piece lost for good: "last" frame's piece, or "zeros"
     wire: str = "float32"  # what float32 tensors travel as between robots; others travel as the model has them
     replicas: int = 1  # workers that compute each piece of a stage without parity; the first answer counts
+    robots: tuple[str, ...] = ()  # those whose workers take part; none named: all
     pixels: Pixels = field(default_factory=Pixels)
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class Plan:
             fill=_typed(tree, "fill", str),
             wire=_typed(tree, "wire", str),
             replicas=_typed(tree, "replicas", int),
+            robots=_robots(tree.get("robots", [])),
             pixels=_pixels(tree.get("pixels", {})),
         )
 
@@ -122,6 +124,12 @@ def _typed(tree: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(value, kind):
         raise PlanError(f"plan: {key} is {value!r}, expected a {kind.__name__}")
     return value
+
+
+def _robots(tree: Any) -> tuple[str, ...]:
+    if not isinstance(tree, list) or not all(isinstance(name, str) and name for name in tree):
+        raise PlanError(f"plan: robots is {tree!r}, expected a list of names, e.g. [r1, r2]; empty: all")
+    return tuple(tree)
 
 
 def _pixels(tree: Any) -> Pixels:

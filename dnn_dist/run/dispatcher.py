@@ -301,7 +301,7 @@ class Dispatcher:
         view = self.workers.get(state.worker)
         said = self._find_orphans(state)
         self._some_on_demand = self._some_on_demand or bool(state.on_demand)
-        lacks = self._newest_plan and not (self._newest_plan in state.plans or self._newest_plan in state.refused)
+        lacks = self._wants(state) and not (self._newest_plan in state.plans or self._newest_plan in state.refused)
         if lacks and now >= self._plan_told_at + self.settings.plan_again:
             said += self._tell_plan(now)
         if view is None:
@@ -321,6 +321,11 @@ class Dispatcher:
             return [*self._lose(view, "restarted", now), *said, *self._refusal(frozenset(), state)]
         view.note_tasks(self.source, self.session, now)
         return [*said, *self._refusal(before.refused, state)]
+
+    def _wants(self, state: WorkerState) -> bool:
+        """Whether the plan in force is for this worker."""
+        plan = self._plans.get(self._newest_plan)
+        return plan is not None and (not plan.robots or state.robot in plan.robots)
 
     def _find_orphans(self, state: WorkerState) -> list[Any]:
         """Frames of a former session of this source that a worker still has tasks of: nobody will report them."""

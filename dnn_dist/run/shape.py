@@ -46,9 +46,12 @@ class PlanShape:
     """All stages of a plan; the last one is local, for the head that makes detections runs there."""
 
     stages: tuple[StageShape, ...]
+    robots: tuple[str, ...] = ()  # whose workers take part; none named: all
 
     @classmethod
-    def of(cls, network: Network, stages: Sequence[Stage], wire: str, replicas: int = 1) -> PlanShape:
+    def of(
+        cls, network: Network, stages: Sequence[Stage], wire: str, replicas: int = 1, robots: tuple[str, ...] = ()
+    ) -> PlanShape:
         """Shape of a plan's stages. The model's own inputs travel as one byte a value, the rest by `wire`.
 
         `replicas` of each piece in stages that have no parity of their own.
@@ -71,4 +74,4 @@ class PlanShape:
         ]
         if not shapes or not shapes[-1].local:
             shapes.append(StageShape(local=True, pieces=()))
-        return cls(tuple(shapes))
+        return cls(tuple(shapes), robots)

@@ -28,7 +28,7 @@ class TensorStore:
     def __init__(self, network: Network, plan: Plan, threads: int = 1) -> None:
         self.network, self.plan = network, plan
         self.stages: tuple[Stage, ...] = plan.stages(network)
-        self.shape = PlanShape.of(network, self.stages, plan.wire, plan.replicas)
+        self.shape = PlanShape.of(network, self.stages, plan.wire, plan.replicas, plan.robots)
         self._pieces = PieceSet(network, plan, self.stages, local=True, threads=threads)
         self._pixels: dict[int, np.ndarray] = {}  # frame -> the model's input as bytes
         self._frames: dict[int, Tensors] = {}

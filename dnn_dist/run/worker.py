@@ -46,6 +46,7 @@ class PlanOffered:
     """A source has this plan in force."""
 
     plan: str
+    robots: tuple[str, ...] = ()  # whose workers take part; none named: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +217,9 @@ class Worker:
     def _handle_offered(self, event: PlanOffered, now: float) -> list[Any]:
         if event.plan in self.plans:
             return []
+        if event.robots and self.robot not in event.robots:
+            text = f"plan {event.plan}: is for robots {', '.join(event.robots)}; this is {self.robot}"
+            return [Note("plan of other robots", text, warn=False)]
         self.refused.pop(event.plan, None)  # offered anew: what stood in the way may be gone
         self.plans[event.plan] = False
         actions: list[Any] = [BuildPlan(event.plan)]

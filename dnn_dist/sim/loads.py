@@ -17,18 +17,23 @@ from dnn_dist.sim.scenario import Load
 
 def plan_load(network: Network, plan: Plan) -> Load:
     """The load of a plan for this network; PlanError when the plan is for another."""
-    return stages_load(network, plan.stages(network), plan.wire, plan.replicas, plan.hash)
+    return stages_load(network, plan.stages(network), plan.wire, plan.replicas, plan.hash, plan.robots)
 
 
 def stages_load(
-    network: Network, stages: Sequence[Stage], wire: str = "float32", replicas: int = 1, name: str = "plan"
+    network: Network,
+    stages: Sequence[Stage],
+    wire: str = "float32",
+    replicas: int = 1,
+    name: str = "plan",
+    robots: tuple[str, ...] = (),
 ) -> Load:
-    """The load of stages, as `cut_network` gives them."""
+    """The load of stages, as `cut_network` gives them; `robots` take part, none named: all."""
 
     def seconds(robot: Robot, stage: int, piece: int) -> float:
         return piece_seconds(network, stages[stage], stages[stage].pieces[piece], robot)
 
-    return Load(PlanShape.of(network, stages, wire, replicas), seconds, _Memory(network, stages), name)
+    return Load(PlanShape.of(network, stages, wire, replicas, robots), seconds, _Memory(network, stages), name)
 
 
 class _Memory:

@@ -82,7 +82,7 @@ class WorkerShell:
         for source in self.sources.values():
             self.hear(w.SourceReachable(source.name, True))
             source.meet(self.robot)
-            plan = w.PlanOffered(source.load.plan)  # latched: who comes late hears it too
+            plan = w.PlanOffered(source.load.plan, source.load.shape.robots)  # latched: who comes late hears it too
             self.air.tell(source.robot, self.robot, f"{source.name} plan", self.hear, plan)
 
     def kill(self) -> None:

@@ -255,8 +255,9 @@ class SourceShell:
         self._queued = queued
 
     def _publish_plan(self, action: d.PublishPlan) -> None:
+        offered = w.PlanOffered(action.plan, self.load.shape.robots)
         for worker in self.workers.values():
-            self.air.tell(self.robot, worker.robot, f"{self.name} plan", worker.hear, w.PlanOffered(action.plan))
+            self.air.tell(self.robot, worker.robot, f"{self.name} plan", worker.hear, offered)
 
     def _release(self, action: d.ReleaseFrame) -> None:
         self._open.pop(action.frame, None)
