@@ -138,7 +138,12 @@ class AggregatorSettings(ModelSettings, SourceSettings):
     )
     compressed: bool = parameter(False, "images come on image/compressed instead of image")
     worker_timeout: float = parameter(
-        0.5, "silence of all workers after which a frame is answered with what there is", 0.05, 60.0, live=True
+        0.5,
+        "silence after which a worker is taken for gone; when all are, a frame ends with what there is, "
+        "but not before a quarter of its deadline",
+        0.05,
+        60.0,
+        live=True,
     )
     max_open: int = parameter(16, "frames open at once; an older one is closed without a result", 1, 256, live=True)
     max_workers: int = parameter(256, "workers that are known at once", 1, 4096, live=True)

@@ -8,8 +8,9 @@ Rules
   The first result of a task is used; others are counted and dropped. Results may overtake their frame's announcement.
   A distributed stage waits for its pieces until the deadline less the p95 of what must still run after it. Then what is
   missing is filled in, if anything came at all; else the frame ends without a result.
-  For workers of whom none is heard it waits no longer than `worker_timeout`: better an answer with what there is, and
-  then a newer frame; but the first of them may take its time. Who was held up cannot tell who was silent meanwhile.
+  For workers of whom none is heard it waits no longer than `worker_timeout`, or a quarter of the frame's budget if that
+  is longer: better an answer with what there is, and then a newer frame; but the first of them may take its time. Who
+  was held up cannot tell who was silent meanwhile.
   Every frame announced ends in exactly one report, no later than its deadline. Progress names the aggregator's session,
   from its start on, so that the source learns at once which frames died with the one before.
 """
@@ -26,6 +27,9 @@ from dnn_dist.run.report import FrameReport, Status, WorkerShare
 from dnn_dist.run.shape import PlanShape, StageShape
 from dnn_dist.run.state import Progress, StageProgress, next_sequence
 from dnn_dist.run.wire import TaskKey
+
+SILENT_SHARE = 0.25
+"""Of a frame's budget; nobody's silence for less than that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,8 +428,9 @@ class Gatherer:
         patient = max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
         if self._worker_heard_at is None:
             return patient
-        silence = max(self._worker_heard_at, frame.announced_at) + self.settings.worker_timeout
-        return min(patient, silence)
+        # Who allows a frame ten seconds does not want half an answer after half a second.
+        silence = max(self.settings.worker_timeout, frame.budget * SILENT_SHARE)
+        return min(patient, max(self._worker_heard_at, frame.announced_at) + silence)
 
     def _check_time(self, now: float) -> list[Any]:
         actions: list[Any] = []
