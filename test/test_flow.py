@@ -244,12 +244,16 @@ def test_cut_links_break_no_law(seed: int) -> None:
     Cluster(workers, plan, seed, faults, settings).run(20, period=0.15, budget=rng.choice([0.2, 0.5, 1.5]))
 
 
+@pytest.mark.parametrize(("budget", "silence"), [(2.0, 0.5), (10.0, 2.5)])
 @pytest.mark.parametrize(("came", "status"), [(0, Status.NO_RESULT), (2, Status.FILLED)])
-def test_a_frame_ends_early_when_no_worker_is_heard(came: int, status: Status) -> None:
+def test_a_frame_ends_early_when_no_worker_is_heard(
+    came: int, status: Status, budget: float, silence: float
+) -> None:
+    """After `worker_timeout`, or a quarter of its budget where that is longer."""
     machine = g.Gatherer("cam")
     machine.handle(g.PlanInstalled(PLAN, shape(4)), 0.0)
     machine.handle(g.WorkerHeard(), 0.0)
-    machine.handle(g.FrameAnnounced(7, 0, PLAN, 10.0), 0.0)
+    machine.handle(g.FrameAnnounced(7, 0, PLAN, budget), 0.0)
     for piece in range(came):
         key = TaskKey("cam", 7, 0, 0, piece)
         machine.handle(g.ResultArrived(key, PLAN, "w1", False, 0, 0.01, 50), 0.1)
@@ -258,7 +262,7 @@ def test_a_frame_ends_early_when_no_worker_is_heard(came: int, status: Status) -
         now = machine.next_wake()
         said = machine.handle(g.Tick(), now)
         actions = [a for a in said if isinstance(a, (g.Publish, g.RunLocal))]
-    assert now == pytest.approx(0.5 + 0.1 * (came > 0))
+    assert now == pytest.approx(silence + 0.1 * (came > 0))
     if came:
         actions = machine.handle(g.LocalDone(0, 1, 0.01), now)
     assert next(a for a in actions if isinstance(a, g.Publish)).report.status is status
