@@ -318,7 +318,8 @@ class Dispatcher:
         if silent:  # it may not have heard us either, and offers its room to who is heard
             self._published_at = float("-inf")
         if before.session != state.session:
-            return [*self._lose(view, "restarted", now), *said, *self._refusal(frozenset(), state)]
+            lost = [] if silent and not view.leases else self._lose(view, "restarted", now)
+            return [*lost, *said, *self._refusal(frozenset(), state)]
         view.note_tasks(self.source, self.session, now)
         return [*said, *self._refusal(before.refused, state)]
 
