@@ -98,7 +98,7 @@ class Summary:
         total: dict[str, defaultdict[str, float]] = {}
         for report in self.reports:
             for share in report.workers:
-                entry = total.setdefault(share.worker, defaultdict(float))
+                entry = total.setdefault(share.worker, defaultdict(int))
                 for name in ("tasks", "stolen", "recomputed", "bytes_in", "bytes_out"):
                     entry[name] += getattr(share, name)
                 entry["computed_s"] += share.computed
