@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,16 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
             os.close(lock)
         return
     pytest.fail("every ROS domain is taken by a test that runs; wait for those")
+
+
+@pytest.fixture(scope="session")
+def yolov2(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """YOLOv2's first 16 layers at 608 x 608, with random weights: the network of the published figures."""
+    from netbuilder import NetBuilder
+
+    from dnn_dist.graph.tflite import read_network
+
+    net = NetBuilder()
+    path = tmp_path_factory.mktemp("yolov2") / "first16.tflite"
+    path.write_bytes(net.build([net.yolov2_first16()]))
+    return read_network(path)

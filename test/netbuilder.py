@@ -220,6 +220,19 @@ class NetBuilder:
             "ResizeNearestNeighborOptions", half_pixel_centers=half_pixel, align_corners=align, version=3,
         )  # fmt: skip
 
+    def yolov2_first16(self) -> int:
+        """YOLOv2 at 608 x 608 (Redmon and Farhadi, 2016), what DeepThings fuses: 12 convolutions, 4 max-pools."""
+        x = self.input(608, 608, 3)
+        table = [(32, 3), 0, (64, 3), 0, (128, 3), (64, 1), (128, 3), 0, (256, 3), (128, 1), (256, 3), 0,
+                 (512, 3), (256, 1), (512, 3), (256, 1)]  # fmt: skip
+        for layer in table:
+            if isinstance(layer, int):
+                x = self.pool("MAX", x, (2, 2), (2, 2), VALID)
+            else:
+                filters, kernel = layer
+                x = self.unary("LEAKY_RELU", self.conv(x, filters, (kernel, kernel), activation=NO_ACTIVATION))
+        return x
+
     def build(self, outputs) -> bytes:
         graph = {
             "tensors": self.tensors, "operators": self.operators,

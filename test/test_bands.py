@@ -6,7 +6,7 @@ import pytest
 from cutting import EXAMPLES, FIXTURES, assert_equal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from netbuilder import NO_ACTIVATION, VALID, NetBuilder
+from netbuilder import VALID, NetBuilder
 from test_tiles import dags
 
 from dnn_dist.cli.cost import cost
@@ -26,24 +26,6 @@ many = settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def yolov2(tmp_path_factory):
-    """YOLOv2's first 16 layers at 608 x 608: 12 convolutions with leaky ReLU, 4 max-pools."""
-    net = NetBuilder()
-    x = net.input(608, 608, 3)
-    table = [(32, 3), 0, (64, 3), 0, (128, 3), (64, 1), (128, 3), 0, (256, 3), (128, 1), (256, 3), 0,
-             (512, 3), (256, 1), (512, 3), (256, 1)]  # fmt: skip
-    for layer in table:
-        if isinstance(layer, int):
-            x = net.pool("MAX", x, (2, 2), (2, 2), VALID)
-        else:
-            filters, kernel = layer
-            x = net.unary("LEAKY_RELU", net.conv(x, filters, (kernel, kernel), activation=NO_ACTIVATION))
-    path = tmp_path_factory.mktemp("yolov2") / "first16.tflite"
-    path.write_bytes(net.build([x]))
-    return read_network(path)
 
 
 @pytest.mark.parametrize("count", PUBLISHED)

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "test"))
-from netbuilder import NO_ACTIVATION, RELU, SAME, VALID, NetBuilder
+from netbuilder import RELU, SAME, VALID, NetBuilder
 
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.schema import DTYPES
@@ -71,18 +71,9 @@ class Outline(NetBuilder):
 
 @cache
 def yolov2_first16() -> Network:
-    """YOLOv2 at 608 x 608 (Redmon and Farhadi, 2016), what DeepThings fuses: 12 convolutions, 4 max-pools."""
+    """What DeepThings fuses of YOLOv2, at 608 x 608."""
     net = Outline()
-    x = net.input(608, 608, 3)
-    table = [(32, 3), 0, (64, 3), 0, (128, 3), (64, 1), (128, 3), 0, (256, 3), (128, 1), (256, 3), 0,
-             (512, 3), (256, 1), (512, 3), (256, 1)]  # fmt: skip
-    for layer in table:
-        if isinstance(layer, int):
-            x = net.pool("MAX", x, (2, 2), (2, 2), VALID)
-        else:
-            filters, kernel = layer
-            x = net.unary("LEAKY_RELU", net.conv(x, filters, (kernel, kernel), activation=NO_ACTIVATION))
-    return net.read(x)
+    return net.read(net.yolov2_first16())
 
 
 @cache
