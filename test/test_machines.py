@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 import random
+from collections import deque
 
 import pytest
 from virtual import Cluster, Faults, shape
 
-from dnn_dist.run.dispatcher import DispatcherSettings
+from dnn_dist.run.dispatcher import Dispatcher, DispatcherSettings, WorkerHeard
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
+from dnn_dist.run.state import WorkerState
 
 STEALING = DispatcherSettings()
 SHARING = DispatcherSettings(stealing=False)
@@ -228,3 +230,19 @@ def test_the_same_seed_gives_the_same_run() -> None:
         return [cluster.run(10), cluster.computed]
 
     assert run() == run()
+
+
+def test_a_worker_lost_once_is_not_blamed_again_for_coming_back() -> None:
+    """Its silence was the failure; the new session that ends it is none. One that was not missed is blamed for it."""
+    machine = Dispatcher("cam", "r1", 7)
+
+    def heard(worker: str, session: int, now: float) -> None:
+        machine.handle(WorkerHeard(WorkerState(worker, worker, session, int(1000 * now))), now)
+
+    for tenth in range(1, 21):
+        heard("w1", 1, tenth / 10)
+        if tenth in (1, 20):
+            heard("w2", tenth, tenth / 10)
+    assert machine.workers["w2"].failures == deque([0.7]), "silent for more than half a second"
+    heard("w1", 2, 2.05)
+    assert len(machine.workers["w1"].failures) == 1

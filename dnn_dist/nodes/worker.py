@@ -15,7 +15,7 @@ from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_network
 from dnn_dist.nodes.qos import LATCHED_IN, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
-from dnn_dist.plan.plan import Plan
+from dnn_dist.plan.plan import Plan, takes_part
 from dnn_dist.run import worker as w
 from dnn_dist.run.mapped import free_memory
 from dnn_dist.run.notes import Note
@@ -104,7 +104,7 @@ class WorkerNode(Shell):
         plan = Plan.from_yaml(message.text)
         if plan.hash != message.plan:
             raise WireError(f"plan {message.plan[:32]!r} has the hash {plan.hash}; its text was changed on the way")
-        if not plan.robots or self.robot in plan.robots:
+        if takes_part(self.robot, plan.robots):
             self._plans[plan.hash] = plan
         self._handle(w.PlanOffered(plan.hash, plan.robots))
 

@@ -8,6 +8,7 @@ person can read, and two robots with the same model and plan have the same piece
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
@@ -36,6 +37,11 @@ def port_bytes(network: Network, port: Port, wire: str) -> int:
     """Bytes of a piece's input or output as it travels. The model's own inputs do as one byte a value."""
     dtype = "uint8" if port.tensor in network.inputs else wire_dtype(port.dtype, wire)
     return prod(port.shape) * np.dtype(dtype).itemsize
+
+
+def takes_part(robot: str, robots: Collection[str]) -> bool:
+    """Whether a robot's worker takes part in a plan that names these robots; none named: all do."""
+    return not robots or robot in robots
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dnn_dist.plan.plan import takes_part
 from dnn_dist.run.assignment import choose, owners
 from dnn_dist.run.fleetview import Lease, Patience, WorkerView
 from dnn_dist.run.notes import Note
@@ -326,7 +327,7 @@ class Dispatcher:
     def _wants(self, state: WorkerState) -> bool:
         """Whether the plan in force is for this worker."""
         plan = self._plans.get(self._newest_plan)
-        return plan is not None and (not plan.robots or state.robot in plan.robots)
+        return plan is not None and takes_part(state.robot, plan.robots)
 
     def _find_orphans(self, state: WorkerState) -> list[Any]:
         """Frames of a former session of this source that a worker still has tasks of: nobody will report them."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dnn_dist.plan.plan import takes_part
 from dnn_dist.run.notes import Note
 from dnn_dist.run.pace import Pace
 from dnn_dist.run.state import Progress, SourceState, WorkerState, next_sequence
@@ -217,7 +218,7 @@ class Worker:
     def _handle_offered(self, event: PlanOffered, now: float) -> list[Any]:
         if event.plan in self.plans:
             return []
-        if event.robots and self.robot not in event.robots:
+        if not takes_part(self.robot, event.robots):
             text = f"plan {event.plan}: is for robots {', '.join(event.robots)}; this is {self.robot}"
             return [Note("plan of other robots", text, warn=False)]
         self.refused.pop(event.plan, None)  # offered anew: what stood in the way may be gone
