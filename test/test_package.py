@@ -23,6 +23,7 @@ LAW = {
     "errors": set(),
     "executables": set(),
     "yamlfile": set(),
+    "shipped": set(),
     "graph": set(),
     "cut": {"graph"},
     "plan": {"cut", "graph", "yamlfile"},
@@ -32,8 +33,11 @@ LAW = {
     "camera": set(),
     "settings": set(),
     "cluster": {"settings", "run", "yamlfile"},
-    "nodes": {"cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
-    "cli": {"yamlfile", "sim", "nodes", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+    "nodes": {"shipped", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+    "cli": {
+        *("yamlfile", "shipped", "sim", "nodes", "cluster", "settings"),
+        *("run", "plan", "cut", "graph", "detect", "camera"),
+    },
 }
 ROS = re.compile(r"(rclpy|rosidl_\w+|launch\w*|cv_bridge|\w+_(msgs|interfaces)|dnn_dist\.msg)(\.|$)")
 HEAVY = re.compile(r"(tensorflow|keras|torch|scipy|networkx)(\.|$)")

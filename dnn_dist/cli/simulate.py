@@ -22,6 +22,7 @@ from dnn_dist.plan.plan import WIRES, Plan
 from dnn_dist.run.dispatcher import DispatcherSettings
 from dnn_dist.run.report import Status
 from dnn_dist.run.worker import WorkerSettings
+from dnn_dist.shipped import find_model
 from dnn_dist.sim import Load, Outcome, Scenario, Source, draw_gantt, parse_faults, plan_load, simulate
 
 PERCENTILES = (50, 95, 99, 100)
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read_plan(text: str, model: str) -> tuple[Network, Plan]:
     """The network, and the plan in a file or of a cut. Raises one line when there is neither."""
-    network = read_network(_find_model(model))
+    network = read_network(find_model(model))
     path = Path(text)
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
         return network, Plan(model=network.sha256, cut=text)
@@ -84,15 +85,6 @@ def read_plan(text: str, model: str) -> tuple[Network, Plan]:
         return network, Plan.read(path)
     except PlanError as error:
         raise PlanError(f"{error}; give a plan file or a cut") from None
-
-
-def _find_model(name: str) -> Path:
-    """A path, or the name of a model that is shipped, in the checkout or in what colcon installed."""
-    if "/" in name or Path(name).exists():
-        return Path(name)
-    above = Path(__file__).resolve().parents
-    places = [above[2] / "models" / name, *(folder / "share/dnn_dist/models" / name for folder in above)]
-    return next((place for place in places if place.is_file()), Path(name))
 
 
 def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:

@@ -13,32 +13,7 @@ from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.plan import Pixels, Plan
 from dnn_dist.settings import PartitionSettings
-
-
-def find_model(name: str) -> Path:
-    """The .tflite file of a path, or of the bare name of a shipped one. ConfigError when there is none."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    shipped = shipped_models()
-    if shipped is not None and (shipped / name).is_file() and name:
-        return shipped / name
-    known = sorted(file.name for file in shipped.glob("*.tflite")) if shipped else []
-    raise ConfigError(
-        f"model: there is no file {name!r}; give a path, or one that is shipped: {', '.join(known) or 'none found'}"
-    )
-
-
-def shipped_models() -> Path | None:
-    """The folder of shipped models: of the installed package, or of the checkout."""
-    try:
-        from ament_index_python.packages import get_package_share_directory
-
-        candidates = [Path(get_package_share_directory("dnn_dist")) / "models"]
-    except (ImportError, LookupError):
-        candidates = []
-    candidates.append(Path(__file__).resolve().parents[2] / "models")
-    return next((folder for folder in candidates if folder.is_dir()), None)
+from dnn_dist.shipped import find_model
 
 
 def load_network(model: str) -> Network:
