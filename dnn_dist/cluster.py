@@ -17,14 +17,8 @@ from dnn_dist.run.wire import NAME
 from dnn_dist.settings import NODES, Meaning, meanings
 from dnn_dist.yamlfile import Keys, near, read_yaml
 
-# UDP also within a machine: nearly as fast as shared memory, and a killed process leaves nothing behind.
-NETWORKS = {
-    "local": ("UDPv4?max_msg_size=65000B&sockets_size=4MB", "lan.xml"),
-    "wired": ("UDPv4?max_msg_size=65000B&sockets_size=4MB", "lan.xml"),
-    "wifi": ("UDPv4?max_msg_size=1400B&sockets_size=4MB", "wifi.xml"),
-}
-"""Network -> FASTDDS_BUILTIN_TRANSPORTS, and the shipped DDS profile. On the air a datagram must fit one packet: of an
-IP-fragmented one, any lost fragment loses all."""
+NETWORKS = {"local": "lan.xml", "wired": "lan.xml", "wifi": "wifi.xml"}
+"""Network -> the shipped DDS profile."""
 
 PACED: dict[str, dict[str, Any]] = {"wifi": {"window": 200_000}}
 """Network -> parameters that belong to it, unless the file says otherwise. On the air a source keeps about two messages
@@ -161,10 +155,8 @@ def processes(
 
 def transport(network: str, profiles: str | Path) -> dict[str, str]:
     """The environment in which DDS takes up a network profile."""
-    builtin, profile = NETWORKS[network]
     return {
-        "FASTDDS_BUILTIN_TRANSPORTS": builtin,
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(Path(profiles) / profile),
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(Path(profiles) / NETWORKS[network]),
         "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
         "RMW_FASTRTPS_PUBLICATION_MODE": "AUTO",
     }

@@ -56,7 +56,7 @@ class Live:
     def feed(self, images: list[np.ndarray]) -> None:
         """Publish images one by one, each when the one before is reported; stamps count from 1.
 
-        Images travel best effort, and a subscription may still be on its way: they are sent again until reported.
+        A subscription may still be on its way, or give way to a reliable one: images are sent again until reported.
         """
         for stamp, image in enumerate(images, start=1):
             sent = float("-inf")

@@ -71,7 +71,6 @@ def test_the_number_of_workers_is_what_was_asked_for(workers: int) -> None:
 def test_a_network_is_an_environment_with_a_shipped_profile(network: str) -> None:
     for process in processes(parse_cluster(TWO, "test"), SHIPPED / "network", network=network):
         assert Path(process.environment["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
-        assert "max_msg_size" in process.environment["FASTDDS_BUILTIN_TRANSPORTS"]
 
 
 def test_the_shipped_file_is_right() -> None:

@@ -5,8 +5,12 @@
     parameters.py   those as ROS parameters
     convert.py      messages from and to the core's values
     images.py       images from and to arrays
+    imagetopic.py   where a source's images are, and how to subscribe to them
     qos.py          one place for every topic's quality of service
+    transport.py    what carries the messages, and whether the system lets it
     shell.py        what all nodes share: executor, timer, session, notes to log and diagnostics, start and stop
+    alarms.py       calls to come, on the one timer of a node
+    follow.py       topics of one sender each, as they come and go
     disturb.py      loses, doubles and delays messages by seed, when the environment asks for it
     watch.py        listens to a cluster from outside, for demo, benches and tests
     planning.py     from parameters to the plan in force

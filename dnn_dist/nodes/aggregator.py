@@ -22,10 +22,12 @@ from dnn_dist.detect.draw import TileMark, draw_overlay
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.nodes import convert
 from dnn_dist.nodes.computing import Computing, keep_pace, one_line
+from dnn_dist.nodes.follow import Follower
 from dnn_dist.nodes.images import rgb_to_image, to_rgb
+from dnn_dist.nodes.imagetopic import ImageReader
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_card, load_head, load_network
-from dnn_dist.nodes.qos import FRAME, IMAGE_IN, LATCHED_IN, OUTPUT, RECORD, STATE, heartbeats, tensors
+from dnn_dist.nodes.qos import FRAME, LATCHED_IN, OUTPUT, RECORD, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run import gatherer as g
@@ -35,9 +37,6 @@ from dnn_dist.run.state import Progress
 from dnn_dist.run.store import TensorStore
 from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.settings import AggregatorSettings
-
-FORGET = 10.0
-"""Seconds of silence after which a worker's place may be given to another."""
 
 
 @dataclass(slots=True)
@@ -61,7 +60,6 @@ class Aggregator:
         self._shell, self._settings = shell, parameters
         self.source = convert.name_of(parameters.now.source, "source")
         self._robots: dict[str, str] = {}  # worker -> robot
-        self._heard: dict[str, float] = {}  # worker -> when it was heard last, s
         self._frames: dict[int, FrameInfo] = {}
         self._arrived: dict[TaskKey, tuple[str, int, list[np.ndarray]]] = {}  # (worker, attempt, outputs)
         self._results: dict[str, Any] = {}  # worker -> subscription
@@ -95,7 +93,8 @@ class Aggregator:
         self._overlay = shell.offer(Image, "overlay", OUTPUT)
         self._report = shell.offer(msg.FrameReport, "report", RECORD)
         self._progress = shell.offer(msg.Progress, "progress", STATE)
-        shell.follow(msg.WorkerState, "/state", heartbeats(), self._hear_worker)
+        follower = Follower(self._hear_worker, self._meet, self._part, lambda: self._settings.now.max_workers)
+        shell.follow(msg.WorkerState, "/state", heartbeats(), follower)
         self._tick()
 
     def stop(self) -> None:
@@ -148,29 +147,20 @@ class Aggregator:
             about.store.release(frame)
         return taken
 
-    def _hear_worker(self, message: msg.WorkerState) -> None:
-        worker = convert.name_of(message.worker, "worker")
-        self._robots[worker] = message.robot
-        self._heard[worker] = self._shell.now()
-        self._handle(g.WorkerHeard())
-        if worker in self._results:
-            return
-        self._make_place()
-        if len(self._results) >= self._settings.now.max_workers:
-            raise WireError(f"worker {worker!r} ignored: {len(self._results)} are connected")
+    def _meet(self, worker: str) -> None:
+        # Before it has said a word: each end that waits for the other costs another round of discovery.
         topic = f"{self.source}/{worker}/result"
         self._results[worker] = self._shell.receive(
             msg.Result, topic, tensors(), lambda result: self._hear_result(worker, result)
         )
 
-    def _make_place(self) -> None:
-        """Forget workers that fell silent, when there are as many as may be connected."""
-        if len(self._results) < self._settings.now.max_workers:
-            return
-        for worker in [name for name, heard in self._heard.items() if self._shell.now() - heard > FORGET]:
-            del self._heard[worker], self._robots[worker]
-            if worker in self._results:
-                self._shell.destroy_subscription(self._results.pop(worker))
+    def _part(self, worker: str) -> None:
+        self._shell.destroy_subscription(self._results.pop(worker))
+        self._robots.pop(worker, None)
+
+    def _hear_worker(self, sender: str, message: msg.WorkerState) -> None:
+        self._robots[sender] = message.robot
+        self._handle(g.WorkerHeard())
 
     def _hear_result(self, worker: str, message: msg.Result) -> None:
         key = convert.read_key(message.key)
@@ -210,7 +200,7 @@ class Aggregator:
         early = self._machine.early
         for key in [key for key in self._arrived if key not in early]:
             del self._arrived[key]
-        self._shell.wake_at(self, self._machine.next_wake(), self._tick)
+        self._shell.wake_at(self._machine.next_wake(), self._tick)
 
     def _keep(self, action: g.Keep) -> None:
         key = action.key
@@ -324,9 +314,7 @@ class AggregatorNode(Shell):
         self._part.start()
         self.receive(msg.Plan, "plan", LATCHED_IN, self._hear_plan)
         self.receive(msg.Frame, f"{self._part.source}/frame", FRAME, self._hear_frame)
-        compressed = self._settings.now.compressed
-        type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
-        self.receive(type_, topic, IMAGE_IN, self._hear_image)
+        self._reader = ImageReader(self, self._settings.now.compressed, self._hear_image)
 
     def stop(self) -> None:
         self._part.stop()

@@ -7,14 +7,14 @@ import sys
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from dnn_dist.camera.sources import open_source
 from dnn_dist.nodes.computing import Computing, one_line
 from dnn_dist.nodes.images import rgb_to_compressed, rgb_to_image
+from dnn_dist.nodes.imagetopic import image_topic
 from dnn_dist.nodes.parameters import Parameters
-from dnn_dist.nodes.qos import IMAGE_OUT
+from dnn_dist.nodes.qos import images
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.run.notes import Note
 from dnn_dist.settings import CameraSettings
@@ -25,7 +25,7 @@ class Camera(Shell):
 
     def __init__(self) -> None:
         super().__init__("camera")
-        self._settings = Parameters(self, CameraSettings, self._retime)
+        self._settings = Parameters(self, CameraSettings)
         self._taken = 0
         self._dropped = 0
         self._ended = False
@@ -35,11 +35,10 @@ class Camera(Shell):
         self._source = open_source(settings.source, settings.height, settings.width, loop=settings.loop)
 
     def start(self) -> None:
-        compressed = self._settings.now.compressed
-        type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
-        self._publisher = self.offer(type_, topic, IMAGE_OUT)
+        type_, topic = image_topic(self._settings.now.compressed)
+        self._publisher = self.offer(type_, topic, images(reliable=True))
         self._reading = Computing(self, "camera")
-        self._timer = self.create_timer(1.0 / self._settings.now.rate, self._tick)
+        self.every(lambda: 1.0 / self._settings.now.rate, self._tick)
 
     def stop(self) -> None:
         if hasattr(self, "_reading"):
@@ -49,9 +48,6 @@ class Camera(Shell):
 
     def health(self) -> dict[str, Any]:
         return {"frames published": self._taken, "frames dropped": self._dropped}
-
-    def _retime(self) -> None:
-        self._timer.timer_period_ns = int(1e9 / self._settings.now.rate)
 
     def _tick(self) -> None:
         if self._ended or (

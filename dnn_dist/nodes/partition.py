@@ -18,16 +18,19 @@ from std_msgs.msg import Header
 from dnn_dist import msg
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.nodes import convert
+from dnn_dist.nodes.follow import Follower
 from dnn_dist.nodes.images import to_rgb
+from dnn_dist.nodes.imagetopic import ImageReader
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_network, plan_in_force
-from dnn_dist.nodes.qos import FRAME, IMAGE_IN, LATCHED, STATE, heartbeats, tensors
+from dnn_dist.nodes.qos import FRAME, LATCHED, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.run import dispatcher as d
 from dnn_dist.run.fleetview import Patience
 from dnn_dist.run.notes import Note
 from dnn_dist.run.state import Progress
 from dnn_dist.run.store import TensorStore
+from dnn_dist.run.wire import WireError
 from dnn_dist.settings import PartitionSettings
 
 
@@ -112,10 +115,9 @@ class Partition:
         shell = self._shell
         self._plan = shell.offer(msg.Plan, "plan", LATCHED)
         self._state = shell.offer(msg.SourceState, "source_state", STATE)
-        shell.follow(msg.WorkerState, "/state", heartbeats(), self._hear_worker)
-        compressed = self._settings.now.compressed
-        type_, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
-        shell.receive(type_, topic, IMAGE_IN, self._hear_image)
+        follower = Follower(self._hear_worker, self._meet, self._part, lambda: self._settings.now.max_workers)
+        shell.follow(msg.WorkerState, "/state", heartbeats(), follower)
+        self._images = ImageReader(shell, self._settings.now.compressed, self._hear_image)
         self._handle(d.PlanInstalled(self.plan.hash, self.store.shape))
         shell.get_logger().info(f"plan {self.plan.hash}: {self.plan.cut} of {self.store.network.path.name}")
 
@@ -177,17 +179,21 @@ class Partition:
         """What the aggregator holds."""
         self._handle(d.ProgressHeard(progress))
 
-    def _hear_worker(self, message: msg.WorkerState) -> None:
+    def _meet(self, worker: str) -> None:
+        # Before it has said a word: each end that waits for the other costs another round of discovery.
+        topic = f"{self.source}/{worker}/work"
+        self._work[worker] = self._shell.offer(msg.Work, topic, tensors(self._settings.now.lifespan))
+
+    def _part(self, worker: str) -> None:
+        self._shell.destroy_publisher(self._work.pop(worker))
+        self._handle(d.WorkerReachable(worker, False))
+
+    def _hear_worker(self, sender: str, message: msg.WorkerState) -> None:
         state = convert.read_worker(message)
+        if state.worker != sender:
+            raise WireError(f"state of worker {state.worker!r} came on the topic of {sender!r}")
         self._handle(d.WorkerHeard(state))
-        if state.worker in self._machine.workers:
-            if state.worker not in self._work:
-                topic = f"{self.source}/{state.worker}/work"
-                self._work[state.worker] = self._shell.offer(msg.Work, topic, tensors(self._settings.now.lifespan))
-            reachable = self._work[state.worker].get_subscription_count() > 0
-            self._handle(d.WorkerReachable(state.worker, reachable))
-        for worker in self._work.keys() - self._machine.workers.keys():
-            self._shell.destroy_publisher(self._work.pop(worker))
+        self._handle(d.WorkerReachable(sender, self._work[sender].get_subscription_count() > 0))
 
     def _tick(self) -> None:
         self._handle(d.Tick())
@@ -197,7 +203,7 @@ class Partition:
     def _handle(self, event: Any) -> None:
         for action in self._machine.handle(event, self._shell.now()):
             self._perform[type(action)](self, action)
-        self._shell.wake_at(self, self._machine.next_wake(), self._tick)
+        self._shell.wake_at(self._machine.next_wake(), self._tick)
         self._take_newest()
 
     def _send_work(self, action: d.SendWork) -> None:

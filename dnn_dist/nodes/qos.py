@@ -21,10 +21,6 @@ def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
     )
 
 
-IMAGE_IN = _profile(reliable=False, depth=1)
-"""Subscriptions to images: the newest, from any publisher."""
-IMAGE_OUT = _profile(reliable=False, depth=1)
-"""A camera's images: a lost one is older than the next."""
 OUTPUT = _profile(reliable=True, depth=10)
 """Detections, overlays, reports: reliable, so that any subscriber is compatible."""
 RECORD = _profile(reliable=True, depth=100)
@@ -38,6 +34,11 @@ FRAME = _profile(reliable=True, depth=16)
 STATE = _profile(reliable=False, depth=10)
 """Absolute states of sources and aggregators, said again ten times a second. Best effort: a lost one is older than the
 next, and after a cut nothing is worse than to hear the old ones again, one by one."""
+
+
+def images(reliable: bool) -> QoSProfile:
+    """Images: the newest. Our cameras offer them reliably; see imagetopic.py for who subscribes how."""
+    return _profile(reliable, depth=1)
 
 
 def tensors(lifespan: float | None = None) -> QoSProfile:

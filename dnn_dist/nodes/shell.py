@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all nodes share: one executor, one timer that follows a machine's `next_wake`, notes that reach log and
-/diagnostics, and an orderly end.
+"""What all nodes share: one executor, one timer that follows what is due next, notes that reach log and /diagnostics,
+and an orderly end.
 
 A node has four steps, apart from each other so that a managed node can call them one by one:
 construct (parameters), `configure()` (load what may fail), `start()` (topics and timer), `stop()`.
@@ -9,9 +9,6 @@ construct (parameters), `configure()` (load what may fail), `start()` (topics an
 from __future__ import annotations
 
 import ctypes
-import heapq
-import itertools
-import os
 import random
 import signal
 import sys
@@ -30,8 +27,11 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from dnn_dist.errors import DnnDistError
+from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
+from dnn_dist.nodes.follow import Follower, Following
 from dnn_dist.nodes.qos import OUTPUT
+from dnn_dist.nodes.transport import small_buffers, transport_in_force
 from dnn_dist.run.notes import Note, Notebook
 
 try:
@@ -40,10 +40,10 @@ except ImportError:  # another rclpy hides it elsewhere; then no publish() of ou
     RCLError = RuntimeError  # type: ignore[misc, assignment]
 
 
-LOOK = 0.25
+IDLE = 3600.0
+"""Seconds between two rings of a timer that nobody has set."""
+LOOK = 0.1
 """Seconds between two looks for topics that are followed."""
-FORGET = 10.0
-"""Seconds without a sender after which a followed topic is let go."""
 
 
 def new_session() -> int:
@@ -60,14 +60,15 @@ class Shell(Node):
         self.notes = Notebook()
         self._warned_told = 0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
-        self.create_timer(1.0, self._publish_diagnostics)
-        self._alarms: dict[int, Any] = {}
-        self._later: list[tuple[float, int, Callable[[], None]]] = []  # (when, order, call), a heap
-        self._order = itertools.count()
+        self._alarms = Alarms()
+        self._timer = self.create_timer(IDLE, self._ring)
+        self._rings_at = NEVER  # s; when `_timer` was told to
+        self.every(lambda: 1.0, self._publish_diagnostics)
+        self._following: dict[tuple[type, str], Following] = {}
         self._disturbance = Disturbance.of(name)
-        transport = os.environ.get("FASTDDS_BUILTIN_TRANSPORTS", "as installed")
-        profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "none")
-        self.get_logger().info(f"transport: {transport}; profile: {os.path.basename(profile)}")
+        self.get_logger().info(transport_in_force())
+        if said := small_buffers():
+            self.note(said)
 
     def configure(self) -> None:
         """Load what may fail: model, plan, camera. Raises DnnDistError in one line."""
@@ -85,24 +86,32 @@ class Shell(Node):
         """The steady clock, seconds; the only clock that decides anything."""
         return time.monotonic()
 
-    def wake_at(self, owner: object, when: float, tick: Callable[[], None]) -> None:
-        """Have `tick` called at steady time `when`; a later call of the same owner replaces an earlier one."""
-        delay = min(max(when - self.now(), 0.0005), 3600.0)
-        alarm = self._alarms.get(id(owner))
-        if alarm is None:
-            alarm = self._alarms[id(owner)] = self.create_timer(delay, tick)
-        alarm.timer_period_ns = int(delay * 1e9)
-        alarm.reset()
+    def wake_at(self, when: float, tick: Callable[[], None]) -> None:
+        """Have `tick` called at steady time `when`, and not at the time that an earlier call for it named."""
+        self._alarms.move(when, tick)
+        self._set_timer()
 
     def later(self, when: float, call: Callable[[], None]) -> None:
         """Have `call` run once by the executor at steady time `when`; calls of equal time keep their order."""
-        heapq.heappush(self._later, (when, next(self._order), call))
-        self.wake_at(self._later, self._later[0][0], self._run_later)
+        self._alarms.at(when, call)
+        self._set_timer()
 
-    def _run_later(self) -> None:
-        while self._later and self._later[0][0] <= self.now():
-            heapq.heappop(self._later)[2]()
-        self.wake_at(self._later, self._later[0][0] if self._later else float("inf"), self._run_later)
+    def every(self, period: Callable[[], float], call: Callable[[], None]) -> None:
+        """Have `call` run by the executor each `period()` seconds."""
+        self._alarms.every(period, call, self.now())
+        self._set_timer()
+
+    def _ring(self) -> None:
+        self._rings_at = NEVER
+        self._alarms.run(self.now())
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self._alarms.next()
+        if due < self._rings_at:  # put off: it rings in vain once, which is cheaper than to set it at every message
+            self._rings_at = due
+            self._timer.timer_period_ns = int(min(max(due - self.now(), 0.0005), IDLE) * 1e9)
+            self._timer.reset()
 
     def soon(self, call: Callable[[], None]) -> None:
         """Have `call` run by the executor; the one thing that other threads may use."""
@@ -170,33 +179,15 @@ class Shell(Node):
         pair = f"{sender} to {self.get_name()}: " if sender else ""
         return self._with_events(self.create_subscription, type_, topic, taken, qos, pair=pair)
 
-    def follow(self, type_: type, ending: str, qos: Any, handle: Callable[[Any], None], most: int = 4096) -> None:
-        """Receive from every topic of this type and name's ending that there is, as they come and go.
+    def follow(self, type_: type, ending: str, qos: Any, follower: Follower) -> None:
+        """Receive from every topic `SENDER` + ending of this type, as they come and go.
 
         Topics of one sender each, so that a QoS event on one says whose it is.
         """
-        wanted = type_.__module__.split(".")[0] + "/msg/" + type_.__name__
-        inside = self.get_namespace().rstrip("/") + "/"
-        followed: dict[str, Any] = {}
-        gone: dict[str, float] = {}  # topic -> since when nobody sends on it, s
-
-        def look() -> None:
-            there = {
-                name
-                for name, types in self.get_topic_names_and_types()
-                if wanted in types and name.endswith(ending) and name.startswith(inside)
-            }
-            for topic in sorted(there - followed.keys())[: max(0, most - len(followed))]:
-                sender = topic.removesuffix(ending).removeprefix(inside)
-                followed[topic] = self.receive(type_, topic, qos, handle, sender)
-            for topic in list(followed):
-                if followed[topic].get_publisher_count():
-                    gone.pop(topic, None)
-                elif self.now() - gone.setdefault(topic, self.now()) > FORGET:
-                    self.destroy_subscription(followed.pop(topic))
-                    del gone[topic]
-
-        self.create_timer(LOOK, look)
+        if (type_, ending) not in self._following:
+            following = self._following[type_, ending] = Following(self, type_, ending, qos)
+            self.every(lambda: LOOK, following.look)
+        self._following[type_, ending].followers.append(follower)
 
     def offer(self, type_: type, topic: str, qos: Any) -> Any:
         """A publisher whose QoS events are notes that name the topic."""

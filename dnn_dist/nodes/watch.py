@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image
 
 from dnn_dist import msg
 from dnn_dist.nodes import convert
+from dnn_dist.nodes.follow import Follower
 from dnn_dist.nodes.images import to_rgb
 from dnn_dist.nodes.qos import OUTPUT, RECORD, heartbeats
 from dnn_dist.nodes.shell import Shell, make_executor
@@ -36,7 +37,7 @@ class Watch(Shell):
         self._executor.add_node(self)
         self.receive(msg.FrameReport, f"{prefix}report", RECORD, self._hear_report)
         self.receive(msg.Detections, f"{prefix}detections", RECORD, self._hear_detections)
-        self.follow(msg.WorkerState, "/state", heartbeats(), self._hear_worker)
+        self.follow(msg.WorkerState, "/state", heartbeats(), Follower(self._hear_worker))
         if overlay:
             self.receive(Image, f"{prefix}overlay", OUTPUT, self._hear_overlay)
 
@@ -58,7 +59,7 @@ class Watch(Shell):
     def _hear_detections(self, message: msg.Detections) -> None:
         self.detections[message.session, message.frame] = message
 
-    def _hear_worker(self, message: msg.WorkerState) -> None:
+    def _hear_worker(self, sender: str, message: msg.WorkerState) -> None:
         state = convert.read_worker(message)
         self.workers[state.worker] = state
         self.heard[state.worker] = self.now()

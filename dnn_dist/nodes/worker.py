@@ -148,7 +148,7 @@ class WorkerNode(Shell):
         held = {*self._machine.held, *self._machine.outbox}
         for key in [key for key, task in self._tasks.items() if key not in held]:
             del self._tasks[key]
-        self.wake_at(self, self._machine.next_wake(), self._tick)
+        self.wake_at(self._machine.next_wake(), self._tick)
 
     def _build(self, action: w.BuildPlan) -> None:
         plan, network = self._plans[action.plan], self._network
