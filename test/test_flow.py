@@ -263,18 +263,24 @@ def test_a_frame_ends_early_when_no_worker_is_heard(
         said = machine.handle(g.Tick(), now)
         actions = [a for a in said if isinstance(a, (g.Publish, g.RunLocal))]
     assert now == pytest.approx(silence + 0.1 * (came > 0))
+    why = next(a for a in said if isinstance(a, Note))
+    assert why.kind == ("filled in" if came else "no result")
+    assert f"{4 - came} of 4 pieces of stage 0" in why.text and "no worker is heard" in why.text
     if came:
         actions = machine.handle(g.LocalDone(0, 1, 0.01), now)
     assert next(a for a in actions if isinstance(a, g.Publish)).report.status is status
 
 
-def test_a_frame_goes_on_while_somebody_is_heard() -> None:
+def test_a_frame_goes_on_while_somebody_is_heard_and_then_says_that_time_was_too_short() -> None:
     machine = g.Gatherer("cam")
     machine.handle(g.PlanInstalled(PLAN, shape(4)), 0.0)
     machine.handle(g.FrameAnnounced(7, 0, PLAN, 10.0), 0.0)
     for tenth in range(1, 60):
         actions = machine.handle(g.WorkerHeard() if tenth % 4 == 0 else g.Tick(), tenth / 10)
         assert not [a for a in actions if isinstance(a, g.Publish)]
+    machine.handle(g.WorkerHeard(), 9.9)
+    actions = machine.handle(g.Tick(), 10.0)
+    assert "too slow" in next(a for a in actions if isinstance(a, Note)).text
 
 
 # Results one at a time ------------------------------------------------------------------------------------------------

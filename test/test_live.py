@@ -18,6 +18,7 @@ pytest.importorskip("rclpy", reason="no ROS 2 here")
 from live import PATIENCE, Live, live, robots
 
 from dnn_dist.camera.scene import SceneFilm
+from dnn_dist.cli.demo import WARNING
 from dnn_dist.cli.supervisor import executables, share
 from dnn_dist.cluster import parse_cluster, processes
 from dnn_dist.detect.letterbox import Letterbox
@@ -357,6 +358,8 @@ def test_a_stopped_worker_is_named_by_its_qos_deadline_and_serves_again(tmp_path
             said = cluster.until(lambda: said_by(seen, "gateway_r1", "QoS deadline missed on /r2/state"), "it is named")
             assert "r2 to gateway_r1: " in said and "in time" in said
             cluster.until(lambda: "r2" in said_by(seen, "gateway_r1", "workers silent"), "the gateway misses r2")
+            warned = {said["kind"] for said in WARNING.finditer(cluster.supervisor.log("gateway_r1"))}
+            assert "QoS deadline missed on /r2/state" in warned, "what the demo shows of the logs"
         finally:
             os.kill(pid, signal.SIGCONT)
         before = len(reports)

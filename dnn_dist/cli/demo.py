@@ -6,9 +6,10 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from dnn_dist.cli.summary import Summary
 from dnn_dist.cli.supervisor import Supervisor, share
 from dnn_dist.cluster import Cluster, processes, read_cluster, with_workers
 from dnn_dist.errors import ConfigError
+
+WARNING = re.compile(r"^\[WARN\] \[[\d.]+\] \[\w+\]: (?P<kind>[^:]+): (?P<text>.*)$", re.MULTILINE)
+"""A note of a node in its log."""
 
 PI_3 = 2100.0
 """Million MACs a second of one core of a Raspberry Pi 3: VGG16's 15.3 GMAC of convolutions in 7.25 s, as measured by
@@ -72,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     if args.chaos is not None:
         environment |= disturbance(args.chaos)
     args.out.mkdir(parents=True, exist_ok=True)
+    for old in (args.out / "log").glob("*.log"):
+        old.unlink()
     # Imported here: only a machine with ROS can get this far, and the command line must work without.
     from dnn_dist.nodes.watch import watching
 
@@ -95,8 +101,24 @@ def run(args: argparse.Namespace) -> int:
     summary.detections = {key: len(found.detections) for key, found in watch.detections.items()}
     told = summary.write(exit_codes=codes, pace=args.pace)
     Console().print(_table(told, None))
+    _print_warnings(supervisor, [process.name for process in started])
     print(summary.closing_line(told))
     return 0 if stopped or (told["frames_reported"] >= args.frames and told["reported"]["complete"]) else 1
+
+
+def _print_warnings(supervisor: Supervisor, names: Sequence[str]) -> None:
+    """Of each kind of warning the first, so that nobody has to search the logs for why frames are missing."""
+    found = {
+        (name, said["kind"]): said["text"]
+        for name in names
+        for said in reversed(list(WARNING.finditer(supervisor.log(name))))
+    }
+    if not found:
+        return
+    table = Table("node", "warning", "the first", title="what the nodes warned of")
+    for (name, kind), text in found.items():
+        table.add_row(name, kind, text)
+    Console(soft_wrap=False).print(table)
 
 
 def _paced(cluster: Cluster, pace: float) -> Cluster:

@@ -439,12 +439,25 @@ class Gatherer:
                 continue
             stage, held = self._plans[frame.plan].stages[frame.stage], frame.held.get(frame.stage, set())
             missing = tuple(piece for piece in range(stage.enough) if piece not in held)
+            why = self._why_not(number, frame, len(missing), now)
             if stage.local or len(missing) == stage.enough or now >= frame.deadline:
-                actions.append(self._end(number, Status.NO_RESULT, now))
+                actions += [Note("no result", why), self._end(number, Status.NO_RESULT, now)]
                 continue
             frame.filled += len(missing)
-            actions += [Fill(number, frame.stage, missing), *self._settle(number, now, filled=True)]
+            actions += [Note("filled in", why), Fill(number, frame.stage, missing)]
+            actions += self._settle(number, now, filled=True)
         return actions
+
+    def _why_not(self, number: int, frame: _Frame, missing: int, now: float) -> str:
+        """Why a frame is given up, for a person: what was missing, after how long, and what it may come from."""
+        stage = self._plans[frame.plan].stages[frame.stage]
+        waited = f"after {now - frame.announced_at:.2f} s of {frame.budget:.2f}"
+        if stage.local:
+            return f"frame {number}: local stage {frame.stage} was not done {waited}; allow it more, or cut it too"
+        lacked = f"frame {number}: {missing} of {stage.enough} pieces of stage {frame.stage} had not come {waited}"
+        if self._worker_heard_at is None or now - self._worker_heard_at >= self.settings.worker_timeout:
+            return f"{lacked}; no worker is heard"
+        return f"{lacked}; links or workers are too slow for this plan and deadline, see report and `dnn_dist plan`"
 
     def _publish(self, now: float) -> list[Any]:
         if not self._changed and now < self._published_at + self.settings.heartbeat:
