@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from dnn_dist.cluster import NETWORKS, parse_cluster, processes, read_cluster, with_workers
 from dnn_dist.errors import ConfigError
+from dnn_dist.settings import NODES
 
 SHIPPED = Path(__file__).parents[1] / "config"
 TWO = {
@@ -65,6 +67,14 @@ def test_the_number_of_workers_is_what_was_asked_for(workers: int) -> None:
     assert sum(name.startswith("worker") for name in names) == workers
     assert len(set(names)) == len(names)
     assert {"camera_r1", "gateway_r1"} < set(names)
+
+
+@pytest.mark.parametrize("profile", sorted(set(NETWORKS.values())))
+def test_static_peers_find_all_processes_of_a_robot(profile: str) -> None:
+    """ROS names a peer without a port; DDS then asks as many of its processes as the profile says."""
+    tree = ElementTree.parse(SHIPPED / "network" / profile)
+    (found,) = [int(one.text) for one in tree.iter() if one.tag.endswith("maxInitialPeersRange")]
+    assert found >= 2 * len(NODES), "twice what may run there, and tools"
 
 
 @pytest.mark.parametrize("network", NETWORKS)

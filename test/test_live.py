@@ -370,6 +370,37 @@ def test_a_stopped_worker_is_named_by_its_qos_deadline_and_serves_again(tmp_path
         assert {report.status for report in reports} <= {Status.COMPLETE, Status.RECOMPUTED}
 
 
+def test_a_broken_image_behind_a_good_one_is_named_and_stops_nothing(tmp_path: Path) -> None:
+    """It waits while a frame is in work, and is looked at only when that has ended."""
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
+
+    from dnn_dist.nodes.images import rgb_to_image
+    from dnn_dist.nodes.qos import images
+
+    good = film(1)[0]
+    broken = rgb_to_image(good, Header())
+    broken.data = broken.data[: len(broken.data) // 2]
+    with live(tmp_path, robots(2), PATIENT) as cluster:
+        seen = diagnostics(cluster)
+        pid = cluster.supervisor.running["gateway_r1"].pid
+        cluster.feed([good])
+        publisher = cluster.watch.create_publisher(Image, "image", images(reliable=True))
+        cluster.until(publisher.get_subscription_count, "somebody listens")
+
+        def named() -> str:
+            cluster.publish(good, 2)
+            cluster.watch.send(publisher, broken)
+            cluster.watch.spin(0.3)
+            return said_by(seen, "gateway_r1", "bad image")
+
+        assert "bytes" in cluster.until(named, "the broken image is named")
+        before = len(cluster.watch.reports)
+        cluster.publish(good, 3)
+        cluster.until(lambda: len(cluster.watch.reports) > before, "frames are reported")
+        assert cluster.supervisor.running["gateway_r1"].pid == pid
+
+
 def noise(rng: random.Random, kind: type) -> Any:
     """A message of this type with random content in every field."""
     message = kind()

@@ -10,7 +10,7 @@
     transport.py    what carries the messages, and whether the system lets it
     shell.py        what all nodes share: executor, timer, session, notes to log and diagnostics, start and stop
     alarms.py       calls to come, on the one timer of a node
-    follow.py       topics of one sender each, as they come and go
+    workertopics.py workers' states, a topic of each worker, as they come and go
     disturb.py      loses, doubles and delays messages by seed, when the environment asks for it
     watch.py        listens to a cluster from outside, for demo, benches and tests
     planning.py     from parameters to the plan in force

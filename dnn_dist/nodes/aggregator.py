@@ -22,18 +22,17 @@ from dnn_dist.detect.draw import TileMark, draw_overlay
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.nodes import convert
 from dnn_dist.nodes.computing import Computing, keep_pace, one_line
-from dnn_dist.nodes.follow import Follower
 from dnn_dist.nodes.images import rgb_to_image, to_rgb
 from dnn_dist.nodes.imagetopic import ImageReader
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_card, load_head, load_network
-from dnn_dist.nodes.qos import FRAME, LATCHED_IN, OUTPUT, RECORD, STATE, heartbeats, tensors
+from dnn_dist.nodes.qos import FRAME, LATCHED_IN, OUTPUT, RECORD, STATE, tensors
 from dnn_dist.nodes.shell import Shell, run
-from dnn_dist.plan.plan import Plan
+from dnn_dist.nodes.workertopics import WorkerListener
 from dnn_dist.run import gatherer as g
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import FrameReport, Status
-from dnn_dist.run.state import Progress
+from dnn_dist.run.state import Progress, WorkerState
 from dnn_dist.run.store import TensorStore
 from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.settings import AggregatorSettings
@@ -93,8 +92,8 @@ class Aggregator:
         self._overlay = shell.offer(Image, "overlay", OUTPUT)
         self._report = shell.offer(msg.FrameReport, "report", RECORD)
         self._progress = shell.offer(msg.Progress, "progress", STATE)
-        follower = Follower(self._hear_worker, self._meet, self._part, lambda: self._settings.now.max_workers)
-        shell.follow(msg.WorkerState, "/state", heartbeats(), follower)
+        most = self._most_workers
+        shell.listen_to_workers(WorkerListener(self._hear_worker, self._connect, self._disconnect, most))
         self._tick()
 
     def stop(self) -> None:
@@ -147,19 +146,22 @@ class Aggregator:
             about.store.release(frame)
         return taken
 
-    def _meet(self, worker: str) -> None:
+    def _most_workers(self) -> int:
+        return self._settings.now.max_workers
+
+    def _connect(self, worker: str) -> None:
         # Before it has said a word: each end that waits for the other costs another round of discovery.
         topic = f"{self.source}/{worker}/result"
         self._results[worker] = self._shell.receive(
             msg.Result, topic, tensors(), lambda result: self._hear_result(worker, result)
         )
 
-    def _part(self, worker: str) -> None:
+    def _disconnect(self, worker: str) -> None:
         self._shell.destroy_subscription(self._results.pop(worker))
         self._robots.pop(worker, None)
 
-    def _hear_worker(self, sender: str, message: msg.WorkerState) -> None:
-        self._robots[sender] = message.robot
+    def _hear_worker(self, state: WorkerState) -> None:
+        self._robots[state.worker] = state.robot
         self._handle(g.WorkerHeard())
 
     def _hear_result(self, worker: str, message: msg.Result) -> None:
@@ -183,7 +185,7 @@ class Aggregator:
                 worker,
                 stolen,
                 message.attempt,
-                message.computed,
+                convert.seconds(message.computed, "computed"),
                 size,
                 message.error[:200],
             )
@@ -325,9 +327,7 @@ class AggregatorNode(Shell):
     def _hear_plan(self, message: msg.Plan) -> None:
         if message.source != self._part.source:
             return
-        plan = Plan.from_yaml(message.text)
-        if plan.hash != message.plan:
-            raise WireError(f"plan {message.plan[:32]!r} has the hash {plan.hash}; its text was changed on the way")
+        plan = convert.read_plan(message)
         if plan.hash in self._part.stores:
             return
         store = TensorStore(self._part.network, plan, self._settings.now.threads)
@@ -354,7 +354,8 @@ class AggregatorNode(Shell):
         if store is None:
             raise WireError(f"frame {message.frame} names plan {message.plan[:32]!r}, not installed here")
         about = FrameInfo(store, message.header, letterbox, message.dropped, image)
-        self._part.announce(message.frame, message.session, message.plan, message.budget, about)
+        budget = convert.seconds(message.budget, "budget")
+        self._part.announce(message.frame, message.session, message.plan, budget, about)
 
 
 def main() -> int:

@@ -48,14 +48,14 @@ class Alarms:
             self._entered[call] = when
             self._enter(when, lambda now: self._arrive(call, when, now))
 
-    def every(self, period: Callable[[], float], call: Call, now: float) -> None:
-        """Have `call` made each `period()` after `now`; turns that were missed are left out, the beat is kept."""
+    def every(self, period: float, call: Call, now: float) -> None:
+        """Have `call` made each `period` after `now`; turns that were missed are left out, the beat is kept."""
 
         def again(last: float) -> None:
-            due = last + period()
+            due = last + period
 
             def turn(now: float) -> None:
-                again(due + (now - due) // period() * period())
+                again(due + (now - due) // period * period)
                 call()
 
             self._enter(due, turn)

@@ -25,7 +25,7 @@ class Camera(Shell):
 
     def __init__(self) -> None:
         super().__init__("camera")
-        self._settings = Parameters(self, CameraSettings)
+        self._settings = Parameters(self, CameraSettings, self._retime)
         self._taken = 0
         self._dropped = 0
         self._ended = False
@@ -38,7 +38,8 @@ class Camera(Shell):
         type_, topic = image_topic(self._settings.now.compressed)
         self._publisher = self.offer(type_, topic, images(reliable=True))
         self._reading = Computing(self, "camera")
-        self.every(lambda: 1.0 / self._settings.now.rate, self._tick)
+        self._due = self.now()
+        self._retime()
 
     def stop(self) -> None:
         if hasattr(self, "_reading"):
@@ -48,6 +49,17 @@ class Camera(Shell):
 
     def health(self) -> dict[str, Any]:
         return {"frames published": self._taken, "frames dropped": self._dropped}
+
+    def _retime(self) -> None:
+        """The rate has changed: what was to come after the old period comes after the new one."""
+        self._due = min(self._due, self.now()) + 1.0 / self._settings.now.rate
+        self.wake_at(self._due, self._beat)
+
+    def _beat(self) -> None:
+        period = 1.0 / self._settings.now.rate
+        self._due += period * (1 + (self.now() - self._due) // period)  # turns that were missed are left out
+        self.wake_at(self._due, self._beat)
+        self._tick()
 
     def _tick(self) -> None:
         if self._ended or (

@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from dnn_dist import msg
 from dnn_dist.detect.boxes import Detection
 from dnn_dist.graph.region import Region
+from dnn_dist.plan.plan import Plan
 from dnn_dist.run.report import FrameReport, WorkerShare
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
 from dnn_dist.run.wire import NAME, TaskKey, WireError, WireTensor, array_from_bytes
@@ -37,15 +38,25 @@ def _few(entries: Sequence, what: str) -> Sequence:
 
 
 def seconds(value: float, what: str) -> float:
+    """A duration in seconds: finite, and not below zero."""
     if not (math.isfinite(value) and value >= 0):
         raise WireError(f"{what} is {value}, expected a duration in seconds")
     return float(value)
+
+
+def read_plan(message: msg.Plan) -> Plan:
+    """A plan whose text is what its hash was made of."""
+    plan = Plan.from_yaml(message.text)
+    if plan.hash != message.plan:
+        raise WireError(f"plan {message.plan[:32]!r} has the hash {plan.hash}; its text was changed on the way")
+    return plan
 
 
 # Keys and tensors
 
 
 def key_message(key: TaskKey) -> msg.TaskKey:
+    """A task's key as it travels."""
     return msg.TaskKey(source=key.source, session=key.session, frame=key.frame, stage=key.stage, piece=key.piece)
 
 
@@ -54,6 +65,7 @@ def read_key(message: msg.TaskKey) -> TaskKey:
 
 
 def tensor_message(tensor: WireTensor) -> msg.Tensor:
+    """An array of any shape with its name, region and quantisation, as bytes."""
     region = tensor.region
     message = msg.Tensor(
         name=tensor.name,
@@ -69,6 +81,7 @@ def tensor_message(tensor: WireTensor) -> msg.Tensor:
 
 
 def read_tensor(message: msg.Tensor) -> WireTensor:
+    """The array is a view of the message's bytes; they must be as many as shape and type say."""
     if len(message.region) not in (0, 4):
         raise WireError(f"tensor {message.name[:80]!r}: region has {len(message.region)} numbers, expected 0 or 4")
     region = None

@@ -36,7 +36,7 @@ class ImageReader:
         self._shell, self._handle = shell, handle
         self._type, self._topic = image_topic(compressed)
         self._subscribe(reliable=False)
-        shell.every(lambda: LOOK, self._look)
+        shell.every(LOOK, self._look)
 
     def _subscribe(self, reliable: bool) -> None:
         self._reliable = reliable

@@ -18,19 +18,18 @@ from std_msgs.msg import Header
 from dnn_dist import msg
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.nodes import convert
-from dnn_dist.nodes.follow import Follower
-from dnn_dist.nodes.images import to_rgb
+from dnn_dist.nodes.images import ImageError, to_rgb
 from dnn_dist.nodes.imagetopic import ImageReader
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_network, plan_in_force
-from dnn_dist.nodes.qos import FRAME, LATCHED, STATE, heartbeats, tensors
+from dnn_dist.nodes.qos import FRAME, LATCHED, STATE, tensors
 from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.workertopics import WorkerListener
 from dnn_dist.run import dispatcher as d
 from dnn_dist.run.fleetview import Patience
 from dnn_dist.run.notes import Note
-from dnn_dist.run.state import Progress
+from dnn_dist.run.state import Progress, WorkerState
 from dnn_dist.run.store import TensorStore
-from dnn_dist.run.wire import WireError
 from dnn_dist.settings import PartitionSettings
 
 
@@ -77,6 +76,7 @@ class Partition:
         self._waiting: Image | CompressedImage | None = None  # the newest image, while frames are in work
         self._arrived = 0.0  # when it came, s
         self.dropped = 0
+        self._unheard = False  # nobody listened when the last image could have been taken
         self._work: dict[str, Any] = {}  # worker -> publisher
 
     def configure(self) -> None:
@@ -115,8 +115,8 @@ class Partition:
         shell = self._shell
         self._plan = shell.offer(msg.Plan, "plan", LATCHED)
         self._state = shell.offer(msg.SourceState, "source_state", STATE)
-        follower = Follower(self._hear_worker, self._meet, self._part, lambda: self._settings.now.max_workers)
-        shell.follow(msg.WorkerState, "/state", heartbeats(), follower)
+        most = self._most_workers
+        shell.listen_to_workers(WorkerListener(self._hear_worker, self._connect, self._disconnect, most))
         self._images = ImageReader(shell, self._settings.now.compressed, self._hear_image)
         self._handle(d.PlanInstalled(self.plan.hash, self.store.shape))
         shell.get_logger().info(f"plan {self.plan.hash}: {self.plan.cut} of {self.store.network.path.name}")
@@ -149,12 +149,18 @@ class Partition:
     def _take_newest(self) -> None:
         if self._waiting is None or len(self._open) >= self._settings.now.max_frames or self._machine.full():
             return
-        if not self._heard():
-            self._shell.note(Note("no aggregator", "images wait: nobody listens to the frames of this source"))
+        unheard, self._unheard = self._unheard, not self._heard()
+        if self._unheard:
+            if not unheard:
+                self._shell.note(Note("no aggregator", "images wait: nobody listens to the frames of this source"))
             return
         message, self._waiting = self._waiting, None
         deadline = self._arrived + self._settings.now.deadline
-        image = to_rgb(message)
+        try:
+            image = to_rgb(message)
+        except ImageError as error:  # here, for this may be called at the end of any event
+            self._shell.note(Note("bad image", str(error)))
+            return
         letterbox = Letterbox(image.shape[0], image.shape[1], *self._input[:2])
         pixels = letterbox.apply(image)
         number, plan, budget = self._frame, self.plan.hash, max(0.0, deadline - self._shell.now())
@@ -179,21 +185,22 @@ class Partition:
         """What the aggregator holds."""
         self._handle(d.ProgressHeard(progress))
 
-    def _meet(self, worker: str) -> None:
+    def _most_workers(self) -> int:
+        return self._settings.now.max_workers
+
+    def _connect(self, worker: str) -> None:
         # Before it has said a word: each end that waits for the other costs another round of discovery.
         topic = f"{self.source}/{worker}/work"
         self._work[worker] = self._shell.offer(msg.Work, topic, tensors(self._settings.now.lifespan))
 
-    def _part(self, worker: str) -> None:
+    def _disconnect(self, worker: str) -> None:
         self._shell.destroy_publisher(self._work.pop(worker))
         self._handle(d.WorkerReachable(worker, False))
 
-    def _hear_worker(self, sender: str, message: msg.WorkerState) -> None:
-        state = convert.read_worker(message)
-        if state.worker != sender:
-            raise WireError(f"state of worker {state.worker!r} came on the topic of {sender!r}")
+    def _hear_worker(self, state: WorkerState) -> None:
         self._handle(d.WorkerHeard(state))
-        self._handle(d.WorkerReachable(sender, self._work[sender].get_subscription_count() > 0))
+        reachable = self._work[state.worker].get_subscription_count() > 0
+        self._handle(d.WorkerReachable(state.worker, reachable))
 
     def _tick(self) -> None:
         self._handle(d.Tick())

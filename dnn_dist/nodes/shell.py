@@ -20,7 +20,9 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.event_handler import UnsupportedEventTypeError
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -29,9 +31,9 @@ from rclpy.signals import SignalHandlerOptions
 from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
-from dnn_dist.nodes.follow import Follower, Following
 from dnn_dist.nodes.qos import OUTPUT
-from dnn_dist.nodes.transport import small_buffers, transport_in_force
+from dnn_dist.nodes.transport import transport_asked_for, transport_refused
+from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.run.notes import Note, Notebook
 
 try:
@@ -42,8 +44,6 @@ except ImportError:  # another rclpy hides it elsewhere; then no publish() of ou
 
 IDLE = 3600.0
 """Seconds between two rings of a timer that nobody has set."""
-LOOK = 0.1
-"""Seconds between two looks for topics that are followed."""
 
 
 def new_session() -> int:
@@ -54,6 +54,8 @@ def new_session() -> int:
 class Shell(Node):
     """A node with notes, diagnostics and a timer that fires when its machine wants to be woken."""
 
+    robot = ""  # that it runs on, as diagnostics name it
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.session = new_session()
@@ -61,13 +63,14 @@ class Shell(Node):
         self._warned_told = 0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
         self._alarms = Alarms()
-        self._timer = self.create_timer(IDLE, self._ring)
+        # Not the node's own clock, which may stand still (use_sim_time) or be set back.
+        self._timer = self.create_timer(IDLE, self._ring, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._rings_at = NEVER  # s; when `_timer` was told to
-        self.every(lambda: 1.0, self._publish_diagnostics)
-        self._following: dict[tuple[type, str], Following] = {}
-        self._disturbance = Disturbance.of(name)
-        self.get_logger().info(transport_in_force())
-        if said := small_buffers():
+        self.every(1.0, self._publish_diagnostics)
+        self._workers: WorkerTopics | None = None
+        self._disturbance = Disturbance.of(self.get_name())
+        self.get_logger().info(transport_asked_for())
+        if said := transport_refused():
             self.note(said)
 
     def configure(self) -> None:
@@ -96,8 +99,8 @@ class Shell(Node):
         self._alarms.at(when, call)
         self._set_timer()
 
-    def every(self, period: Callable[[], float], call: Callable[[], None]) -> None:
-        """Have `call` run by the executor each `period()` seconds."""
+    def every(self, period: float, call: Callable[[], None]) -> None:
+        """Have `call` run by the executor each `period` seconds."""
         self._alarms.every(period, call, self.now())
         self._set_timer()
 
@@ -138,7 +141,7 @@ class Shell(Node):
             level=DiagnosticStatus.WARN if warned else DiagnosticStatus.OK,
             name=self.get_fully_qualified_name(),
             message="something to look at in the last second" if warned else "running",
-            hardware_id=str(getattr(self, "robot", "")),
+            hardware_id=self.robot,
             values=[
                 KeyValue(key=kind, value=f"{n} x, last: {self.notes.texts[kind]}")
                 for kind, n in self.notes.counts.items()
@@ -177,29 +180,23 @@ class Shell(Node):
 
         taken = self._disturbance.around(guarded, self.now, self.later) if self._disturbance else guarded
         pair = f"{sender} to {self.get_name()}: " if sender else ""
-        return self._with_events(self.create_subscription, type_, topic, taken, qos, pair=pair)
+        return self._with_events(
+            self.create_subscription, SubscriptionEventCallbacks, topic, type_, topic, taken, qos, pair=pair
+        )
 
-    def follow(self, type_: type, ending: str, qos: Any, follower: Follower) -> None:
-        """Receive from every topic `SENDER` + ending of this type, as they come and go.
-
-        Topics of one sender each, so that a QoS event on one says whose it is.
-        """
-        if (type_, ending) not in self._following:
-            following = self._following[type_, ending] = Following(self, type_, ending, qos)
-            self.every(lambda: LOOK, following.look)
-        self._following[type_, ending].followers.append(follower)
+    def listen_to_workers(self, listener: WorkerListener) -> None:
+        """Tell the listener of workers, and of what they say."""
+        if self._workers is None:
+            self._workers = WorkerTopics(self)
+        self._workers.add(listener)
 
     def offer(self, type_: type, topic: str, qos: Any) -> Any:
         """A publisher whose QoS events are notes that name the topic."""
-        return self._with_events(self.create_publisher, type_, topic, qos)
+        return self._with_events(self.create_publisher, PublisherEventCallbacks, topic, type_, topic, qos)
 
-    def _with_events(self, create: Callable[..., Any], *arguments: Any, pair: str = "") -> Any:
-        topic = arguments[1]
-        if create == self.create_subscription:
-            from rclpy.event_handler import SubscriptionEventCallbacks as Callbacks
-        else:
-            from rclpy.event_handler import PublisherEventCallbacks as Callbacks  # type: ignore[assignment]
-
+    def _with_events(
+        self, create: Callable[..., Any], callbacks: type, topic: str, *arguments: Any, pair: str = ""
+    ) -> Any:
         def incompatible(event: Any) -> None:
             self.note(Note(f"incompatible QoS on {topic}", f"the other end wants another {event.last_policy_kind}"))
 
@@ -207,7 +204,7 @@ class Shell(Node):
             self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
 
         try:
-            return create(*arguments, event_callbacks=Callbacks(incompatible_qos=incompatible, deadline=deadline))
+            return create(*arguments, event_callbacks=callbacks(incompatible_qos=incompatible, deadline=deadline))
         except UnsupportedEventTypeError:
             # The clock of the aggregator decides anyway.
             self.note(Note("no QoS events", f"{topic}: this middleware tells of no missed deadlines", warn=False))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What carries the messages of this process: said at its start, so that nobody has to guess."""
+"""What carries the messages of this process, and whether the system lets it: said at the start, for nobody to guess."""
 
 from __future__ import annotations
 
@@ -7,31 +7,42 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
+from rclpy.utilities import get_rmw_implementation_identifier
+
 from dnn_dist.run.notes import Note
 
 PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
 GRANTED = Path("/proc/sys/net/core/rmem_max")
 
 
-def transport_in_force() -> str:
-    """The DDS profile and the range of discovery, as one line."""
-    profile = os.environ.get(PROFILE, "")
+def transport_asked_for() -> str:
+    """The middleware, its profile and the range of discovery, as one line."""
+    profile = os.path.basename(os.environ.get(PROFILE, "")) if _fast_dds() else ""
     range_ = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
-    return f"DDS profile: {os.path.basename(profile) or 'none, as installed'}; discovery: {range_}"
+    return f"middleware: {get_rmw_implementation_identifier()}; profile: {profile or 'none'}; discovery: {range_}"
 
 
-def small_buffers(granted: Path = GRANTED) -> Note | None:
-    """What there is to say when the system grants smaller socket buffers than the profile asks for (bytes)."""
+def transport_refused(granted: Path = GRANTED) -> Note | None:
+    """What there is to say when the profile is not had, or not all of it. `granted`: a file with a number of bytes."""
+    path = os.environ.get(PROFILE, "")
+    if not path:
+        return None
+    if not _fast_dds():
+        return Note("no profile", f"{os.path.basename(path)} is for rmw_fastrtps_cpp, set RMW_IMPLEMENTATION to it")
+    try:
+        elements = ElementTree.parse(path).iter()
+        wanted = max((int(one.text or 0) for one in elements if one.tag.endswith("receiveBufferSize")), default=0)
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        return Note("no profile", f"{path}: {' '.join(str(error).split())}; the middleware runs as installed")
     try:
         most = int(granted.read_text())
-        wanted = [
-            int(element.text or "0")
-            for element in ElementTree.parse(os.environ[PROFILE]).iter()
-            if element.tag.endswith("receiveBufferSize")
-        ]
-    except (OSError, KeyError, ValueError, ElementTree.ParseError):
-        return None  # no profile, or not Linux: nothing was asked for
-    if most >= max(wanted, default=0):
+    except (OSError, ValueError):
+        return None  # not Linux: nobody knows
+    if most >= wanted:
         return None
-    text = f"{most // 1024} kB of {max(wanted) // 1024}: bursts are lost and sent again; as root, sysctl -w"
-    return Note("small socket buffers", f"{text} net.core.rmem_max={max(wanted)}")
+    text = f"{most // 1024} kB of {wanted // 1024}: bursts are lost and sent again; as root, sysctl -w"
+    return Note("small socket buffers", f"{text} net.core.rmem_max={wanted}")
+
+
+def _fast_dds() -> bool:
+    return "fastrtps" in get_rmw_implementation_identifier()

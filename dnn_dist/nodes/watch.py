@@ -13,11 +13,10 @@ import rclpy
 from sensor_msgs.msg import Image
 
 from dnn_dist import msg
-from dnn_dist.nodes import convert
-from dnn_dist.nodes.follow import Follower
 from dnn_dist.nodes.images import to_rgb
-from dnn_dist.nodes.qos import OUTPUT, RECORD, heartbeats
+from dnn_dist.nodes.qos import OUTPUT, RECORD
 from dnn_dist.nodes.shell import Shell, make_executor
+from dnn_dist.nodes.workertopics import WorkerListener
 from dnn_dist.run.state import WorkerState
 
 
@@ -37,7 +36,7 @@ class Watch(Shell):
         self._executor.add_node(self)
         self.receive(msg.FrameReport, f"{prefix}report", RECORD, self._hear_report)
         self.receive(msg.Detections, f"{prefix}detections", RECORD, self._hear_detections)
-        self.follow(msg.WorkerState, "/state", heartbeats(), Follower(self._hear_worker))
+        self.listen_to_workers(WorkerListener(self._hear_worker))
         if overlay:
             self.receive(Image, f"{prefix}overlay", OUTPUT, self._hear_overlay)
 
@@ -59,8 +58,7 @@ class Watch(Shell):
     def _hear_detections(self, message: msg.Detections) -> None:
         self.detections[message.session, message.frame] = message
 
-    def _hear_worker(self, sender: str, message: msg.WorkerState) -> None:
-        state = convert.read_worker(message)
+    def _hear_worker(self, state: WorkerState) -> None:
         self.workers[state.worker] = state
         self.heard[state.worker] = self.now()
 

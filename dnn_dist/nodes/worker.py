@@ -101,9 +101,7 @@ class WorkerNode(Shell):
     def _hear_plan(self, message: msg.Plan) -> None:
         if message.plan in self._plans:
             return
-        plan = Plan.from_yaml(message.text)
-        if plan.hash != message.plan:
-            raise WireError(f"plan {message.plan[:32]!r} has the hash {plan.hash}; its text was changed on the way")
+        plan = convert.read_plan(message)
         if takes_part(self.robot, plan.robots):
             self._plans[plan.hash] = plan
         self._handle(w.PlanOffered(plan.hash, plan.robots))

@@ -19,7 +19,7 @@ class Note:
 class Notebook:
     """Counts notes by kind and keeps the last text of each. Bounded: one entry a kind, at most `limit` kinds."""
 
-    limit: int = 64
+    limit: int = 1024  # some kinds name a topic, and there are a few topics for each worker
     counts: dict[str, int] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     warned: int = 0  # notes with `warn` so far
