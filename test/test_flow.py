@@ -303,7 +303,7 @@ class Robot:
         return TaskKey("cam", 7, 0, 0, piece)
 
     def computes(self, piece: int, now: float) -> list[TaskKey]:
-        return self.at(now, w.Computed(self.key(piece), 0.01, 100, bytes=50_000))
+        return self.at(now, w.Computed(self.key(piece), PLAN, 0.01, 100, bytes=50_000))
 
     def settles(self, *pieces: int, now: float) -> list[TaskKey]:
         self.progress += 1
@@ -337,7 +337,7 @@ def test_waiting_results_take_the_room_of_tasks() -> None:
     robot = Robot()
     robot.computes(0, 0.01)
     robot.computes(1, 0.02)
-    actions = robot.machine.handle(w.Computed(robot.key(2), 0.01, 100), 0.03)
+    actions = robot.machine.handle(w.Computed(robot.key(2), PLAN, 0.01, 100), 0.03)
     state = next(action.state for action in actions if isinstance(action, w.PublishWorker))
     assert (len(state.held), state.room) == (1, 4 - 1 - 2)
     assert state.answered == {robot.key(0), robot.key(1), robot.key(2)}

@@ -6,14 +6,19 @@ from __future__ import annotations
 import os
 import random
 from collections import deque
+from collections.abc import Sequence
 
 import pytest
 from virtual import Cluster, Faults, shape
 
-from dnn_dist.run.dispatcher import Dispatcher, DispatcherSettings, WorkerHeard
+from dnn_dist.plan.fleet import Robot
+from dnn_dist.run import worker as w
+from dnn_dist.run.dispatcher import Dispatcher, DispatcherSettings, SendWork, WorkerHeard
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.state import WorkerState
+from dnn_dist.run.wire import TaskKey
+from dnn_dist.sim.source import SourceShell
 
 STEALING = DispatcherSettings()
 SHARING = DispatcherSettings(stealing=False)
@@ -43,6 +48,18 @@ def test_sharing_follows_the_weights() -> None:
     cluster = Cluster(2, shape(8), dispatcher=DispatcherSettings(stealing=False, shares=(("w1", 3.0), ("w2", 1.0))))
     cluster.run(5, period=0.3)
     assert sum(name == "w1" for name, _ in cluster.computed) == 5 * 6
+
+
+def test_sharing_follows_the_speeds_measured_at_each_stage() -> None:
+    """One is three times as fast in the first stage, the other in the second; over all they are alike."""
+
+    def seconds(robot: Robot, stage: int, piece: int) -> float:
+        return 0.002 if stage == 2 else 0.01 if (robot.name, stage) in (("w1", 0), ("w2", 1)) else 0.03
+
+    cluster = Cluster(2, shape(8, stages=2), dispatcher=SHARING, seconds=seconds)
+    cluster.run(6, period=1.0)
+    by_w1 = [sum(name == "w1" and (k.frame, k.stage) == (5, stage) for name, k in cluster.computed) for stage in (0, 1)]
+    assert by_w1 == [6, 2]
 
 
 def test_several_distributed_stages_follow_each_other() -> None:
@@ -194,6 +211,86 @@ def test_a_flapping_worker_is_left_out_longer_and_longer_but_comes_back() -> Non
     mean = sum(name == "w2" and 5 < key.frame < 20 for name, key in cluster.computed)
     assert mean < 15 * 3 / 2, "while it flaps it gets less than its share"
     assert any(name == "w2" for name, key in cluster.computed if key.frame >= 70), "it is never left out for ever"
+
+
+def test_speeds_are_remembered_of_the_stages_computed_last_and_not_of_dropped_plans() -> None:
+    worker = w.Worker("w1", "r1", 1, "model", w.WorkerSettings(max_plans=2, max_speeds=3))
+    number = 0
+
+    def compute(plan: str, stage: int, seconds: float, macs: int = 100) -> None:
+        nonlocal number
+        number += 1
+        key = TaskKey("cam", 7, number, stage, 0)
+        worker.handle(w.WorkArrived(key, plan, 1, number), 0.0)
+        worker.handle(w.Computed(key, plan, seconds, macs), 0.0)
+
+    for plan in ("a", "b"):
+        worker.handle(w.PlanOffered(plan), 0.0)
+        worker.handle(w.PlanBuilt(plan), 0.0)
+    compute("a", 0, 1.0)
+    compute("b", 0, 0.1)
+    compute("a", 1, 0.5, macs=0)
+    compute("b", 0, 0.2)
+    assert worker.speeds == {("a", 0): 100.0, ("a", 1): 2.0, ("b", 0): pytest.approx(0.8 * 1000 + 0.2 * 500)}
+    compute("b", 1, 1.0)
+    assert list(worker.speeds) == [("a", 1), ("b", 0), ("b", 1)]
+    worker.handle(w.PlanOffered("c"), 0.0)  # in the place of the first
+    assert list(worker.speeds) == [("b", 0), ("b", 1)]
+
+
+class Unlike(Cluster):
+    """Four workers and a plan of two stages of which one takes ten times as long for the same MACs.
+
+    The usual time of a piece is long beside the shortest lease, so that measured speeds decide.
+    """
+
+    def __init__(self, usual: Sequence[float], pieces: int = 4, faults: Faults | None = None) -> None:
+        """`usual`: seconds of a piece by stage."""
+        plan = shape(pieces, stages=2, macs=100)
+        super().__init__(4, plan, faults=faults, seconds=lambda robot, stage, piece: (*usual, 0.002)[stage])
+        self.tries: dict[TaskKey, list[float]] = {}  # s, when it was sent
+        self.begins: dict[tuple[str, TaskKey], float] = {}  # (worker, task) -> s
+
+    def sending(self, source: SourceShell, work: SendWork) -> None:
+        super().sending(source, work)
+        self.tries.setdefault(work.key, []).append(self.agenda.now)
+
+    def computing(self, robot: str, key: TaskKey) -> None:
+        super().computing(robot, key)
+        self.begins.setdefault((robot, key), self.agenda.now)
+
+
+UNLIKE = [(0.2, 2.0), (2.0, 0.2)]
+FRAMES, PERIOD = 6, 20.0
+
+
+@pytest.mark.parametrize("pieces", [3, 4, 9])
+@pytest.mark.parametrize("usual", UNLIKE)
+def test_no_lease_of_a_healthy_worker_ends_early_however_unlike_the_stages_are(
+    usual: tuple[float, float], pieces: int
+) -> None:
+    cluster = Unlike(usual, pieces)
+    assert {report.status for report in cluster.run(FRAMES, PERIOD, PERIOD)} == {Status.COMPLETE}
+    assert not {"task sent again", "worker lost"} & cluster.notes.counts.keys()
+    assert len(cluster.computed) == FRAMES * 2 * pieces, "each piece is computed once"
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("usual", UNLIKE)
+def test_a_lost_task_is_found_in_a_small_multiple_of_its_stages_usual_time(
+    usual: tuple[float, float], stage: int
+) -> None:
+    """In the last frame a worker gets stuck half way through a task, and goes on to say that it lives."""
+    healthy = Unlike(usual)
+    healthy.run(FRAMES, PERIOD, PERIOD)
+    worker, lost = next(at for at in healthy.begins if (at[1].frame, at[1].stage) == (FRAMES - 1, stage))
+    stuck = healthy.begins[worker, lost] + usual[stage] / 2
+    cluster = Unlike(usual, faults=Faults(events=[(stuck, "slow", worker, 1e6)]))
+    cluster.run(FRAMES, PERIOD, PERIOD)
+    assert cluster.begins[worker, lost] == healthy.begins[worker, lost], "until then the runs are the same"
+    patience = STEALING.patience
+    bound = patience.lease_factor * usual[stage] + patience.lease_min + patience.transit
+    assert cluster.tries[lost][1] - cluster.begins[worker, lost] <= bound
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("DNN_DIST_CHAOS", "500"))))

@@ -21,6 +21,7 @@ from dnn_dist.run import dispatcher as d
 from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
 from dnn_dist.run.state import SourceState, WorkerState
+from dnn_dist.run.wire import WireError
 
 PLAN, SOURCE, MINE = "plan", 7, 1  # a plan in force, the source's session, the worker's
 GOOD = st.sampled_from(["cam", "w1", PLAN])
@@ -148,6 +149,16 @@ def test_anything_in_any_field_is_told_or_handled(kind: type, data: st.DataObjec
             if frame.stage == 1:
                 machines.handle(machines.gatherer, g.LocalDone(number, 1, 0.01), now=now)
     assert [report.budget for report in machines.ended].count(1.0) >= 1, "frame 0 is reported"
+
+
+def test_speeds_of_stages_arrive_as_they_were_sent_or_are_refused() -> None:
+    state = WorkerState("w1", "r1", MINE, 1, speed=1e9, speeds={(PLAN, 0): 2e9, (PLAN, 65535): 0.5})
+    assert convert.read_worker(convert.worker_message(state)) == state
+    for speeds in ([float("nan")], [float("inf")], [-1.0], [1.0] * (convert.MOST + 1)):
+        message = convert.worker_message(state)
+        message.speeds = [msg.StageSpeed(plan=PLAN, stage=0, speed=speed) for speed in speeds]
+        with pytest.raises(WireError, match="speed"):
+            convert.read_worker(message)
 
 
 @given(st.lists(st.one_of(*map(messages, KINDS)), max_size=25))

@@ -21,7 +21,7 @@ from dnn_dist.sim.agenda import Agenda
 from dnn_dist.sim.air import Air
 from dnn_dist.sim.faults import Fault
 from dnn_dist.sim.outcome import FrameRun
-from dnn_dist.sim.scenario import Load, Scenario, Source
+from dnn_dist.sim.scenario import Load, Scenario, Seconds, Source
 from dnn_dist.sim.source import SourceShell
 
 LOCAL = StageShape(True, (PieceShape(0, 0, 2),))  # 2 ms at the gateway
@@ -42,9 +42,7 @@ class Faults:
     doubling: float = 0.0
     delay: tuple[float, float] = (0.001, 0.003)  # s, uniform
     failing: float = 0.0  # computations that end in an error
-    events: list[tuple[float, str, str]] = field(
-        default_factory=list
-    )  # (time, "kill" | "restart" | "stop" | "go", worker)
+    events: list[tuple[Any, ...]] = field(default_factory=list)  # as Fault has them: (s, kind, worker), or a factor too
     cuts: list[tuple[float, float]] = field(default_factory=list)  # (from, to): no message arrives, all links are cut
 
     def healed_at(self, now: float) -> float:
@@ -116,12 +114,13 @@ class Cluster(cluster.Cluster):
         dispatcher: DispatcherSettings | None = None,
         speeds: list[float] | None = None,
         on_demand: bool = False,
+        seconds: Seconds | None = None,
     ) -> None:
-        """`speeds` in MAC/s."""
+        """`speeds` in MAC/s; `seconds` that pieces take where MACs do not say it."""
         names = [f"w{number + 1}" for number in range(workers)]
         robots = [Robot(name, speed) for name, speed in zip(names, speeds or [1000.0] * workers, strict=True)]
         self.fleet = Fleet((*robots, Robot("gateway", 1000.0)), (LinkRule((), Link(float("inf"))),))
-        self.bad, self.seed, self.on_demand = faults or Faults(), seed, on_demand
+        self.bad, self.seed, self.on_demand, self.seconds = faults or Faults(), seed, on_demand, seconds
         self.plan, self.settings = plan or shape(), dispatcher or DispatcherSettings()
         self.computed: list[tuple[str, TaskKey]] = []
         self.begun: dict[int, float] = {}  # frame -> s
@@ -133,7 +132,7 @@ class Cluster(cluster.Cluster):
         """Reports in their order, when all is quiet."""
         source = Source(
             "gateway",
-            Load(self.plan),
+            Load(self.plan, self.seconds),
             frames=frames,
             rate=1 / period,
             start=0.3,

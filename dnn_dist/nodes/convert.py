@@ -39,8 +39,16 @@ def _few(entries: Sequence, what: str) -> Sequence:
 
 def seconds(value: float, what: str) -> float:
     """A duration in seconds: finite, and not below zero."""
+    return _quantity(value, what, "a duration in seconds")
+
+
+def _speed(value: float) -> float:
+    return _quantity(value, "speed", "MAC/s, or 0 while unknown")
+
+
+def _quantity(value: float, what: str, expected: str) -> float:
     if not (math.isfinite(value) and value >= 0):
-        raise WireError(f"{what} is {value}, expected a duration in seconds")
+        raise WireError(f"{what} is {value}, expected {expected}")
     return float(value)
 
 
@@ -115,6 +123,7 @@ def worker_message(state: WorkerState) -> msg.WorkerState:
             for (source, session), number in state.seen.items()
         ],
         speed=state.speed,
+        speeds=[msg.StageSpeed(plan=plan, stage=stage, speed=speed) for (plan, stage), speed in state.speeds.items()],
         preparing=state.preparing,
     )
 
@@ -134,7 +143,8 @@ def read_worker(message: msg.WorkerState) -> WorkerState:
         room=message.room,
         offered_to=message.offered_to,
         seen={(seen.source, seen.session): seen.number for seen in _few(message.seen, "seen")},
-        speed=seconds(message.speed, "speed"),
+        speed=_speed(message.speed),
+        speeds={(entry.plan, entry.stage): _speed(entry.speed) for entry in _few(message.speeds, "speeds")},
         preparing=message.preparing,
     )
 

@@ -195,7 +195,7 @@ class WorkerNode(Shell):
         task.outputs, task.error = outputs, "" if error is None else one_line(error)
         macs = self._pieces[task.work.plan].piece(key.stage, key.piece).macs if error is None else 0
         size = sum(output.bytes for output in outputs or ())
-        self._handle(w.Computed(key, task.computed, macs, task.error, size))
+        self._handle(w.Computed(key, task.work.plan, task.computed, macs, task.error, size))
 
     def _send_result(self, action: w.SendResult) -> None:
         task = self._tasks[action.key]

@@ -12,6 +12,7 @@ from dnn_dist.run.wire import TaskKey
 
 def choose(
     key: TaskKey,
+    plan: str,
     able: Sequence[WorkerView],
     has: Collection[str] = (),
     failed: Collection[str] = (),
@@ -22,7 +23,7 @@ def choose(
     `able` serve the plan. `has` are working on the task already: a second copy with one of them would be none.
     `failed` lost it before, and get it again only if nobody else is there. `owner` (sharing) gets it whatever room it
     offers. The others must offer room; of these the one with the fewest pieces of the same stage, so that one death
-    costs as few as can be, then the least loaded, then the fastest, those first of whom no speed is known.
+    costs as few as can be, then the least loaded, then the fastest at the stage, those first of whom that is not known.
     """
     others = [view for view in able if view.name not in has] if has else able
     fresh = ([view for view in others if view.name not in failed] or others) if failed else others
@@ -31,25 +32,31 @@ def choose(
             if view.name == owner:
                 return view
     offering = [view for view in fresh if view.room_for(key.source) > 0]
-    return min(offering, key=lambda view: (_of_stage(view, key), view.load, *_by_speed(view)), default=None)
+    return min(
+        offering, key=lambda view: (_of_stage(view, key), view.load, *_by_speed(view, plan, key.stage)), default=None
+    )
 
 
-def _by_speed(view: WorkerView) -> tuple[float, str]:
-    """Orders the fastest first; before it who has computed nothing yet, or nobody would learn that it is faster."""
-    return -(view.state.speed or math.inf), view.name
+def _by_speed(view: WorkerView, plan: str, stage: int) -> tuple[float, str]:
+    """Orders the fastest first; before it who has computed none of it yet, or nobody would learn that it is faster."""
+    return -(view.state.speed_of(plan, stage) or math.inf), view.name
 
 
 def _of_stage(view: WorkerView, key: TaskKey) -> int:
     return sum(held.frame == key.frame and held.stage == key.stage for held in view.leases)
 
 
-def owners(pieces: int, able: Mapping[str, WorkerView], weights: Mapping[str, float]) -> list[str]:
-    """Sharing: the owner of each piece; runs of pieces in proportion to `weights`, else to the measured speeds, else
-    equal. Empty when there is nobody to own anything.
+def owners(
+    pieces: int, able: Mapping[str, WorkerView], weights: Mapping[str, float], plan: str, stage: int
+) -> list[str]:
+    """Sharing: the owner of each piece; runs of pieces in proportion to `weights`, else to the speeds measured at the
+    stage, else to those over all stages, else equal. Empty when there is nobody to own anything.
     """
     given = {name: weights[name] for name in able if weights.get(name, 0.0) > 0}
-    speeds = {name: view.state.speed for name, view in able.items()}
-    shares = given or (speeds if all(speeds.values()) else dict.fromkeys(able, 1.0))
+    at_stage = {name: view.state.speed_of(plan, stage) for name, view in able.items()}
+    overall = {name: view.state.speed for name, view in able.items()}
+    # One kind of speed for all: one worker's at the stage and another's over all stages do not compare.
+    shares = given or next((s for s in (at_stage, overall) if all(s.values())), dict.fromkeys(able, 1.0))
     total, reached, owned = sum(shares.values()), 0.0, list[str]()
     for name in sorted(shares):
         reached += shares[name]

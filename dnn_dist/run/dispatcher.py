@@ -49,7 +49,7 @@ class DispatcherSettings:
     """Durations in seconds. All may change while running."""
 
     stealing: bool = True  # False: sharing by a fixed division
-    shares: tuple[tuple[str, float], ...] = ()  # sharing: (worker, weight); empty: by measured speed, at first equal
+    shares: tuple[tuple[str, float], ...] = ()  # sharing: (worker, weight); empty: by measured speeds, at first equal
     window: int = 4_000_000  # bytes on the way, work and expected results
     patience: Patience = field(default_factory=Patience)
     recover_after: float = float("inf")  # since a stage began; then what is not done is computed a second time
@@ -290,7 +290,7 @@ class Dispatcher:
         if stage.local:  # runs at the aggregator, and is no task
             return []
         able = {} if self.settings.stealing else {v.name: v for v in self._able(event.plan, now)}
-        owned = owners(len(stage.pieces), able, dict(self.settings.shares)) if able else []
+        owned = owners(len(stage.pieces), able, dict(self.settings.shares), event.plan, event.stage) if able else []
         for piece in range(len(stage.pieces)):
             key = TaskKey(self.source, self.session, event.frame, event.stage, piece)
             frame.tasks[key] = _Task(key, now, stage.replicas, owner=owned[piece] if owned else "")
@@ -434,16 +434,16 @@ class Dispatcher:
         return actions
 
     def _why_ended(self, view: WorkerView, lease: Lease, now: float) -> str:
-        patience, speed = self.settings.patience, view.state.speed
+        patience = self.settings.patience
         if lease.acknowledged and not lease.listed(view.state):
             return "neither holds nor answered it"
-        if now < lease.end(speed, patience):
+        if now < lease.end(view.state, patience):
             return ""
         if not lease.acknowledged:
             return f"did not acknowledge it within {lease.transit:.2g} s"
         if lease.answered_at is not None:
             return f"answered, and no result came within {lease.transit:.2g} s"
-        return f"did not finish it within {lease.seconds(speed, patience):.3f} s"
+        return f"did not finish it within {lease.seconds(view.state, patience):.3f} s"
 
     def _lose(self, view: WorkerView, why: str, now: float) -> list[Any]:
         """A worker is lost: all it holds goes to others, and if that happens often it is left out for a while."""
@@ -524,7 +524,7 @@ class Dispatcher:
                     having = [view for view in able if view.has_ready(frame.plan, key.stage, key.piece)]
                     if ready or not self._worth_reading(task, having, now):
                         able = having
-                view = choose(key, able, task.leases.keys(), task.failed_at, task.owner)
+                view = choose(key, frame.plan, able, task.leases.keys(), task.failed_at, task.owner)
                 if view is None:
                     break
                 actions.append(self._send(view, task, piece, now, in_flight))
@@ -558,6 +558,7 @@ class Dispatcher:
         attempt = task.attempt + (len(task.leases) if self._stage(key).replicas == 1 else 0)
         lease = Lease(
             key,
+            frame.plan,
             view.name,
             view.state.session,
             view.next_number,
@@ -573,7 +574,7 @@ class Dispatcher:
         lease.transit = view.pace.patience(lease.ahead, patience.transit, patience.lifespan, unknown)
         view.next_number += 1
         view.leases[key] = task.leases[view.name] = lease
-        view.due = min(view.due, lease.end(view.state.speed, self.settings.patience))
+        view.due = min(view.due, lease.end(view.state, patience))
         if frame.plan in view.state.on_demand:
             view.given.add((frame.plan, key.stage, key.piece))
         return SendWork(view.name, lease.session, key, frame.plan, lease.number, attempt, frame.deadline - now)

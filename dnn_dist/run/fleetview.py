@@ -19,7 +19,7 @@ class Patience:
     lifespan: float = 1.0  # the middleware gives up a work, or an answer, that has not arrived after this
     worker_timeout: float = 0.5  # silence after which a worker is taken for gone
     lease_min: float = 0.1  # shortest lease
-    lease_factor: float = 3.0  # lease = factor * MACs / measured speed
+    lease_factor: float = 3.0  # lease = factor * MACs / speed measured at the stage
     backoff_min: float = 0.25  # how long a worker is left out when it fails again within `backoff_window`; doubles
     backoff_max: float = 10.0
     backoff_window: float = 30.0  # how long a failure is remembered
@@ -30,6 +30,7 @@ class Lease:
     """A worker's right to a task until a time; when it ends the task goes to another."""
 
     key: TaskKey
+    plan: str
     worker: str
     session: int  # the worker's, when the work was sent
     number: int  # of this pair's work
@@ -53,20 +54,23 @@ class Lease:
         """True when the worker still holds the task, or says that it has answered."""
         return self.key in state.held or self.key in state.answered
 
-    def seconds(self, speed: float, patience: Patience) -> float:
-        """How long the task may head the list of a worker of `speed` MAC/s."""
+    def seconds(self, state: WorkerState, patience: Patience) -> float:
+        """How long the task may head the list of a worker in this state."""
+        speed = state.speed_of(self.plan, self.key.stage)
         if not speed > 0:
-            return float("inf")  # nothing computed yet: how long it takes is not known; silence still counts
-        return max(patience.lease_min, patience.lease_factor * self.macs / speed)
+            # How long a piece of this stage takes is not known, and what those of others took does not tell: a lease by
+            # them would end before the first piece of a slow stage is done. Silence still counts.
+            return float("inf")
+        return max(patience.lease_min, patience.lease_factor * max(1, self.macs) / speed)
 
-    def end(self, speed: float, patience: Patience) -> float:
-        """Steady time at which the lease ends if nothing more is heard."""
+    def end(self, state: WorkerState, patience: Patience) -> float:
+        """Steady time at which the lease ends if nothing more is heard of a worker in this state."""
         if not self.acknowledged:
             return self.sent_at + self.transit
         if self.answered_at is not None:
             return self.answered_at + self.transit
         if self.heads_at is not None:
-            return self.heads_at + self.seconds(speed, patience)
+            return self.heads_at + self.seconds(state, patience)
         return float("inf")
 
 
@@ -174,8 +178,7 @@ class WorkerView:
 
     def set_due(self, now: float, patience: Patience) -> None:
         """Bring `due` up to date, after leases or what is known of the worker have changed."""
-        speed = self.state.speed
-        due = min([lease.end(speed, patience) for lease in self.leases.values()], default=float("inf"))
+        due = min([lease.end(self.state, patience) for lease in self.leases.values()], default=float("inf"))
         if not self.silent:
             due = min(due, self.heard_at + patience.worker_timeout)
         if self.strays:

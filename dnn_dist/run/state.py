@@ -35,9 +35,17 @@ class WorkerState:
     room: int = 0  # how many more tasks it takes
     offered_to: str = ""  # the one source that the room is offered to
     seen: Mapping[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
-    speed: float = 0.0  # measured, MAC/s; 0 while unknown
+    speed: float = 0.0  # measured over all that it computed, MAC/s; 0 while unknown
+    speeds: Mapping[tuple[str, int], float] = field(default_factory=dict)  # (plan, stage) -> measured, MAC/s
     on_demand: frozenset[str] = frozenset()  # of `plans`: those whose pieces are made ready when first given
     preparing: bool = False  # the piece of the first task held is being made ready
+
+    def speed_of(self, plan: str, stage: int) -> float:
+        """Measured speed at pieces of a stage, MAC/s; 0 while unknown: it has computed none, or too many others since.
+
+        A piece without MACs counts as one MAC.
+        """
+        return self.speeds.get((plan, stage), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class WorkerSettings:
     remember: float = 5.0  # how long an answer is listed when no Progress settles it
     max_sources: int = 64  # sources remembered
     max_plans: int = 8  # plans kept built, the last used ones
+    max_speeds: int = 64  # stages whose speed is remembered, those computed last
     transit: float = 0.1  # shortest time that a result is given to arrive before the next is sent
     lifespan: float = 1.0  # the middleware gives up a result that has not arrived after this
 
@@ -75,6 +76,7 @@ class Computed:
     """The task at the head of the list was computed, or failed with `error` in one line."""
 
     key: TaskKey
+    plan: str
     seconds: float
     macs: int
     error: str = ""
@@ -189,7 +191,8 @@ class Worker:
     refused: dict[str, str] = field(default_factory=dict)  # hash -> why
     sources: dict[str, _Source] = field(default_factory=dict)
     seen: dict[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
-    speed: float = 0.0  # MAC/s, smoothed
+    speed: float = 0.0  # MAC/s, smoothed, over all that was computed
+    speeds: dict[tuple[str, int], float] = field(default_factory=dict)  # (plan, stage) -> MAC/s, smoothed; newest last
     pace: Pace = field(default_factory=Pace)  # of results, until Progress has them
     _sent: _Sent | None = None
     _reachable: set[str] = field(default_factory=set)
@@ -230,6 +233,7 @@ class Worker:
         for plan in spare[: max(0, len(self.plans) - self.settings.max_plans)]:
             del self.plans[plan]
             self.on_demand.discard(plan)
+            self.speeds = {stage: speed for stage, speed in self.speeds.items() if stage[0] != plan}
             actions.append(DropPlan(plan))
         return actions
 
@@ -286,10 +290,19 @@ class Worker:
             self.answered[event.key] = now
             self.outbox[event.key] = event.bytes
             if event.seconds > 0:
-                speed = event.macs / event.seconds
-                self.speed = speed if not self.speed else 0.8 * self.speed + 0.2 * speed
+                # Pools have no MACs and take their time all the same: as one MAC they have a speed as well.
+                self._note_speed((event.plan, event.key.stage), max(1, event.macs) / event.seconds)
         self._drop_unwanted(now, first=0)
         return actions + ([Compute(self.held[0])] if self.held else [])
+
+    def _note_speed(self, stage: tuple[str, int], speed: float) -> None:
+        """A piece of `stage`, (plan, stage), was computed at `speed` MAC/s."""
+        self.speed = _smoothed(self.speed, speed)
+        known = dict(self.speeds)  # a new one: states that went out share the old
+        known[stage] = _smoothed(known.pop(stage, 0.0), speed)
+        while len(known) > self.settings.max_speeds:
+            del known[next(iter(known))]
+        self.speeds = known
 
     def _handle_preparing(self, event: Preparing, now: float) -> list[Any]:
         self.preparing = not event.ready
@@ -431,11 +444,17 @@ class Worker:
                     told[3],
                     seen,
                     self.speed,
+                    self.speeds,
                     frozenset(self.on_demand),
                     self.preparing,
                 )
             )
         ]
+
+
+def _smoothed(before: float, newest: float) -> float:
+    """A moving average; `before` is 0 while there is none."""
+    return 0.8 * before + 0.2 * newest if before else newest
 
 
 _HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {

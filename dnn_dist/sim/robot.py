@@ -236,10 +236,10 @@ class WorkerShell:
         now, began = self.agenda.now, self._began
         self.tasks += 1
         self.cluster.span(Span(self.robot, key.source, key.frame, key.stage, key.piece, began, now, "task"))
-        piece = self.sources[key.source].load.shape.stages[key.stage].pieces[key.piece]
+        piece, plan = self.sources[key.source].load.shape.stages[key.stage].pieces[key.piece], self._work[key].plan
         error = self.cluster.draw_error()
         self._ended[key] = now - began, error
-        self.hear(w.Computed(key, now - began, piece.macs, error, piece.bytes_out))
+        self.hear(w.Computed(key, plan, now - began, piece.macs, error, piece.bytes_out))
 
     def _send_result(self, action: w.SendResult) -> None:
         key = action.key
