@@ -27,7 +27,6 @@ from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.predict import Circumstances, Prediction, Predictor
 from dnn_dist.plan.search import Goal, search
 from dnn_dist.run.dispatcher import DispatcherSettings
-from dnn_dist.run.fleetview import Patience
 from dnn_dist.run.gatherer import GathererSettings
 from dnn_dist.sim import Scenario, Source, simulate
 from dnn_dist.sim.loads import stages_load
@@ -71,8 +70,7 @@ def throughput(
     name: str, devices: int, stages: Sequence[Stage], workers: tuple[str, ...] | None = None, rounds: int = ROUNDS
 ) -> float:
     """Frames a second, once the pipeline is full and while it is."""
-    # Leases are reckoned from MACs at one speed for all; a fully connected layer has few and is slow.
-    dispatcher = DispatcherSettings(window=WINDOW, patience=Patience(transit=60.0, lease_min=60.0))
+    dispatcher = DispatcherSettings(window=WINDOW)
     gatherer = GathererSettings(max_open=2 * OPEN * devices)
     many = OPEN * devices
     timed = rounds * many
