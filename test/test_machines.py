@@ -14,6 +14,7 @@ from virtual import Cluster, Faults, shape
 from dnn_dist.plan.fleet import Robot
 from dnn_dist.run import worker as w
 from dnn_dist.run.dispatcher import Dispatcher, DispatcherSettings, SendWork, WorkerHeard
+from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.state import WorkerState
@@ -343,3 +344,29 @@ def test_a_worker_lost_once_is_not_blamed_again_for_coming_back() -> None:
     assert machine.workers["w2"].failures == deque([0.7]), "silent for more than half a second"
     heard("w1", 2, 2.05)
     assert len(machine.workers["w1"].failures) == 1
+
+
+@pytest.mark.parametrize("ahead", [0.0, 500.0, -500.0])
+def test_two_workers_of_one_name_are_told_and_one_of_them_serves(ahead: float) -> None:
+    """Their clocks may be alike, as on one machine, or not: `ahead` (s) is how much longer the second's robot runs."""
+    machine = Dispatcher("cam", "r1", 1)
+    said, believed = [], []
+    for tenth in range(1, 100):
+        now = tenth / 10
+        for session, since, offset in ((11, 0.0, 0.0), (22, 1.0, ahead)):
+            if now >= since:
+                state = WorkerState("w", "w", session, int(1000 * (now + 1000 + offset)) + session % 2)
+                actions = machine.handle(WorkerHeard(state), now)
+                said += [a for a in actions if isinstance(a, Note) and a.kind == "two workers of one name"]
+        believed.append(machine.workers["w"].state.session)
+    assert said and "name of its own" in said[0].text
+    assert len(set(believed[20:])) == 1, "they do not take turns"
+
+
+def test_a_late_message_of_a_former_self_makes_no_twin() -> None:
+    machine = Dispatcher("cam", "r1", 1)
+    for tenth in range(1, 200):
+        session = 11 if tenth < 20 or tenth % 50 == 0 else 22
+        late = 5000 if session == 11 and tenth >= 20 else 0
+        actions = machine.handle(WorkerHeard(WorkerState("w", "w", session, 100_000 + 100 * tenth - late)), tenth / 10)
+        assert not [a for a in actions if isinstance(a, Note) and "one name" in a.kind]

@@ -314,7 +314,8 @@ class Dispatcher:
             return [joined, *said, *self._refusal(frozenset(), state)]
         before, silent = view.state, view.silent
         if not view.hear(state, now):
-            return []
+            text = f"worker {state.worker!r} is two processes, one on {state.robot!r}: give each a name of its own"
+            return [Note("two workers of one name", text)] if view.twin(state.session, now) else []
         view.due = now
         if silent:  # it may not have heard us either, and offers its room to who is heard
             self._published_at = float("-inf")

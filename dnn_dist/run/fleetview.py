@@ -10,6 +10,9 @@ from dnn_dist.run.pace import Pace
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.wire import TaskKey
 
+TWIN = 3.0
+"""Seconds for which two processes of one name must both be heard until that is said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -99,6 +102,9 @@ class WorkerView:
     due: float = float("-inf")  # s; until then neither silence nor a lease nor a stray ends by time alone
     strays: list[Stray] = field(default_factory=list)  # works given up before the worker had seen them
     pace: Pace = field(default_factory=Pace)  # of its acknowledgements
+    former: deque[int] = field(default_factory=lambda: deque(maxlen=8))  # sessions that ended
+    twin_since: float = float("-inf")  # s; since when another process of this name is heard
+    twin_at: float = float("-inf")  # s; when it was heard last
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=32))  # s; when it was lost
 
     @property
@@ -108,16 +114,34 @@ class WorkerView:
     def hear(self, state: WorkerState, now: float) -> bool:
         """Take in a state; False when it is older than the one known, and ignored.
 
-        A lower sequence is believed from another session only after a silence: then the robot has started anew.
+        A lower sequence is believed from another session only after a silence: then the robot has started anew. So is a
+        session that had ended: no process speaks again after its successor, unless there are two of this name.
         """
-        older = state.sequence <= self.state.sequence
-        if older and (state.session == self.state.session or not self.silent):
+        another = state.session != self.state.session
+        older = state.sequence <= self.state.sequence or state.session in self.former
+        if older and not (another and self.silent):
             return False
-        if state.session != self.state.session:
+        if another:
             self.given.clear()
+            self.former.append(self.state.session)
         self.state = state
         self.heard_at = now
         self.silent = False
+        return True
+
+    def twin(self, session: int, now: float) -> bool:
+        """A state of this session was ignored: is there a second process of this name? True once in `TWIN` seconds.
+
+        It must have spoken for so long: a late message of a former self is nothing to speak of.
+        """
+        if session == self.state.session:
+            return False
+        if now - self.twin_at > TWIN:
+            self.twin_since = now
+        self.twin_at = now
+        if now - self.twin_since < TWIN:
+            return False
+        self.twin_since = now
         return True
 
     def note_tasks(self, source: str, session: int, now: float) -> None:
