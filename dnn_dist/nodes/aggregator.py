@@ -28,7 +28,7 @@ from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_card, load_head, load_network
 from dnn_dist.nodes.qos import FRAME, LATCHED_IN, OUTPUT, RECORD, STATE, tensors
 from dnn_dist.nodes.shell import Shell, run
-from dnn_dist.nodes.workertopics import WorkerListener
+from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.run import gatherer as g
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import FrameReport, Status
@@ -83,7 +83,7 @@ class Aggregator:
         self._head.score_threshold = p.score_threshold if p.score_threshold >= 0 else score
         self._head.nms_threshold = p.nms_threshold if p.nms_threshold >= 0 else nms
 
-    def start(self) -> None:
+    def start(self, workers: WorkerTopics) -> None:
         shell = self._shell
         self._running = Computing(shell, "local stages")
         self._drawing = Computing(shell, "drawing")
@@ -93,7 +93,7 @@ class Aggregator:
         self._report = shell.offer(msg.FrameReport, "report", RECORD)
         self._progress = shell.offer(msg.Progress, "progress", STATE)
         most = self._most_workers
-        shell.listen_to_workers(WorkerListener(self._hear_worker, self._connect, self._disconnect, most))
+        workers.add(WorkerListener(self._hear_worker, self._connect, self._disconnect, most))
         self._tick()
 
     def stop(self) -> None:
@@ -313,7 +313,7 @@ class AggregatorNode(Shell):
         self._part.configure()
 
     def start(self) -> None:
-        self._part.start()
+        self._part.start(WorkerTopics(self))
         self.receive(msg.Plan, "plan", LATCHED_IN, self._hear_plan)
         self.receive(msg.Frame, f"{self._part.source}/frame", FRAME, self._hear_frame)
         self._reader = ImageReader(self, self._settings.now.compressed, self._hear_image)

@@ -10,6 +10,7 @@ from dnn_dist.nodes.aggregator import Aggregator, FrameInfo
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.partition import Announcement, Partition
 from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.workertopics import WorkerTopics
 from dnn_dist.settings import GatewaySettings
 
 
@@ -28,11 +29,12 @@ class Gateway(Shell):
         self._aggregator.configure()
 
     def start(self) -> None:
-        self._aggregator.start()
+        workers = WorkerTopics(self)
+        self._aggregator.start(workers)
         self._aggregator.tell = self._partition.hear_progress
         self._aggregator.hand_over = self._partition.stage_ready
         self._aggregator.install(self._partition.store)
-        self._partition.start()
+        self._partition.start(workers)
 
     def stop(self) -> None:
         self._aggregator.stop()

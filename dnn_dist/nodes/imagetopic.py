@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from dnn_dist.nodes.qos import images
-
-if TYPE_CHECKING:
-    from dnn_dist.nodes.shell import Shell
+from dnn_dist.nodes.shell import Shell
 
 LOOK = 0.25
 """Seconds between two looks at who publishes."""

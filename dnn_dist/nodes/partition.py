@@ -24,7 +24,7 @@ from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.planning import load_network, plan_in_force
 from dnn_dist.nodes.qos import FRAME, LATCHED, STATE, tensors
 from dnn_dist.nodes.shell import Shell, run
-from dnn_dist.nodes.workertopics import WorkerListener
+from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.run import dispatcher as d
 from dnn_dist.run.fleetview import Patience
 from dnn_dist.run.notes import Note
@@ -111,12 +111,12 @@ class Partition:
             max_workers=p.max_workers,
         )
 
-    def start(self) -> None:
+    def start(self, workers: WorkerTopics) -> None:
         shell = self._shell
         self._plan = shell.offer(msg.Plan, "plan", LATCHED)
         self._state = shell.offer(msg.SourceState, "source_state", STATE)
         most = self._most_workers
-        shell.listen_to_workers(WorkerListener(self._hear_worker, self._connect, self._disconnect, most))
+        workers.add(WorkerListener(self._hear_worker, self._connect, self._disconnect, most))
         self._images = ImageReader(shell, self._settings.now.compressed, self._hear_image)
         self._handle(d.PlanInstalled(self.plan.hash, self.store.shape))
         shell.get_logger().info(f"plan {self.plan.hash}: {self.plan.cut} of {self.store.network.path.name}")
@@ -268,7 +268,7 @@ class PartitionNode(Shell):
     def start(self) -> None:
         self._frames = self.offer(msg.Frame, f"{self._part.source}/frame", FRAME)
         self.receive(msg.Progress, "progress", STATE, self._hear_progress)
-        self._part.start()
+        self._part.start(WorkerTopics(self))
 
     def health(self) -> dict[str, Any]:
         return self._part.health()

@@ -33,7 +33,6 @@ from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
-from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.run.notes import Note, Notebook
 
 try:
@@ -67,7 +66,6 @@ class Shell(Node):
         self._timer = self.create_timer(IDLE, self._ring, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._rings_at = NEVER  # s; when `_timer` was told to
         self.every(1.0, self._publish_diagnostics)
-        self._workers: WorkerTopics | None = None
         self._disturbance = Disturbance.of(self.get_name())
         self.get_logger().info(transport_asked_for())
         if said := transport_refused():
@@ -183,12 +181,6 @@ class Shell(Node):
         return self._with_events(
             self.create_subscription, SubscriptionEventCallbacks, topic, type_, topic, taken, qos, pair=pair
         )
-
-    def listen_to_workers(self, listener: WorkerListener) -> None:
-        """Tell the listener of workers, and of what they say."""
-        if self._workers is None:
-            self._workers = WorkerTopics(self)
-        self._workers.add(listener)
 
     def offer(self, type_: type, topic: str, qos: Any) -> Any:
         """A publisher whose QoS events are notes that name the topic."""

@@ -16,7 +16,7 @@ from dnn_dist import msg
 from dnn_dist.nodes.images import to_rgb
 from dnn_dist.nodes.qos import OUTPUT, RECORD
 from dnn_dist.nodes.shell import Shell, make_executor
-from dnn_dist.nodes.workertopics import WorkerListener
+from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.run.state import WorkerState
 
 
@@ -36,7 +36,7 @@ class Watch(Shell):
         self._executor.add_node(self)
         self.receive(msg.FrameReport, f"{prefix}report", RECORD, self._hear_report)
         self.receive(msg.Detections, f"{prefix}detections", RECORD, self._hear_detections)
-        self.listen_to_workers(WorkerListener(self._hear_worker))
+        WorkerTopics(self).add(WorkerListener(self._hear_worker))
         if overlay:
             self.receive(Image, f"{prefix}overlay", OUTPUT, self._hear_overlay)
 

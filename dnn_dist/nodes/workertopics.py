@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dnn_dist import msg
 from dnn_dist.nodes import convert
 from dnn_dist.nodes.qos import heartbeats
+from dnn_dist.nodes.shell import Shell
 from dnn_dist.run.notes import Note
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.wire import NAME, WireError
-
-if TYPE_CHECKING:
-    from dnn_dist.nodes.shell import Shell
 
 ENDING = "/state"
 TYPE = "dnn_dist/msg/WorkerState"
