@@ -7,17 +7,26 @@ import os
 import random
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from virtual import Cluster, Faults, shape
 
 from dnn_dist.plan.fleet import Robot
 from dnn_dist.run import worker as w
-from dnn_dist.run.dispatcher import Dispatcher, DispatcherSettings, SendWork, WorkerHeard
+from dnn_dist.run.dispatcher import (
+    Dispatcher,
+    DispatcherSettings,
+    PlanInstalled,
+    ProgressHeard,
+    SendWork,
+    StageReady,
+    WorkerHeard,
+)
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
-from dnn_dist.run.state import WorkerState
+from dnn_dist.run.state import Progress, SourceState, WorkerState
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim.source import SourceShell
 
@@ -370,3 +379,53 @@ def test_a_late_message_of_a_former_self_makes_no_twin() -> None:
         late = 5000 if session == 11 and tenth >= 20 else 0
         actions = machine.handle(WorkerHeard(WorkerState("w", "w", session, 100_000 + 100 * tenth - late)), tenth / 10)
         assert not [a for a in actions if isinstance(a, Note) and "one name" in a.kind]
+
+
+# Robots that start anew -----------------------------------------------------------------------------------------------
+
+
+OLD = Progress("cam", 7, 500_000_000, oldest_open=3, aggregator=11)
+NEW = Progress("cam", 7, 20_000, oldest_open=5, aggregator=12)  # its robot's steady clock began anew
+
+
+def source_with_frames(frames: int) -> Dispatcher:
+    machine = Dispatcher("cam", "r1", 7)
+    machine.handle(PlanInstalled("plan", shape(1)), 0.9)
+    for frame in range(frames):
+        machine.handle(StageReady(frame, 0, "plan", float("inf")), 0.9)
+    return machine
+
+
+def test_a_dispatcher_believes_the_progress_of_an_aggregator_whose_robot_was_rebooted() -> None:
+    """After a silence; until then a lower sequence is an old message that was held up."""
+    machine = source_with_frames(10)
+
+    def open_from(progress: Progress, now: float) -> int:
+        machine.handle(ProgressHeard(progress), now)
+        return min(machine.frames)
+
+    assert open_from(OLD, 1.0) == 3
+    assert open_from(NEW, 1.3) == 3
+    assert open_from(replace(OLD, sequence=499_999_999, oldest_open=9), 1.6) == 3, "the same session grows"
+    assert open_from(NEW, 1.7) == 5
+    assert open_from(replace(NEW, sequence=20_001, oldest_open=6), 1.8) == 6
+
+
+def test_a_dispatcher_that_stood_still_takes_nobody_for_rebooted() -> None:
+    machine = source_with_frames(10)
+    machine.handle(ProgressHeard(OLD), 1.0)
+    machine.handle(ProgressHeard(NEW), 6.0)
+    assert min(machine.frames) == 3
+
+
+def test_a_worker_believes_the_progress_of_an_aggregator_whose_robot_was_rebooted() -> None:
+    machine = w.Worker("w1", "r1", 1, "model")
+    machine.handle(w.SourceHeard(SourceState("cam", "r1", 7, 1)), 1.0)
+
+    def known(progress: Progress, now: float) -> Progress | None:
+        machine.handle(w.ProgressHeard(progress), now)
+        return machine.sources["cam"].progress
+
+    assert known(OLD, 1.0) is OLD
+    assert known(NEW, 1.9) is OLD
+    assert known(NEW, 2.1) is NEW

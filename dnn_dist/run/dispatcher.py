@@ -185,6 +185,7 @@ class Dispatcher:
         self._aggregator: int | None = None  # session of the one that was heard last
         self._unconfirmed: set[int] = set()  # frames that were closed by time and are not known to be reported
         self._progress_sequence = -1
+        self._progress_at = float("-inf")  # s; when that was heard
         self._sequence = 0
         self._now = 0.0  # s; of the newest event
         self._patience: Patience | None = None  # that the views' `due` is by
@@ -378,9 +379,11 @@ class Dispatcher:
                     f"progress of {progress.source!r} session {progress.session:x} ignored",
                 )
             ]
-        if progress.sequence <= self._progress_sequence:
+        # As with workers a lower sequence is believed after a silence only: then the aggregator's robot started anew.
+        stale = now - self._progress_at > self.settings.patience.worker_timeout
+        if progress.sequence <= self._progress_sequence and not (stale and progress.aggregator != self._aggregator):
             return []
-        self._progress_sequence = progress.sequence
+        self._progress_sequence, self._progress_at = progress.sequence, now
         lost = self._find_lost(progress)
         if progress.session == 0:
             return lost
@@ -460,6 +463,7 @@ class Dispatcher:
     def _forgive_own_absence(self, now: float) -> None:
         absent = now - self._now - 2 * self.settings.heartbeat
         if absent > 0:
+            self._progress_at += absent
             for view in self.workers.values():
                 view.forgive(absent)
 

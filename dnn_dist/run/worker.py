@@ -160,6 +160,7 @@ class _Source:
     state: SourceState
     heard_at: float
     progress: Progress | None = None
+    progress_at: float = float("-inf")  # s; when that was heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,8 +314,11 @@ class Worker:
         source = self.sources.get(progress.source)
         if source is None or source.state.session != progress.session:
             return []  # its state tells us of it first
-        if source.progress is None or progress.sequence > source.progress.sequence:
-            source.progress = progress
+        known = source.progress
+        # As with sources a lower sequence is believed after a silence only: then the aggregator's robot started anew.
+        stale = now - source.progress_at > self.settings.source_timeout
+        if known is None or progress.sequence > known.sequence or (stale and progress.aggregator != known.aggregator):
+            source.progress, source.progress_at = progress, now
         return self._drop_unwanted(now)
 
     def _handle_source(self, event: SourceHeard, now: float) -> list[Any]:
