@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from virtual import Cluster, Faults, shape
@@ -429,3 +430,38 @@ def test_a_worker_believes_the_progress_of_an_aggregator_whose_robot_was_reboote
     assert known(OLD, 1.0) is OLD
     assert known(NEW, 1.9) is OLD
     assert known(NEW, 2.1) is NEW
+
+
+# Sources and workers that come and go ---------------------------------------------------------------------------------
+
+
+def source_state(source: str, sequence: int = 1, **fields: Any) -> w.SourceHeard:
+    return w.SourceHeard(SourceState(source, f"robot_of_{source}", 7, sequence, **fields))
+
+
+def test_a_worker_that_knows_too_many_sources_forgets_silent_ones() -> None:
+    """Not those that it holds or has answered something for, nor those that it still hears."""
+    machine = w.Worker("w1", "r1", 1, "model", w.WorkerSettings(max_sources=4, max_plans=1, remember=60.0))
+    machine.handle(w.PlanOffered("plan"), 0.0)
+    machine.handle(w.PlanBuilt("plan"), 0.0)
+    for source in ("held", "answered", "heard", "gone"):
+        machine.handle(source_state(source, plan="plan"), 0.0)
+    for number, source in enumerate(("answered", "held")):
+        machine.handle(w.WorkArrived(TaskKey(source, 7, 0, 0, 0), "plan", 1, 1), 0.1)
+        if not number:
+            machine.handle(w.Computed(TaskKey(source, 7, 0, 0, 0), "plan", 0.01, 100), 0.2)
+    machine.handle(source_state("new"), 0.9)
+    assert "new" not in machine.sources, "all were heard a moment ago"
+    machine.handle(source_state("heard", 2), 1.5)
+    machine.handle(source_state("new"), 1.6)
+    assert machine.sources.keys() == {"held", "answered", "heard", "new"}
+    machine.handle(source_state("newer"), 1.7)
+    assert "newer" not in machine.sources
+
+
+def test_a_worker_serves_as_many_sources_as_ever_come_one_after_the_other() -> None:
+    machine = w.Worker("w1", "r1", 1, "model", w.WorkerSettings(max_sources=4))
+    for number in range(40):
+        actions = machine.handle(source_state(f"s{number}"), 2.0 * number)
+        assert not [action for action in actions if isinstance(action, Note) and action.warn]
+        assert f"s{number}" in machine.sources

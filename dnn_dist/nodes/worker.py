@@ -109,6 +109,8 @@ class WorkerNode(Shell):
     def _hear_source(self, message: msg.SourceState) -> None:
         state = convert.read_source(message)
         self._handle(w.SourceHeard(state))
+        for forgotten in self._pairs.keys() - self._machine.sources.keys():
+            self._part(forgotten)
         if state.source in self._machine.sources:
             self._meet(state.source)
 
@@ -124,6 +126,13 @@ class WorkerNode(Shell):
         reachable = result.get_subscription_count() > 0 and work.get_publisher_count() > 0
         self._handle(w.SourceReachable(source, reachable))
 
+    def _part(self, source: str) -> None:
+        """Let go of the topics of a source that the machine has forgotten."""
+        work, result = self._pairs.pop(source)
+        self.destroy_subscription(work)
+        self.destroy_publisher(result)
+        self._handle(w.SourceReachable(source, False))
+
     def _hear_progress(self, message: msg.Progress) -> None:
         self._handle(w.ProgressHeard(convert.read_progress(message)))
 
@@ -131,6 +140,8 @@ class WorkerNode(Shell):
         key = convert.read_key(message.key)
         if key.source != source:
             raise WireError(f"task {key} came on the topic of source {source!r}")
+        if source not in self._pairs:  # its topics were let go while this was on its way
+            raise WireError(f"task {key}: source {source!r} was silent for so long that it is forgotten")
         task = _Task(message, [convert.read_tensor(tensor) for tensor in message.inputs], self.now())
         if message.awaited or message.destinations:
             raise WireError(f"task {key}: inputs from other workers are not known to this version; update it")

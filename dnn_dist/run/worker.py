@@ -324,6 +324,7 @@ class Worker:
     def _handle_source(self, event: SourceHeard, now: float) -> list[Any]:
         state, known = event.state, self.sources.get(event.state.source)
         if known is None:
+            self._make_place(now)
             if len(self.sources) >= self.settings.max_sources:
                 return [Note("too many sources", f"source {state.source!r} ignored: {len(self.sources)} are known")]
             self.sources[state.source] = _Source(state, now)
@@ -335,6 +336,16 @@ class Worker:
             known.progress = None
         known.state, known.heard_at = state, now
         return self._drop_unwanted(now)
+
+    def _make_place(self, now: float) -> None:
+        """Forget sources that fell silent and want nothing of us, when there are as many as may be remembered."""
+        if len(self.sources) >= self.settings.max_sources:
+            busy = {key.source for key in (*self.held, *self.outbox, *self.answered)}
+            self.sources = {
+                name: source
+                for name, source in self.sources.items()
+                if name in busy or now - source.heard_at <= self.settings.source_timeout
+            }
 
     def _handle_reachable(self, event: SourceReachable, now: float) -> list[Any]:
         (self._reachable.add if event.reachable else self._reachable.discard)(event.source)
