@@ -23,6 +23,7 @@ from dnn_dist.run.dispatcher import (
     SendWork,
     StageReady,
     WorkerHeard,
+    WorkerReachable,
 )
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
@@ -465,3 +466,15 @@ def test_a_worker_serves_as_many_sources_as_ever_come_one_after_the_other() -> N
         actions = machine.handle(source_state(f"s{number}"), 2.0 * number)
         assert not [action for action in actions if isinstance(action, Note) and action.warn]
         assert f"s{number}" in machine.sources
+
+
+def test_work_numbers_go_on_where_a_worker_last_saw_them() -> None:
+    """It may be a worker that was forgotten here: numbers begun anew it would take for doubled, and we the work for
+    acknowledged and lost.
+    """
+    seen = {("cam", 7): 4, ("cam", 6): 9, ("rear", 7): 8}
+    state = WorkerState("w1", "r1", 1, 1, plans=frozenset({"plan"}), room=1, offered_to="cam", seen=seen)
+    machine = source_with_frames(1)
+    machine.handle(WorkerReachable("w1", True), 0.9)
+    actions = machine.handle(WorkerHeard(state), 1.0)
+    assert [action.number for action in actions if isinstance(action, SendWork)] == [5]

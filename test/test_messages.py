@@ -89,6 +89,9 @@ class Machines:
     def handle(self, machine: Any, *events: Any, now: float = 0.1) -> None:
         for event in events:
             actions = machine.handle(event, now)
+            for action in actions:
+                if isinstance(action, d.SendWork):
+                    assert action.number < 2**64, "it does not fit into the message"
             self.told += [action.kind for action in actions if isinstance(action, d.Note)]
             self.ended += [action.report for action in actions if isinstance(action, g.Publish)]
 
@@ -107,7 +110,8 @@ class Machines:
                 key, budget = convert.read_key(message.key), convert.seconds(message.budget, "budget")
                 for tensor in message.inputs:
                     convert.read_tensor(tensor)
-                arrived = w.WorkArrived(key, message.plan, message.worker_session, message.number, budget)
+                number = convert.work_number(message.number)
+                arrived = w.WorkArrived(key, message.plan, message.worker_session, number, budget)
                 self.handle(self.worker, arrived)
             case msg.Result():
                 key, error = convert.read_key(message.key), message.error[:200]

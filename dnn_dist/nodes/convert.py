@@ -52,6 +52,13 @@ def _quantity(value: float, what: str, expected: str) -> float:
     return float(value)
 
 
+def work_number(value: int) -> int:
+    """A work's number. The next one must fit into its field as well."""
+    if value >= 2**63:
+        raise WireError(f"work number {value}, expected less than 2^63: nobody sends so much")
+    return value
+
+
 def read_plan(message: msg.Plan) -> Plan:
     """A plan whose text is what its hash was made of."""
     plan = Plan.from_yaml(message.text)
@@ -142,7 +149,7 @@ def read_worker(message: msg.WorkerState) -> WorkerState:
         answered=frozenset(read_key(key) for key in _few(message.answered, "answered")),
         room=message.room,
         offered_to=message.offered_to,
-        seen={(seen.source, seen.session): seen.number for seen in _few(message.seen, "seen")},
+        seen={(seen.source, seen.session): work_number(seen.number) for seen in _few(message.seen, "seen")},
         speed=_speed(message.speed),
         speeds={(entry.plan, entry.stage): _speed(entry.speed) for entry in _few(message.speeds, "speeds")},
         preparing=message.preparing,

@@ -147,7 +147,8 @@ class WorkerNode(Shell):
             raise WireError(f"task {key}: inputs from other workers are not known to this version; update it")
         self._tasks.setdefault(key, task)
         budget = convert.seconds(message.budget, "budget")
-        self._handle(w.WorkArrived(key, message.plan, message.worker_session, message.number, budget))
+        number = convert.work_number(message.number)
+        self._handle(w.WorkArrived(key, message.plan, message.worker_session, number, budget))
 
     # Actions out
 

@@ -310,7 +310,10 @@ class Dispatcher:
             self._make_place()
             if len(self.workers) >= self.settings.max_workers:
                 return [Note("too many workers", f"worker {state.worker!r} ignored: {len(self.workers)} are known")]
-            self.workers[state.worker] = WorkerView(state, now, reachable=state.worker in self._reachable)
+            # Numbers go on where the worker last saw them: it may be one that was forgotten here.
+            number = state.seen.get((self.source, self.session), 0) + 1
+            reachable = state.worker in self._reachable
+            self.workers[state.worker] = WorkerView(state, now, reachable, next_number=number)
             joined = Note("worker joined", f"worker {state.worker!r} on robot {state.robot!r} joined", warn=False)
             return [joined, *said, *self._refusal(frozenset(), state)]
         before, silent = view.state, view.silent
