@@ -267,7 +267,7 @@ def test_a_frame_ends_early_when_no_worker_is_heard(
     assert why.kind == ("filled in" if came else "no result")
     assert f"{4 - came} of 4 pieces of stage 0" in why.text and "no worker is heard" in why.text
     if came:
-        actions = machine.handle(g.LocalDone(0, 1, 0.01), now)
+        actions = machine.handle(g.LocalDone(7, 0, 1, 0.01), now)
     assert next(a for a in actions if isinstance(a, g.Publish)).report.status is status
 
 

@@ -14,6 +14,7 @@ import pytest
 from virtual import Cluster, Faults, shape
 
 from dnn_dist.plan.fleet import Robot
+from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
 from dnn_dist.run.dispatcher import (
     Dispatcher,
@@ -478,3 +479,16 @@ def test_work_numbers_go_on_where_a_worker_last_saw_them() -> None:
     machine.handle(WorkerReachable("w1", True), 0.9)
     actions = machine.handle(WorkerHeard(state), 1.0)
     assert [action.number for action in actions if isinstance(action, SendWork)] == [5]
+
+
+def test_a_local_stage_of_before_a_restart_does_not_end_the_new_frame_of_its_number() -> None:
+    machine = g.Gatherer("cam")
+    machine.handle(g.PlanInstalled("plan", PlanShape(shape(1).stages[1:])), 0.0)
+    machine.handle(g.FrameAnnounced(7, 0, "plan", 1.0), 0.0)
+    began = machine.handle(g.FrameAnnounced(8, 0, "plan", 1.0), 0.1)
+    assert [(a.session, a.frame) for a in began if isinstance(a, g.RunLocal)] == [(8, 0)]
+    for error in ("", "failed"):
+        actions = machine.handle(g.LocalDone(7, 0, 0, 0.1, error), 0.2)
+        assert [a.kind for a in actions if isinstance(a, Note)] == ["late local stage"] and 0 in machine.frames
+    actions = machine.handle(g.LocalDone(8, 0, 0, 0.1), 0.3)
+    assert [a.report.status for a in actions if isinstance(a, g.Publish)] == [Status.COMPLETE]

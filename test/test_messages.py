@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import logging
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,11 +17,9 @@ from virtual import shape
 from dnn_dist import msg
 from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes import convert
-from dnn_dist.nodes.worker import WorkerNode
 from dnn_dist.run import dispatcher as d
 from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
-from dnn_dist.run.notes import Notebook
 from dnn_dist.run.state import SourceState, WorkerState
 from dnn_dist.run.wire import WireError
 
@@ -155,7 +151,7 @@ def test_anything_in_any_field_is_told_or_handled(kind: type, data: st.DataObjec
         machines.handle(machines.gatherer, g.Tick(), now=now)
         for number, frame in list(machines.gatherer.frames.items()):
             if frame.stage == 1:
-                machines.handle(machines.gatherer, g.LocalDone(number, 1, 0.01), now=now)
+                machines.handle(machines.gatherer, g.LocalDone(machines.gatherer.session, number, 1, 0.01), now=now)
     assert [report.budget for report in machines.ended].count(1.0) >= 1, "frame 0 is reported"
 
 
@@ -181,49 +177,3 @@ def test_all_kinds_together_keep_the_limits(received: list[Any]) -> None:
         machines.check()
     machines.handle(machines.dispatcher, d.Tick(), now=0.5)
     machines.handle(machines.worker, w.Tick(), now=0.5)
-
-
-class OnlyTopics(WorkerNode):
-    """The worker's node without ROS: its topics are entries of a set."""
-
-    def __init__(self, max_sources: int) -> None:
-        self.topics: set[str] = set()
-        self.time, self.notes = 0.0, Notebook()
-        self._pairs, self._tasks, self._name = {}, {}, "w1"
-        self._settings, self._state = SimpleNamespace(now=SimpleNamespace(lifespan=1.0)), None
-        self._machine = w.Worker("w1", "r1", MINE, "model", w.WorkerSettings(max_sources=max_sources))
-
-    def receive(self, type_: type, topic: str, *rest: Any) -> Any:
-        self.topics.add(topic)
-        return SimpleNamespace(topic=topic, get_publisher_count=lambda: 1)
-
-    def offer(self, type_: type, topic: str, qos: Any) -> Any:
-        self.topics.add(topic)
-        return SimpleNamespace(topic=topic, get_subscription_count=lambda: 1)
-
-    def let_go(self, end: Any) -> None:
-        self.topics.remove(end.topic)
-
-    destroy_subscription = destroy_publisher = let_go
-
-    def now(self) -> float:
-        return self.time
-
-    def send(self, publisher: Any, message: Any) -> None:
-        pass
-
-    wake_at = send
-
-    def get_logger(self) -> Any:
-        return logging.getLogger(__name__)
-
-
-def test_a_worker_lets_go_of_the_topics_of_sources_that_it_forgets() -> None:
-    node = OnlyTopics(max_sources=2)
-    for number in range(6):
-        node.time += 2.0
-        node._hear_source(convert.source_message(SourceState(f"s{number}", "r1", SOURCE, 1)))
-        assert {topic.split("/")[0] for topic in node.topics} == node._machine.sources.keys() == node._pairs.keys()
-    assert len(node.topics) == 4
-    with pytest.raises(DnnDistError, match="forgotten"):
-        node._hear_work("s0", msg.Work(key=msg.TaskKey(source="s0")))

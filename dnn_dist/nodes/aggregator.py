@@ -135,8 +135,10 @@ class Aggregator:
     ) -> bool:
         """A frame begins; False when it is not taken. `pixels`: the model's input, where this process has it."""
         if frame in self._machine.frames:
-            self._shell.note(Note("frame refused", f"frame {frame}: announced twice"))
-            return False
+            if session == self._machine.session:
+                self._shell.note(Note("frame refused", f"frame {frame}: announced twice"))
+                return False
+            self._handle(g.SourceRestarted(session, frame))  # ends the frame of this number before it is replaced
         about.session = session  # a restarted partition's first frame ends those of the one before
         about.store.begin(frame, pixels)
         self._frames[frame] = about
@@ -232,7 +234,8 @@ class Aggregator:
         def done(detections: list[Detection] | None, error: Exception | None) -> None:
             about.detections = detections or []
             seconds = self._shell.now() - began
-            self._handle(g.LocalDone(action.frame, action.stage, seconds, "" if error is None else one_line(error)))
+            text = "" if error is None else one_line(error)
+            self._handle(g.LocalDone(action.session, action.frame, action.stage, seconds, text))
 
         self._running.submit(job, done)
 

@@ -67,6 +67,17 @@ class FrameAnnounced:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRestarted:
+    """The source goes on with this frame of a new session; what it left open before ends without a result.
+
+    An announcement says so too. This comes first where its frame's number is one that the former session left open.
+    """
+
+    session: int
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResultArrived:
     """A worker's answer."""
 
@@ -87,8 +98,9 @@ class WorkerHeard:
 
 @dataclass(frozen=True, slots=True)
 class LocalDone:
-    """A local stage has ended, with `error` in one line if it failed."""
+    """A local stage has ended, with `error` in one line if it failed; named as in `RunLocal`."""
 
+    session: int
     frame: int
     stage: int
     seconds: float
@@ -133,6 +145,7 @@ class Settled:
 class RunLocal:
     """Run a local stage on its thread; its end is the event `LocalDone`."""
 
+    session: int  # of the source: a restarted one counts its frames from 0 again
     frame: int
     stage: int
     last: bool  # the detection head follows
@@ -203,6 +216,7 @@ class Gatherer:
         self._handlers: dict[type, Callable[[Any, float], list[Any]]] = {
             PlanInstalled: self._handle_plan,
             FrameAnnounced: self._handle_frame,
+            SourceRestarted: self._handle_restart,
             ResultArrived: self._handle_result,
             WorkerHeard: self._handle_worker,
             LocalDone: self._handle_local,
@@ -271,6 +285,9 @@ class Gatherer:
         self.session, self.next_frame = session, first_frame
         return actions
 
+    def _handle_restart(self, event: SourceRestarted, now: float) -> list[Any]:
+        return self._begin(event.session, event.frame, now)
+
     def _handle_worker(self, event: WorkerHeard, now: float) -> list[Any]:
         self._worker_heard_at = now
         return []
@@ -335,7 +352,7 @@ class Gatherer:
         frame.stage_computed[event.worker] = frame.stage_computed.get(event.worker, 0.0) + event.computed
 
     def _handle_local(self, event: LocalDone, now: float) -> list[Any]:
-        frame = self.frames.get(event.frame)
+        frame = self.frames.get(event.frame) if event.session == self.session else None
         if frame is None or frame.stage != event.stage:
             # Else nobody would learn that the stage takes longer than was left for it, and every frame would be late.
             self._note_time(next(reversed(self._plans)), event.stage, event.seconds)
@@ -359,7 +376,8 @@ class Gatherer:
         stages = self._plans[frame.plan].stages
         frame.stage_began, frame.stage_computed = now, {}
         if stages[frame.stage].local:
-            return [RunLocal(number, frame.stage, last=frame.stage == len(stages) - 1)]
+            assert self.session is not None, "a frame is open before one was announced"
+            return [RunLocal(self.session, number, frame.stage, last=frame.stage == len(stages) - 1)]
         # The first stage's inputs are with the dispatcher already.
         return [] if handed_over else [HandOver(number, frame.stage)]
 

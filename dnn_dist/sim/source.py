@@ -48,7 +48,7 @@ class SourceShell:
         self._waiting: float | None = None  # when the image that waits was taken, s
         self._arrived = 0.0  # when it came, s
         self._coming = False  # an image is on its way from the camera's robot
-        self._local: deque[tuple[int, int]] = deque()  # (frame, stage), the first runs
+        self._local: deque[g.RunLocal] = deque()  # the first runs
         self._local_began = 0.0
         self._sent: dict[int, dict[TaskKey, list[WorkerShell]]] = {}  # frame -> tasks not done -> who was sent them
         self._in_vain: dict[str, WorkerShell] = {}  # robot -> its worker, which may hold what nobody wants any more
@@ -283,25 +283,25 @@ class SourceShell:
         self._in_vain.update((worker.robot, worker) for worker in workers)
 
     def _run_local(self, action: g.RunLocal) -> None:
-        self._local.append((action.frame, action.stage))
+        self._local.append(action)
         if len(self._local) == 1:
             self._start_local()
 
     def _start_local(self) -> None:
-        _, stage = self._local[0]
+        stage = self._local[0].stage
         pieces = range(len(self.load.shape.stages[stage].pieces))
         seconds = sum(self.cluster.service(self.aggregator, self.load, stage, piece) for piece in pieces)
         self._local_began = self.agenda.now
         self.cluster.processors[self.aggregator].start(seconds, self._end_local)
 
     def _end_local(self) -> None:
-        frame, stage = self._local.popleft()
+        local = self._local.popleft()
         now, began = self.agenda.now, self._local_began
         if now > began:
-            self.cluster.span(Span(self.aggregator, self.name, frame, stage, 0, began, now, "local"))
+            self.cluster.span(Span(self.aggregator, self.name, local.frame, local.stage, 0, began, now, "local"))
         if self._local:
             self._start_local()
-        self._gather(g.LocalDone(frame, stage, now - began))
+        self._gather(g.LocalDone(local.session, local.frame, local.stage, now - began))
 
     def _hand_over(self, action: g.HandOver) -> None:
         if action.frame in self._open:
