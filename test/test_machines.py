@@ -492,3 +492,35 @@ def test_a_local_stage_of_before_a_restart_does_not_end_the_new_frame_of_its_num
         assert [a.kind for a in actions if isinstance(a, Note)] == ["late local stage"] and 0 in machine.frames
     actions = machine.handle(g.LocalDone(8, 0, 0, 0.1), 0.3)
     assert [a.report.status for a in actions if isinstance(a, g.Publish)] == [Status.COMPLETE]
+
+
+# Whom workers offer their room ----------------------------------------------------------------------------------------
+
+
+def offers(workers: int, sources: dict[str, int], robot: str = "") -> dict[str, int]:
+    """How many workers offer their room to each of these sources, of which each has so many tasks waiting."""
+    offered = dict.fromkeys(sources, 0)
+    for number in range(workers):
+        machine = w.Worker(f"w{number}", robot or f"r{number}", 1, "model")
+        for event in (w.PlanOffered("plan"), w.PlanBuilt("plan")):
+            machine.handle(event, 0.0)
+        for source, queued in sources.items():
+            machine.handle(w.SourceReachable(source, True), 0.0)
+            machine.handle(source_state(source, plan="plan", queued=queued), 0.0)
+        said = machine.handle(w.Tick(), 0.5)
+        offered[next(action.state.offered_to for action in said if isinstance(action, w.PublishWorker))] += 1
+    return offered
+
+
+@pytest.mark.parametrize("queued", [0, 5])
+@pytest.mark.parametrize("names", [("front", "rear"), ("cam1", "cam2"), ("a", "b"), ("r1", "r2")])
+def test_workers_spread_over_sources_with_equal_queues(names: tuple[str, str], queued: int) -> None:
+    assert min(offers(8, dict.fromkeys(names, queued)).values()) >= 2
+    assert min(offers(8, dict.fromkeys((*names, "third"), queued)).values()) >= 1
+
+
+def test_the_own_robot_comes_first_then_the_longest_queue() -> None:
+    assert offers(8, {"front": 3, "rear": 4}) == {"front": 0, "rear": 8}
+    assert offers(8, {"front": 3, "rear": 4}, robot="robot_of_front") == {"front": 8, "rear": 0}
+    assert offers(8, {"front": 0, "rear": 1}, robot="robot_of_front") == {"front": 0, "rear": 8}
+    assert offers(8, {"front": 0, "rear": 0}, robot="robot_of_front") == {"front": 8, "rear": 0}

@@ -4,7 +4,8 @@
 Rules
   One task is computed at a time; `prefetch` more may wait, so that the next is at hand when one ends.
   Room is offered to one source at a time: the own robot's while it has tasks waiting, else the one with the longest
-  queue. Work that crosses a change of mind is computed all the same.
+  queue; among equals each worker has an order of its own, so that workers spread. Work that crosses a change of mind is
+  computed all the same.
   A task whose result nobody wants any more is dropped before it is computed, never during.
   What was answered is listed until Progress has settled it, so that its source can tell a lost answer from a lost task.
   One result is on its way at a time; the next follows when Progress has it, or when it should long have come. Results
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 from dnn_dist.plan.plan import takes_part
 from dnn_dist.run.notes import Note
@@ -159,6 +161,7 @@ class PublishWorker:
 class _Source:
     state: SourceState
     heard_at: float
+    preference: int  # the higher goes first of sources with equal queues
     progress: Progress | None = None
     progress_at: float = float("-inf")  # s; when that was heard
 
@@ -327,7 +330,9 @@ class Worker:
             self._make_place(now)
             if len(self.sources) >= self.settings.max_sources:
                 return [Note("too many sources", f"source {state.source!r} ignored: {len(self.sources)} are known")]
-            self.sources[state.source] = _Source(state, now)
+            # Each worker has an order of its own, or all would run to the same one of equal queues.
+            preference = crc32(f"{state.source} {self.name}".encode())
+            self.sources[state.source] = _Source(state, now, preference)
             return [Note("source joined", f"source {state.source!r} on robot {state.robot!r} joined", warn=False)]
         stale = now - known.heard_at > self.settings.source_timeout
         if state.sequence <= known.state.sequence and not (stale and state.session != known.state.session):
@@ -411,7 +416,7 @@ class Worker:
     def _offered_to(self, now: float) -> str:
         """The source that room is offered to; empty when none can be served."""
         able = [
-            source.state
+            source
             for source in self.sources.values()
             if source.state.source in self._reachable
             and self.plans.get(source.state.plan, False)
@@ -420,11 +425,13 @@ class Worker:
         if not able:
             return ""
         # The own robot first while it has work, then the longest queue; with no work anywhere, the own robot.
-        best = max(
-            able,
-            key=lambda s: (s.queued > 0 and s.robot == self.robot, s.queued, s.robot == self.robot, s.source),
-        )
-        return best.source
+
+        def rank(source: _Source) -> tuple[bool, int, bool, int, str]:
+            state = source.state
+            own = state.robot == self.robot
+            return state.queued > 0 and own, state.queued, own, source.preference, state.source
+
+        return max(able, key=rank).state.source
 
     def _publish(self, now: float) -> list[Any]:
         room = max(0, 1 + self.settings.prefetch - len(self.held) - len(self.outbox))
