@@ -37,7 +37,7 @@ class GathererSettings:
     """Durations in seconds. All may change while running."""
 
     guard: float = 0.005  # kept between giving up on pieces and the last moment for what runs after
-    heartbeat: float = 0.1  # longest gap between two Progress messages while frames are open
+    heartbeat: float = 0.1  # longest gap between two Progress messages, also while no frame is open
     worker_timeout: float = 0.5  # silence of all workers, since the frame began, after which nothing is waited for
     max_open: int = 8  # frames open at once; older ones are closed without a result
     max_early: int = 64  # results kept that overtook their frame's announcement
