@@ -384,6 +384,29 @@ def test_a_late_message_of_a_former_self_makes_no_twin() -> None:
         assert not [a for a in actions if isinstance(a, Note) and "one name" in a.kind]
 
 
+@pytest.mark.parametrize("settings", [STEALING, SHARING], ids=["stealing", "sharing"])
+@pytest.mark.parametrize("prefetch", [0, 1])
+@pytest.mark.parametrize("plan", [shape(6), shape(6, replicas=2)], ids=["single", "replicas"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_that_take_one_task_at_a_time_get_them_all(
+    settings: DispatcherSettings, prefetch: int, plan: PlanShape, workers: int
+) -> None:
+    """Over links that take no time, so that whoever sends again what was refused would do so for ever."""
+    faults, limits = Faults(delay=(0.0, 0.0)), w.WorkerSettings(prefetch=prefetch, max_held=1)
+    cluster = Cluster(workers, plan, faults=faults, dispatcher=settings, worker=limits)
+    assert {report.status for report in cluster.run(5, period=0.5)} <= {Status.COMPLETE, Status.RECOMPUTED}
+    if settings.stealing and plan.stages[0].replicas == 1:
+        assert "work refused" not in cluster.notes.counts, "no more room is offered than there is"
+
+
+@pytest.mark.parametrize("settings", [STEALING, SHARING], ids=["stealing", "sharing"])
+def test_what_always_fails_is_given_up(settings: DispatcherSettings) -> None:
+    """Also where the task wants a second copy all the time."""
+    cluster = Cluster(2, shape(3, replicas=2), faults=Faults(failing=1.0), dispatcher=settings)
+    assert {report.status for report in cluster.run(3)} == {Status.NO_RESULT}
+    assert cluster.notes.counts["task failed"] <= 3 * 3 * (DispatcherSettings().max_attempts + 1), "and one more copy"
+
+
 # Robots that start anew -----------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from dnn_dist.run.gatherer import GathererSettings
 from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.wire import TaskKey
+from dnn_dist.run.worker import WorkerSettings
 from dnn_dist.sim import cluster
 from dnn_dist.sim.agenda import Agenda
 from dnn_dist.sim.air import Air
@@ -115,12 +116,14 @@ class Cluster(cluster.Cluster):
         speeds: list[float] | None = None,
         on_demand: bool = False,
         seconds: Seconds | None = None,
+        worker: WorkerSettings | None = None,
     ) -> None:
         """`speeds` in MAC/s; `seconds` that pieces take where MACs do not say it."""
         names = [f"w{number + 1}" for number in range(workers)]
         robots = [Robot(name, speed) for name, speed in zip(names, speeds or [1000.0] * workers, strict=True)]
         self.fleet = Fleet((*robots, Robot("gateway", 1000.0)), (LinkRule((), Link(float("inf"))),))
         self.bad, self.seed, self.on_demand, self.seconds = faults or Faults(), seed, on_demand, seconds
+        self.limits = worker or WorkerSettings()
         self.plan, self.settings = plan or shape(), dispatcher or DispatcherSettings()
         self.computed: list[tuple[str, TaskKey]] = []
         self.begun: dict[int, float] = {}  # frame -> s
@@ -148,6 +151,7 @@ class Cluster(cluster.Cluster):
             workers=self.fleet.names[:-1],
             faults=tuple(Fault(*event) for event in self.bad.events),
             seed=self.seed,
+            worker=self.limits,
             on_demand=self.on_demand,
             failing=self.bad.failing,
             warm_up=0.0,
@@ -200,6 +204,7 @@ class Cluster(cluster.Cluster):
                 assert key.frame == number and len(task.leases) <= task.copies, "a task has more copies than wanted"
                 given_up = task.attempt >= self.dispatcher.settings.max_attempts
                 assert key in queue if task.wanting and not given_up else True, "a task is forgotten"
+                assert not (given_up and key in queue), "a task that was given up goes out again"
         for view in self.dispatcher.workers.values():
             for key, lease in view.leases.items():
                 assert self.dispatcher.frames[key.frame].tasks[key].leases[view.name] is lease

@@ -22,12 +22,13 @@ def choose(
 
     `able` serve the plan. `has` are working on the task already: a second copy with one of them would be none.
     `failed` lost it before, and get it again only if nobody else is there. `owner` (sharing) gets it whatever room it
-    offers. The others must offer room; of these the one with the fewest pieces of the same stage, so that one death
-    costs as few as can be, then the least loaded, then the fastest at the stage, those first of whom that is not known.
+    offers, but once: it may have refused it, and would again. The others must offer room; of these the one with the
+    fewest pieces of the same stage, so that one death costs as few as can be, then the least loaded, then the fastest
+    at the stage, those first of whom that is not known.
     """
     others = [view for view in able if view.name not in has] if has else able
     fresh = ([view for view in others if view.name not in failed] or others) if failed else others
-    if owner:
+    if owner and owner not in failed:
         for view in fresh:
             if view.name == owner:
                 return view

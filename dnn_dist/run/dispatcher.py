@@ -477,6 +477,8 @@ class Dispatcher:
         task.attempt += 1
         task.failed_at.add(view.name)
         if task.attempt >= self.settings.max_attempts:
+            if lease.key in self.queue:  # another copy of it was wanted
+                self.queue.remove(lease.key)
             return Note("task given up", f"task {lease.key}: {why}; given up after {task.attempt} tries")
         if lease.key not in self.queue:
             self.queue.insert(0, lease.key)

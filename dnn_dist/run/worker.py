@@ -434,7 +434,8 @@ class Worker:
         return max(able, key=rank).state.source
 
     def _publish(self, now: float) -> list[Any]:
-        room = max(0, 1 + self.settings.prefetch - len(self.held) - len(self.outbox))
+        most = min(1 + self.settings.prefetch, self.settings.max_held)
+        room = max(0, most - len(self.held) - len(self.outbox))
         ready = frozenset(plan for plan, built in self.plans.items() if built)
         told = (
             tuple(self.held),
