@@ -348,6 +348,8 @@ class AggregatorNode(Shell):
     def _hear_frame(self, message: msg.Frame) -> None:
         if message.source != self._part.source:
             raise WireError(f"frame of source {message.source[:64]!r} came on the topic of {self._part.source!r}")
+        if message.frame == 2**32 - 1:
+            raise WireError(f"frame {message.frame}: is the last number there is, and must have a next one")
         if not (message.height and message.width):
             raise WireError(f"frame {message.frame}: its image has {message.height} x {message.width} pixels")
         height, width = self._part.network.tensors[self._part.network.inputs[0]].array_shape[:2]
