@@ -140,7 +140,7 @@ class AggregatorSettings(ModelSettings, SourceSettings):
     worker_timeout: float = parameter(
         0.5,
         "silence after which a worker is taken for gone; when all are, a frame ends with what there is, "
-        "but not before a quarter of its deadline",
+        "but not before half of its deadline",
         0.05,
         60.0,
         live=True,

@@ -215,9 +215,9 @@ def test_frames_are_complete_soon_after_a_cut(windows: int) -> None:
     faults = Faults(cuts=[(2.0, 3.5)], delay=(0.005, 0.01))
     cluster = Cluster(3, shape(4), faults=faults, dispatcher=d.DispatcherSettings(window=windows))
     reports = cluster.run(30, period=0.2, budget=1.5)
-    during = [report for report in reports if 2.6 < cluster.reported_at[report.frame] < 3.5]
+    during = [report for report in reports if 2.1 < cluster.reported_at[report.frame] < 3.5]
     assert {report.status for report in during} == {Status.NO_RESULT}
-    assert all(report.latency <= 0.5 + 1e-3 for report in during), "answered with what there is, before the deadline"
+    assert all(report.latency <= 0.75 + 1e-3 for report in during), "answered with what there is, before the deadline"
     exact = [frame for frame, at in cluster.reported_at.items() if at >= 3.5 and cluster.exact(frame)]
     assert cluster.reported_at[exact[0]] < 3.5 + 0.3
 
@@ -244,12 +244,12 @@ def test_cut_links_break_no_law(seed: int) -> None:
     Cluster(workers, plan, seed, faults, settings).run(20, period=0.15, budget=rng.choice([0.2, 0.5, 1.5]))
 
 
-@pytest.mark.parametrize(("budget", "silence"), [(2.0, 0.5), (10.0, 2.5)])
+@pytest.mark.parametrize(("budget", "silence"), [(0.8, 0.5), (10.0, 5.0)])
 @pytest.mark.parametrize(("came", "status"), [(0, Status.NO_RESULT), (2, Status.FILLED)])
 def test_a_frame_ends_early_when_no_worker_is_heard(
     came: int, status: Status, budget: float, silence: float
 ) -> None:
-    """After `worker_timeout`, or a quarter of its budget where that is longer."""
+    """After `worker_timeout`, or half of its budget where that is longer."""
     machine = g.Gatherer("cam")
     machine.handle(g.PlanInstalled(PLAN, shape(4)), 0.0)
     machine.handle(g.WorkerHeard(), 0.0)

@@ -8,7 +8,7 @@ Rules
   The first result of a task is used; others are counted and dropped. Results may overtake their frame's announcement.
   A distributed stage waits for its pieces until the deadline less the p95 of what must still run after it. Then what is
   missing is filled in, if anything came at all; else the frame ends without a result.
-  For workers of whom none is heard it waits no longer than `worker_timeout`, or a quarter of the frame's budget if that
+  For workers of whom none is heard it waits no longer than `worker_timeout`, or half of the frame's budget if that
   is longer: better an answer with what there is, and then a newer frame; but the first of them may take its time. Who
   was held up cannot tell who was silent meanwhile.
   Every frame announced ends in exactly one report, no later than its deadline. Progress names the aggregator's session,
@@ -28,8 +28,8 @@ from dnn_dist.run.shape import PlanShape, StageShape
 from dnn_dist.run.state import Progress, StageProgress, next_sequence
 from dnn_dist.run.wire import TaskKey
 
-SILENT_SHARE = 0.25
-"""Of a frame's budget; nobody's silence for less than that ends it."""
+SILENT_SHARE = 0.5
+"""Of a frame's budget; nobody's silence for less than that ends it: it may still become whole when links are back."""
 
 
 @dataclass(frozen=True, slots=True)
