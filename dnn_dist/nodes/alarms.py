@@ -16,6 +16,12 @@ Call = Callable[[], None]
 NEVER = float("inf")
 
 
+def next_turn(due: float, period: float, now: float) -> float:
+    """The first of the times due, due + period, due + 2 period, ... that is after `now`."""
+    following = due + period * (1 + (now - due) // period)
+    return following if following > now else following + period  # a quotient may be rounded down
+
+
 class Alarms:
     """Calls that are made once, that move, or that come again and again. All times in seconds."""
 
@@ -51,16 +57,14 @@ class Alarms:
     def every(self, period: float, call: Call, now: float) -> None:
         """Have `call` made each `period` after `now`; turns that were missed are left out, the beat is kept."""
 
-        def again(last: float) -> None:
-            due = last + period
-
+        def enter(due: float) -> None:
             def turn(now: float) -> None:
-                again(due + (now - due) // period * period)
+                enter(next_turn(due, period, now))
                 call()
 
             self._enter(due, turn)
 
-        again(now)
+        enter(now + period)
 
     def _enter(self, when: float, call: Callable[[float], None]) -> None:
         heappush(self._heap, (when, next(self._order), call))

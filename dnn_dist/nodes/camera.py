@@ -10,6 +10,7 @@ import numpy as np
 from std_msgs.msg import Header
 
 from dnn_dist.camera.sources import open_source
+from dnn_dist.nodes.alarms import next_turn
 from dnn_dist.nodes.computing import Computing, one_line
 from dnn_dist.nodes.images import rgb_to_compressed, rgb_to_image
 from dnn_dist.nodes.imagetopic import image_topic
@@ -56,8 +57,7 @@ class Camera(Shell):
         self.wake_at(self._due, self._beat)
 
     def _beat(self) -> None:
-        period = 1.0 / self._settings.now.rate
-        self._due += period * (1 + (self.now() - self._due) // period)  # turns that were missed are left out
+        self._due = next_turn(self._due, 1.0 / self._settings.now.rate, self.now())
         self.wake_at(self._due, self._beat)
         self._tick()
 
