@@ -23,6 +23,7 @@ from dnn_dist.run.dispatcher import (
     ProgressHeard,
     SendWork,
     StageReady,
+    Tick,
     WorkerHeard,
     WorkerReachable,
 )
@@ -373,6 +374,18 @@ def test_two_workers_of_one_name_are_told_and_one_of_them_serves(ahead: float) -
         believed.append(machine.workers["w"].state.session)
     assert said and "name of its own" in said[0].text
     assert len(set(believed[20:])) == 1, "they do not take turns"
+
+
+def test_of_two_workers_of_one_name_the_survivor_serves_on() -> None:
+    """The second dies: the first, whose session had ended for us, is believed again, and not once only."""
+    machine = Dispatcher("cam", "r1", 1)
+    for tenth in range(1, 100):
+        now = tenth / 10
+        for session in (11, 22) if 10 < tenth < 30 else (11,):
+            machine.handle(WorkerHeard(WorkerState("w", "w", session, 1000 * tenth + session)), now)
+        machine.handle(Tick(), now)
+    view = machine.workers["w"]
+    assert (view.state.session, view.heard_at, view.silent) == (11, now, False)
 
 
 def test_a_late_message_of_a_former_self_makes_no_twin() -> None:

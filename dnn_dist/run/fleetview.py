@@ -118,7 +118,7 @@ class WorkerView:
         session that had ended: no process speaks again after its successor, unless there are two of this name.
         """
         another = state.session != self.state.session
-        older = state.sequence <= self.state.sequence or state.session in self.former
+        older = state.sequence <= self.state.sequence or (another and state.session in self.former)
         if older and not (another and self.silent):
             return False
         if another:
