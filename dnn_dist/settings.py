@@ -8,7 +8,7 @@ table is made from them (`dnn_dist parameters`). Knows nothing of ROS itself. Al
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +199,12 @@ NODES: dict[str, type] = {
     "worker": WorkerSettings,
 }
 """Settings of each executable."""
+
+
+S = TypeVar("S")
+
+
+def adopt(kind: type[S], values: Any) -> S:
+    """Settings of a kind from those of another that has more: what `values` lacks is as by default."""
+    names = [entry.name for entry in fields(kind) if hasattr(values, entry.name)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(values, name) for name in names})

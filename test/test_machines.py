@@ -14,28 +14,22 @@ import pytest
 from virtual import Cluster, Faults, shape
 
 from dnn_dist.plan.fleet import Robot
+from dnn_dist.run import events as e
 from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
-from dnn_dist.run.dispatcher import (
-    Dispatcher,
-    DispatcherSettings,
-    PlanInstalled,
-    ProgressHeard,
-    SendWork,
-    StageReady,
-    Tick,
-    WorkerHeard,
-    WorkerReachable,
-)
+from dnn_dist.run.dispatcher import Dispatcher
+from dnn_dist.run.events import PlanInstalled, ProgressHeard, SendWork, StageReady, Tick, WorkerHeard, WorkerReachable
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
+from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import Progress, SourceState, WorkerState
+from dnn_dist.run.tasks import DispatcherSettings
+from dnn_dist.run.values import Work
 from dnn_dist.run.wire import TaskKey
-from dnn_dist.sim.source import SourceShell
 
 STEALING = DispatcherSettings()
-SHARING = DispatcherSettings(stealing=False)
+SHARING = DispatcherSettings(mode="sharing")
 
 
 @pytest.mark.parametrize("settings", [STEALING, SHARING], ids=["stealing", "sharing"])
@@ -59,7 +53,7 @@ def test_faster_workers_do_more_by_stealing() -> None:
 
 
 def test_sharing_follows_the_weights() -> None:
-    cluster = Cluster(2, shape(8), dispatcher=DispatcherSettings(stealing=False, shares=(("w1", 3.0), ("w2", 1.0))))
+    cluster = Cluster(2, shape(8), dispatcher=DispatcherSettings(mode="sharing", shares=(("w1", 3.0), ("w2", 1.0))))
     cluster.run(5, period=0.3)
     assert sum(name == "w1" for name, _ in cluster.computed) == 5 * 6
 
@@ -228,19 +222,19 @@ def test_a_flapping_worker_is_left_out_longer_and_longer_but_comes_back() -> Non
 
 
 def test_speeds_are_remembered_of_the_stages_computed_last_and_not_of_dropped_plans() -> None:
-    worker = w.Worker("w1", "r1", 1, "model", w.WorkerSettings(max_plans=2, max_speeds=3))
+    worker = w.Worker("w1", "r1", 1, "model", WorkerSettings(max_plans=2, max_speeds=3))
     number = 0
 
     def compute(plan: str, stage: int, seconds: float, macs: int = 100) -> None:
         nonlocal number
         number += 1
         key = TaskKey("cam", 7, number, stage, 0)
-        worker.handle(w.WorkArrived(key, plan, 1, number), 0.0)
-        worker.handle(w.Computed(key, plan, seconds, macs), 0.0)
+        worker.handle(e.WorkArrived(key, plan, 1, number), 0.0)
+        worker.handle(e.Computed(key, plan, seconds, macs), 0.0)
 
     for plan in ("a", "b"):
-        worker.handle(w.PlanOffered(plan), 0.0)
-        worker.handle(w.PlanBuilt(plan), 0.0)
+        worker.handle(e.PlanOffered(plan), 0.0)
+        worker.handle(e.PlanBuilt(plan), 0.0)
     compute("a", 0, 1.0)
     compute("b", 0, 0.1)
     compute("a", 1, 0.5, macs=0)
@@ -248,7 +242,7 @@ def test_speeds_are_remembered_of_the_stages_computed_last_and_not_of_dropped_pl
     assert worker.speeds == {("a", 0): 100.0, ("a", 1): 2.0, ("b", 0): pytest.approx(0.8 * 1000 + 0.2 * 500)}
     compute("b", 1, 1.0)
     assert list(worker.speeds) == [("a", 1), ("b", 0), ("b", 1)]
-    worker.handle(w.PlanOffered("c"), 0.0)  # in the place of the first
+    worker.handle(e.PlanOffered("c"), 0.0)  # in the place of the first
     assert list(worker.speeds) == [("b", 0), ("b", 1)]
 
 
@@ -265,8 +259,8 @@ class Unlike(Cluster):
         self.tries: dict[TaskKey, list[float]] = {}  # s, when it was sent
         self.begins: dict[tuple[str, TaskKey], float] = {}  # (worker, task) -> s
 
-    def sending(self, source: SourceShell, work: SendWork) -> None:
-        super().sending(source, work)
+    def sending(self, source: str, work: Work, worker: str) -> None:
+        super().sending(source, work, worker)
         self.tries.setdefault(work.key, []).append(self.agenda.now)
 
     def computing(self, robot: str, key: TaskKey) -> None:
@@ -302,7 +296,7 @@ def test_a_lost_task_is_found_in_a_small_multiple_of_its_stages_usual_time(
     cluster = Unlike(usual, faults=Faults(events=[(stuck, "slow", worker, 1e6)]))
     cluster.run(FRAMES, PERIOD, PERIOD)
     assert cluster.begins[worker, lost] == healthy.begins[worker, lost], "until then the runs are the same"
-    patience = STEALING.patience
+    patience = STEALING
     bound = patience.lease_factor * usual[stage] + patience.lease_min + patience.transit
     assert cluster.tries[lost][1] - cluster.begins[worker, lost] <= bound
 
@@ -323,9 +317,9 @@ def test_chaos_breaks_no_law(seed: int) -> None:
         events=sorted(events),
     )
     settings = DispatcherSettings(
-        stealing=rng.random() < 0.7,
+        mode="stealing" if rng.random() < 0.7 else "sharing",
         window=rng.choice([200, 1000, 10**6]),
-        recover_after=rng.choice([0.05, 0.2, float("inf")]),
+        recover_after=rng.choice([0.05, 0.2, 0.0]),
     )
     redundancy = rng.choice([{}, {"parity": rng.randint(1, 3)}, {"replicas": 2}])
     plan = shape(rng.randint(1, 12), stages=rng.randint(1, 3), **redundancy)
@@ -405,7 +399,7 @@ def test_workers_that_take_one_task_at_a_time_get_them_all(
     settings: DispatcherSettings, prefetch: int, plan: PlanShape, workers: int
 ) -> None:
     """Over links that take no time, so that whoever sends again what was refused would do so for ever."""
-    faults, limits = Faults(delay=(0.0, 0.0)), w.WorkerSettings(prefetch=prefetch, max_held=1)
+    faults, limits = Faults(delay=(0.0, 0.0)), WorkerSettings(prefetch=prefetch, max_held=1)
     cluster = Cluster(workers, plan, faults=faults, dispatcher=settings, worker=limits)
     assert {report.status for report in cluster.run(5, period=0.5)} <= {Status.COMPLETE, Status.RECOMPUTED}
     if settings.stealing and plan.stages[0].replicas == 1:
@@ -459,10 +453,10 @@ def test_a_dispatcher_that_stood_still_takes_nobody_for_rebooted() -> None:
 
 def test_a_worker_believes_the_progress_of_an_aggregator_whose_robot_was_rebooted() -> None:
     machine = w.Worker("w1", "r1", 1, "model")
-    machine.handle(w.SourceHeard(SourceState("cam", "r1", 7, 1)), 1.0)
+    machine.handle(e.StatesHeard((SourceState("cam", "r1", 7, 1),)), 1.0)
 
     def known(progress: Progress, now: float) -> Progress | None:
-        machine.handle(w.ProgressHeard(progress), now)
+        machine.handle(e.StatesHeard((progress,)), now)
         return machine.sources["cam"].progress
 
     assert known(OLD, 1.0) is OLD
@@ -473,21 +467,21 @@ def test_a_worker_believes_the_progress_of_an_aggregator_whose_robot_was_reboote
 # Sources and workers that come and go ---------------------------------------------------------------------------------
 
 
-def source_state(source: str, sequence: int = 1, **fields: Any) -> w.SourceHeard:
-    return w.SourceHeard(SourceState(source, f"robot_of_{source}", 7, sequence, **fields))
+def source_state(source: str, sequence: int = 1, **fields: Any) -> e.StatesHeard:
+    return e.StatesHeard((SourceState(source, f"robot_of_{source}", 7, sequence, **fields),))
 
 
 def test_a_worker_that_knows_too_many_sources_forgets_silent_ones() -> None:
     """Not those that it holds or has answered something for, nor those that it still hears."""
-    machine = w.Worker("w1", "r1", 1, "model", w.WorkerSettings(max_sources=4, max_plans=1, remember=60.0))
-    machine.handle(w.PlanOffered("plan"), 0.0)
-    machine.handle(w.PlanBuilt("plan"), 0.0)
+    machine = w.Worker("w1", "r1", 1, "model", WorkerSettings(max_sources=4, max_plans=1, remember=60.0))
+    machine.handle(e.PlanOffered("plan"), 0.0)
+    machine.handle(e.PlanBuilt("plan"), 0.0)
     for source in ("held", "answered", "heard", "gone"):
         machine.handle(source_state(source, plan="plan"), 0.0)
     for number, source in enumerate(("answered", "held")):
-        machine.handle(w.WorkArrived(TaskKey(source, 7, 0, 0, 0), "plan", 1, 1), 0.1)
+        machine.handle(e.WorkArrived(TaskKey(source, 7, 0, 0, 0), "plan", 1, 1), 0.1)
         if not number:
-            machine.handle(w.Computed(TaskKey(source, 7, 0, 0, 0), "plan", 0.01, 100), 0.2)
+            machine.handle(e.Computed(TaskKey(source, 7, 0, 0, 0), "plan", 0.01, 100), 0.2)
     machine.handle(source_state("new"), 0.9)
     assert "new" not in machine.sources, "all were heard a moment ago"
     machine.handle(source_state("heard", 2), 1.5)
@@ -498,7 +492,7 @@ def test_a_worker_that_knows_too_many_sources_forgets_silent_ones() -> None:
 
 
 def test_a_worker_serves_as_many_sources_as_ever_come_one_after_the_other() -> None:
-    machine = w.Worker("w1", "r1", 1, "model", w.WorkerSettings(max_sources=4))
+    machine = w.Worker("w1", "r1", 1, "model", WorkerSettings(max_sources=4))
     for number in range(40):
         actions = machine.handle(source_state(f"s{number}"), 2.0 * number)
         assert not [action for action in actions if isinstance(action, Note) and action.warn]
@@ -519,15 +513,15 @@ def test_work_numbers_go_on_where_a_worker_last_saw_them() -> None:
 
 def test_a_local_stage_of_before_a_restart_does_not_end_the_new_frame_of_its_number() -> None:
     machine = g.Gatherer("cam")
-    machine.handle(g.PlanInstalled("plan", PlanShape(shape(1).stages[1:])), 0.0)
-    machine.handle(g.FrameAnnounced(7, 0, "plan", 1.0), 0.0)
-    began = machine.handle(g.FrameAnnounced(8, 0, "plan", 1.0), 0.1)
-    assert [(a.session, a.frame) for a in began if isinstance(a, g.RunLocal)] == [(8, 0)]
+    machine.handle(e.PlanInstalled("plan", PlanShape(shape(1).stages[1:])), 0.0)
+    machine.handle(e.FrameAnnounced(7, 0, "plan", 1.0), 0.0)
+    began = machine.handle(e.FrameAnnounced(8, 0, "plan", 1.0), 0.1)
+    assert [(a.session, a.frame) for a in began if isinstance(a, e.RunLocal)] == [(8, 0)]
     for error in ("", "failed"):
-        actions = machine.handle(g.LocalDone(7, 0, 0, 0.1, error), 0.2)
+        actions = machine.handle(e.LocalDone(7, 0, "plan", 0, 0.1, error), 0.2)
         assert [a.kind for a in actions if isinstance(a, Note)] == ["late local stage"] and 0 in machine.frames
-    actions = machine.handle(g.LocalDone(8, 0, 0, 0.1), 0.3)
-    assert [a.report.status for a in actions if isinstance(a, g.Publish)] == [Status.COMPLETE]
+    actions = machine.handle(e.LocalDone(8, 0, "plan", 0, 0.1), 0.3)
+    assert [a.report.status for a in actions if isinstance(a, e.Publish)] == [Status.COMPLETE]
 
 
 # Whom workers offer their room ----------------------------------------------------------------------------------------
@@ -538,13 +532,13 @@ def offers(workers: int, sources: dict[str, int], robot: str = "") -> dict[str, 
     offered = dict.fromkeys(sources, 0)
     for number in range(workers):
         machine = w.Worker(f"w{number}", robot or f"r{number}", 1, "model")
-        for event in (w.PlanOffered("plan"), w.PlanBuilt("plan")):
+        for event in (e.PlanOffered("plan"), e.PlanBuilt("plan")):
             machine.handle(event, 0.0)
         for source, queued in sources.items():
-            machine.handle(w.SourceReachable(source, True), 0.0)
+            machine.handle(e.SourceReachable(source, True), 0.0)
             machine.handle(source_state(source, plan="plan", queued=queued), 0.0)
-        said = machine.handle(w.Tick(), 0.5)
-        offered[next(action.state.offered_to for action in said if isinstance(action, w.PublishWorker))] += 1
+        said = machine.handle(e.Tick(), 0.5)
+        offered[next(action.state.offered_to for action in said if isinstance(action, e.PublishWorker))] += 1
     return offered
 
 

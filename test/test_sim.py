@@ -22,9 +22,9 @@ from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.predict import Circumstances, Predictor
-from dnn_dist.run.dispatcher import DispatcherSettings
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
+from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.sim import (
     Fault,
     FaultError,
@@ -44,7 +44,7 @@ from dnn_dist.sim.board import Board
 from dnn_dist.sim.processor import Processor
 
 ROOT = Path(__file__).parent.parent
-SHARING = DispatcherSettings(stealing=False)
+SHARING = DispatcherSettings(mode="sharing")
 WIFI = Link(7.5e6, latency=0.002, medium="wifi")
 
 
@@ -143,7 +143,7 @@ def test_every_frame_announced_is_reported_once_and_in_time(
     faults = tuple(random_faults(them.names, 3.0, seed, 0.7)) if chaos else ()
     load = Load(shape(pieces, stages, parity=parity))
     source = Source(
-        "r1", load, frames=12, rate=rate, deadline=0.8, max_frames=max_frames, dispatcher=DispatcherSettings(stealing)
+        "r1", load, frames=12, rate=rate, deadline=0.8, max_frames=max_frames, dispatcher=DispatcherSettings(mode="stealing" if stealing else "sharing")
     )
     outcome = simulate(Scenario(them, (source,), faults=faults, seed=seed))
     numbers = [run.report.frame for run in outcome.frames]
@@ -353,7 +353,7 @@ def test_parity_hides_a_slow_robot() -> None:
         robots = fleet(5, Link(math.inf))
         faults = parse_faults("slow r5 x8@0..1000", robots.names)
         load = Load(shape(5 - parity, macs=100_000_000, parity=parity))
-        equal = DispatcherSettings(stealing=False, shares=tuple((name, 1.0) for name in robots.names))
+        equal = DispatcherSettings(mode="sharing", shares=tuple((name, 1.0) for name in robots.names))
         source = Source("r1", load, dispatcher=equal)
         return simulate(Scenario(robots, (source,), faults=faults)).percentile(99)
 

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
-from dnn_dist.run.dispatcher import DispatcherSettings, SendWork
 from dnn_dist.run.gatherer import GathererSettings
 from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
+from dnn_dist.run.sourceviews import WorkerSettings
+from dnn_dist.run.tasks import DispatcherSettings
+from dnn_dist.run.values import Work
 from dnn_dist.run.wire import TaskKey
-from dnn_dist.run.worker import WorkerSettings
 from dnn_dist.sim import cluster
 from dnn_dist.sim.agenda import Agenda
 from dnn_dist.sim.air import Air
 from dnn_dist.sim.faults import Fault
 from dnn_dist.sim.outcome import FrameRun
 from dnn_dist.sim.scenario import Load, Scenario, Seconds, Source
-from dnn_dist.sim.source import SourceShell
 
 LOCAL = StageShape(True, (PieceShape(0, 0, 2),))  # 2 ms at the gateway
 
@@ -52,7 +52,7 @@ class Faults:
 
 
 @dataclass(eq=False)
-class Work:
+class UnderWay:
     """Work that has not arrived."""
 
     worker: str
@@ -68,7 +68,7 @@ class BadAir(Air):
     def __init__(self, fleet: Fleet, agenda: Agenda, seed: int, faults: Faults, lifespan: float) -> None:
         super().__init__(fleet, agenda, seed)
         self.faults, self.lifespan = faults, lifespan
-        self.under_way: list[Work] = []
+        self.under_way: list[UnderWay] = []
 
     def tell(self, a: str, b: str, kind: str, deliver: Callable[..., None], *args: Any) -> float:
         return self._send(a, b, kind, 0.0, deliver, args)
@@ -90,7 +90,7 @@ class BadAir(Air):
             return super().carry(a, b, size, kind, deliver, *args)
         if not kind.endswith("work"):
             return self._send(a, b, kind, self.lifespan, deliver, args)
-        work = Work(b, size)
+        work = UnderWay(b, size)
 
         def arrive(*args: Any) -> None:
             if work in self.under_way:
@@ -157,9 +157,10 @@ class Cluster(cluster.Cluster):
             warm_up=0.0,
             exact=True,
         )
-        lifespan = self.settings.patience.lifespan
+        lifespan = self.settings.lifespan
         super().__init__(scenario, lambda agenda: BadAir(self.fleet, agenda, self.seed, self.bad, lifespan))
-        self.dispatcher, self.gatherer = self.sources["cam"].dispatcher, self.sources["cam"].gatherer
+        cam = self.sources["cam"]
+        self.dispatcher, self.gatherer = cam.partition.machine, cam.aggregator.machine
         self.most_steps = 3000 * (frames + 10)
         super().run(self.check)
         self.agenda.ended = False
@@ -173,10 +174,10 @@ class Cluster(cluster.Cluster):
 
     # What the simulator tells
 
-    def announced(self, source: SourceShell, frame: int) -> None:
+    def announced(self, source: str, frame: int) -> None:
         self.begun[frame] = self.agenda.now
 
-    def kept(self, source: SourceShell, key: TaskKey) -> None:
+    def kept(self, key: TaskKey) -> None:
         self.held.setdefault(key.frame, []).append((key.stage, key.piece))
 
     def computing(self, robot: str, key: TaskKey) -> None:
@@ -209,14 +210,16 @@ class Cluster(cluster.Cluster):
             for key, lease in view.leases.items():
                 assert self.dispatcher.frames[key.frame].tasks[key].leases[view.name] is lease
         assert sum(lease.bytes_in_flight for lease in leases) <= self.dispatcher.settings.window or len(leases) == 1
-        for shell in self.workers.values():
-            if shell.machine is not None:
-                held, outbox = shell.machine.held, shell.machine.outbox
-                assert len(held) + len(outbox) <= shell.machine.settings.max_held
-                assert shell.machine.expires.keys() == {*held, *outbox}
+        for run in self.workers.values():
+            if run.part is not None:
+                machine = run.part.machine
+                held, outbox = machine.held, machine.outbox
+                assert len(held) + len(outbox) <= machine.settings.max_held
+                assert machine.expires.keys() == {*held, *outbox}
+                assert {*machine.unready} <= {*held}
                 assert len(held) == len(set(held)), "a worker holds a task twice"
 
-    def sending(self, source: SourceShell, work: SendWork) -> None:
+    def sending(self, source: str, work: Work, worker: str) -> None:
         """What holds when work is sent: what has not arrived, given up or not, is in the window, or this one alone."""
         size = self.plan.stages[work.key.stage].pieces[work.key.piece].bytes_in
         views = self.dispatcher.workers

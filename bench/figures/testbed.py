@@ -28,9 +28,9 @@ from dnn_dist.cut.bands import band_of, exchanges
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.fleet import Fleet, read_fleet
-from dnn_dist.run.dispatcher import DispatcherSettings
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
-from dnn_dist.run.worker import WorkerSettings
+from dnn_dist.run.sourceviews import WorkerSettings
+from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.sim import Load, Outcome, Scenario, Source, simulate
 
 GATEWAY = "gateway"
@@ -103,7 +103,7 @@ def source(method: str, devices: int, grid: str, camera: str = "pi1", frames: in
     workers = tuple(f"pi{n}" for n in range(1, devices + 1))
     stealing = method == "stealing"
     shares = () if stealing else tuple((name, 1.0) for name in workers)
-    dispatcher = DispatcherSettings(stealing=stealing, shares=shares, window=10**12)  # the paper knows no window
+    dispatcher = DispatcherSettings(mode="stealing" if stealing else "sharing", shares=shares, window=10**12)  # the paper knows no window
     load = Load(bands(devices) if method == "MoDNN" else tiles(grid), plan=f"{method} {grid}")
     kept = Source(camera, load, frames=frames, workers=workers, name=camera, dispatcher=dispatcher, aggregator=GATEWAY)
     return kept if stealing else replace(kept, robot=GATEWAY, camera=camera, image_bytes=frame_bytes())

@@ -10,19 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
-from dnn_dist.run.dispatcher import DispatcherSettings
-from dnn_dist.run.fleetview import Patience
 from dnn_dist.run.gatherer import GathererSettings
+from dnn_dist.run.sourceviews import WorkerSettings
+from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.run.wire import TaskKey
-from dnn_dist.run.worker import WorkerSettings
 from dnn_dist.sim import Load, Scenario, Source
 from dnn_dist.sim.cluster import Cluster
-from dnn_dist.sim.source import SourceShell
 
 MASTER = "master"
 BANDWIDTH = 4.6e6  # bytes/s; as fitted to DeepThings' Wi-Fi
 HEARTBEAT = 20.0  # s; states are of no use here
-PATIENT = Patience(transit=1e6, worker_timeout=1e6, lease_min=1e6)
+PATIENT = {"transit": 1e6, "worker_timeout": 1e6, "lease_min": 1e6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +46,10 @@ class Watched(Cluster):
         self.arrivals: list[float] = []  # s after the frame's announcement
         self._begun: dict[int, float] = {}
 
-    def announced(self, source: SourceShell, frame: int) -> None:
+    def announced(self, source: str, frame: int) -> None:
         self._begun[frame] = self.agenda.now
 
-    def kept(self, source: SourceShell, key: TaskKey) -> None:
+    def kept(self, key: TaskKey) -> None:
         self.arrivals.append(self.agenda.now - self._begun[key.frame])
 
 
@@ -61,7 +59,7 @@ def cluster(load: Load, devices: int, delays: Delays, frames: int, gap: float, s
     robots = tuple(Robot(name, speed=1e9) for name in (MASTER, *names))  # the load knows how long things take
     air = Link(BANDWIDTH, gamma=(delays.shape, delays.scale), medium="wifi")
     dispatcher = DispatcherSettings(
-        stealing=False, shares=tuple((n, 1.0) for n in names), patience=PATIENT, heartbeat=HEARTBEAT, window=10**12
+        mode="sharing", shares=tuple((n, 1.0) for n in names), heartbeat=HEARTBEAT, window=10**12, **PATIENT
     )
     gatherer = GathererSettings(heartbeat=HEARTBEAT, worker_timeout=1e6)
     source = Source(MASTER, load, frames=frames, rate=1 / gap, workers=names, dispatcher=dispatcher, gatherer=gatherer)

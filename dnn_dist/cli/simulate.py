@@ -19,9 +19,9 @@ from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import Fleet, read_fleet
 from dnn_dist.plan.plan import WIRES, Plan
-from dnn_dist.run.dispatcher import DispatcherSettings
 from dnn_dist.run.report import Status
-from dnn_dist.run.worker import WorkerSettings
+from dnn_dist.run.sourceviews import WorkerSettings
+from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.shipped import find_model
 from dnn_dist.sim import Load, Outcome, Scenario, Source, draw_gantt, parse_faults, plan_load, simulate
 
@@ -104,9 +104,7 @@ def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:
     sources = sources or fleet.names[:1]
     alone = max(_alone(fleet, load, name) for name in fleet.names)
     deadline = ENDLESS * max(alone, 1.0) if args.deadline is None else args.deadline
-    dispatcher = DispatcherSettings(
-        stealing=args.mode == "stealing", recover_after=args.recover_after if args.recover_after else float("inf")
-    )
+    dispatcher = DispatcherSettings(mode=args.mode, recover_after=args.recover_after or 0.0)
     if args.window is not None:
         dispatcher = replace(dispatcher, window=args.window)
     each = [

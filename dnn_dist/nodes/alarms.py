@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 
 Call = Callable[[], None]
@@ -35,13 +36,13 @@ class Alarms:
         """When `run` is to be called."""
         return self._heap[0][0] if self._heap else NEVER
 
-    def run(self, now: float) -> None:
-        """Make the calls that are due; what they enter waits for the next `run`, however early it is."""
+    def run(self, now: float, guard: Callable[[Call], None] = lambda call: call()) -> None:
+        """Make the calls that are due, each by `guard`; what they enter waits for the next `run`, however early."""
         due = []
         while self._heap and self._heap[0][0] <= now:
             due.append(heappop(self._heap)[2])
         for call in due:
-            call(now)
+            guard(partial(call, now))
 
     def at(self, when: float, call: Call) -> None:
         """Have `call` made once; one more for each time that it is entered."""

@@ -11,7 +11,7 @@ from std_msgs.msg import Header
 
 from dnn_dist.camera.sources import open_source
 from dnn_dist.nodes.alarms import next_turn
-from dnn_dist.nodes.computing import Computing, one_line
+from dnn_dist.nodes.lane import Lane, one_line
 from dnn_dist.nodes.images import rgb_to_compressed, rgb_to_image
 from dnn_dist.nodes.imagetopic import image_topic
 from dnn_dist.nodes.parameters import Parameters
@@ -38,7 +38,7 @@ class Camera(Shell):
     def start(self) -> None:
         type_, topic = image_topic(self._settings.now.compressed)
         self._publisher = self.offer(type_, topic, images(reliable=True))
-        self._reading = Computing(self, "camera")
+        self._reading = Lane(self, "camera")
         self._due = self.now()
         self._retime()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from std_msgs.msg import Header
@@ -16,8 +17,9 @@ from dnn_dist import msg
 from dnn_dist.detect.boxes import Detection
 from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import Plan
-from dnn_dist.run.report import FrameReport, WorkerShare
+from dnn_dist.run.report import WorkerShare
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
+from dnn_dist.run.values import Frame, Outcome, PlanText, Result, Work
 from dnn_dist.run.wire import NAME, TaskKey, WireError, WireTensor, array_from_bytes
 
 MOST = 4096
@@ -59,12 +61,17 @@ def work_number(value: int) -> int:
     return value
 
 
-def read_plan(message: msg.Plan) -> Plan:
+def plan_message(plan: PlanText) -> msg.Plan:
+    return msg.Plan(source=plan.source, session=plan.session, plan=plan.plan, text=plan.text, pieces=plan.pieces)
+
+
+def read_plan(message: msg.Plan) -> PlanText:
     """A plan whose text is what its hash was made of."""
     plan = Plan.from_yaml(message.text)
     if plan.hash != message.plan:
         raise WireError(f"plan {message.plan[:32]!r} has the hash {plan.hash}; its text was changed on the way")
-    return plan
+    source = name_of(message.source, "source")
+    return PlanText(source, message.session, plan.hash, message.text, message.pieces[:64], plan.robots)
 
 
 # Keys and tensors
@@ -108,6 +115,100 @@ def read_tensor(message: msg.Tensor) -> WireTensor:
     return WireTensor(message.name, array, float(message.scale), int(message.zero_point), region)
 
 
+# Tasks
+
+
+def work_message(work: Work) -> msg.Work:
+    return msg.Work(
+        key=key_message(work.key),
+        plan=work.plan,
+        worker_session=work.worker_session,
+        number=work.number,
+        attempt=work.attempt,
+        budget=work.budget,
+        inputs=[tensor_message(tensor) for tensor in work.inputs],
+    )
+
+
+def read_work(message: msg.Work) -> Work:
+    key = read_key(message.key)
+    if message.awaited or message.destinations:
+        raise WireError(f"task {key}: inputs from other workers are not known to this version; update it")
+    return Work(
+        key,
+        message.plan,
+        message.worker_session,
+        work_number(message.number),
+        message.attempt,
+        seconds(message.budget, "budget"),
+        [read_tensor(tensor) for tensor in message.inputs],
+    )
+
+
+def result_message(result: Result) -> msg.Result:
+    return msg.Result(
+        key=key_message(result.key),
+        plan=result.plan,
+        worker=result.worker,
+        worker_session=result.worker_session,
+        attempt=result.attempt,
+        waited=result.waited,
+        computed=result.computed,
+        error=result.error,
+        outputs=[tensor_message(tensor) for tensor in result.outputs or ()],
+    )
+
+
+def read_result(message: msg.Result) -> Result:
+    return Result(
+        read_key(message.key),
+        message.plan,
+        name_of(message.worker, "worker"),
+        message.worker_session,
+        message.attempt,
+        seconds(message.waited, "waited"),
+        seconds(message.computed, "computed"),
+        message.error[:200],
+        [] if message.error else [read_tensor(tensor) for tensor in message.outputs],
+    )
+
+
+def frame_message(frame: Frame) -> msg.Frame:
+    picture = frame.about
+    height, width = picture.image.shape[:2] if picture.image is not None else (0, 0)
+    return msg.Frame(
+        header=picture.header,
+        source=frame.source,
+        session=frame.session,
+        frame=frame.frame,
+        plan=frame.plan,
+        budget=frame.budget,
+        height=height,
+        width=width,
+        dropped=frame.dropped,
+        error=frame.error,
+    )
+
+
+def read_frame(message: msg.Frame, about: Any) -> Frame:
+    """`about`: what the outputs of the frame need; see run/values.py."""
+    if message.frame == 2**32 - 1:
+        raise WireError(f"frame {message.frame}: is the last number there is, and must have a next one")
+    error = message.error[:200]
+    if not error and not (message.height and message.width):
+        raise WireError(f"frame {message.frame}: its image has {message.height} x {message.width} pixels")
+    return Frame(
+        name_of(message.source, "source"),
+        message.session,
+        message.frame,
+        message.plan,
+        seconds(message.budget, "budget"),
+        about,
+        message.dropped,
+        error,
+    )
+
+
 # Control
 
 
@@ -132,6 +233,7 @@ def worker_message(state: WorkerState) -> msg.WorkerState:
         speed=state.speed,
         speeds=[msg.StageSpeed(plan=plan, stage=stage, speed=speed) for (plan, stage), speed in state.speeds.items()],
         preparing=state.preparing,
+        version=state.version,
     )
 
 
@@ -153,6 +255,7 @@ def read_worker(message: msg.WorkerState) -> WorkerState:
         speed=_speed(message.speed),
         speeds={(entry.plan, entry.stage): _speed(entry.speed) for entry in _few(message.speeds, "speeds")},
         preparing=message.preparing,
+        version=message.version,
     )
 
 
@@ -165,6 +268,7 @@ def source_message(state: SourceState) -> msg.SourceState:
         plan=state.plan,
         oldest_open=state.oldest_open,
         queued=state.queued,
+        version=state.version,
     )
 
 
@@ -177,6 +281,7 @@ def read_source(message: msg.SourceState) -> SourceState:
         plan=message.plan,
         oldest_open=message.oldest_open,
         queued=message.queued,
+        version=message.version,
     )
 
 
@@ -187,6 +292,7 @@ def progress_message(progress: Progress) -> msg.Progress:
         sequence=progress.sequence,
         oldest_open=progress.oldest_open,
         aggregator=progress.aggregator,
+        plans=sorted(progress.plans),
         stages=[
             msg.StageProgress(frame=frame, stage=stage, settled=state.settled, held=_bits(state.held))
             for (frame, stage), state in progress.stages.items()
@@ -205,6 +311,7 @@ def read_progress(message: msg.Progress) -> Progress:
             for entry in _few(message.stages, "stages")
         },
         aggregator=message.aggregator,
+        plans=frozenset(_few(message.plans, "plans")),
     )
 
 
@@ -222,13 +329,12 @@ def _pieces(held: Sequence[int]) -> frozenset[int]:
 # Outputs
 
 
-def detections_message(
-    header: Header, source: str, session: int, report: FrameReport, detections: Sequence[Detection]
-) -> msg.Detections:
+def detections_message(outcome: Outcome, detections: Sequence[Detection]) -> msg.Detections:
+    frame, report = outcome.frame, outcome.report
     return msg.Detections(
-        header=header,
-        source=source,
-        session=session,
+        header=frame.about.header,
+        source=frame.source,
+        session=frame.session,
         frame=report.frame,
         status=int(report.status),
         quality=report.quality,
@@ -247,11 +353,12 @@ def detections_message(
     )
 
 
-def report_message(header: Header, source: str, session: int, report: FrameReport, dropped: int) -> msg.FrameReport:
+def report_message(outcome: Outcome) -> msg.FrameReport:
+    frame, report = outcome.frame, outcome.report
     return msg.FrameReport(
-        header=header,
-        source=source,
-        session=session,
+        header=frame.about.header,
+        source=frame.source,
+        session=frame.session,
         frame=report.frame,
         plan=report.plan,
         status=int(report.status),
@@ -266,7 +373,7 @@ def report_message(header: Header, source: str, session: int, report: FrameRepor
         computed=report.computed,
         local=report.local,
         waited=report.waited,
-        dropped=dropped,
+        dropped=frame.dropped,
         workers=[_share_message(name, share) for name, share in sorted(report.workers.items())],
     )
 

@@ -1,54 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gateway node: partition and aggregator of one source in one process; tensors are handed over and not sent."""
+"""Gateway node: partition and aggregator of one source in one process: what they say to each other is not sent."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from dnn_dist.nodes.aggregator import Aggregator, FrameInfo
+from dnn_dist.nodes.aggregator import AggregatorTopics
 from dnn_dist.nodes.parameters import Parameters
-from dnn_dist.nodes.partition import Announcement, Partition
+from dnn_dist.nodes.partition import PartitionTopics
+from dnn_dist.nodes.planning import load_network
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.nodes.workertopics import WorkerTopics
+from dnn_dist.nodes.world import RosWorld
+from dnn_dist.run.events import FrameRefused
+from dnn_dist.run.state import Progress
+from dnn_dist.run.values import Frame, Installed, NextStage
 from dnn_dist.settings import GatewaySettings
 
 
 class Gateway(Shell):
-    """Links the two parts by calls where the single nodes use topics."""
+    """Both parts in one world."""
 
     def __init__(self) -> None:
         super().__init__("gateway")
+        self._parts: tuple[PartitionTopics, AggregatorTopics] | None = None
         self._settings = Parameters(self, GatewaySettings, self._change)
         self.robot = self._settings.now.robot
-        self._partition = Partition(self, self._settings, self._announce, owns_tensors=False)
-        self._aggregator = Aggregator(self, self._settings)
 
     def configure(self) -> None:
-        self._partition.configure()
-        self._aggregator.configure()
+        network = load_network(self._settings.now.model)
+        world = self.world = RosWorld(self, lambda: self._settings.now.pace)
+        partition = PartitionTopics(self, world, self._settings, network)
+        aggregator = AggregatorTopics(self, world, self._settings, network)
+        for kind in (Frame, Installed):
+            world.route(kind, lambda value, to: aggregator.part.post(value))
+        for kind in (Progress, NextStage, FrameRefused):
+            world.route(kind, lambda value, to: partition.part.post(value))
+        self._parts = partition, aggregator
 
     def start(self) -> None:
         workers = WorkerTopics(self)
-        self._aggregator.start(workers)
-        self._aggregator.tell = self._partition.hear_progress
-        self._aggregator.hand_over = self._partition.stage_ready
-        self._aggregator.install(self._partition.store)
-        self._partition.start(workers)
+        partition, aggregator = self._parts
+        aggregator.start(workers)
+        partition.start(workers)
 
     def stop(self) -> None:
-        self._aggregator.stop()
+        if hasattr(self, "world"):
+            self.world.stop()
 
     def health(self) -> dict[str, Any]:
-        return {**self._partition.health(), **self._aggregator.health()}
+        return {key: value for part in self._parts or () for key, value in part.health().items()}
 
     def _change(self) -> None:
-        self._partition.change()
-        self._aggregator.change()
-
-    def _announce(self, it: Announcement) -> bool:
-        about = FrameInfo(self._partition.store, it.header, it.letterbox, it.dropped, it.image)
-        return self._aggregator.announce(it.frame, it.session, it.plan, it.budget, about, it.pixels)
+        for part in self._parts or ():
+            part.change()
 
 
 def main() -> int:

@@ -51,6 +51,17 @@ def plan_in_force(network: Network, settings: PartitionSettings) -> Plan:
     )
 
 
+def plan_of_text(network: Network, text: str, settings: PartitionSettings) -> Plan:
+    """A plan as somebody asks for it: its text, or a cut that takes the rest from the source's parameters."""
+    if "dnn_dist_plan" in text:
+        plan = Plan.from_yaml(text)
+    else:
+        options = {"fill": settings.fill, "wire": settings.wire, "replicas": settings.replicas}
+        plan = make_plan(network, load_card(network), text.strip(), **options)
+    plan.stages(network)
+    return plan
+
+
 def make_plan(network: Network, card: ModelCard, cut: str, **options: Any) -> Plan:
     """A plan for a model with its card; `options` are the plan's own."""
     return Plan(model=network.sha256, cut=cut, pixels=Pixels(card.scale, card.offset), **options)

@@ -33,6 +33,7 @@ from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
+from dnn_dist.run.net import Net
 from dnn_dist.run.notes import Note, Notebook
 
 try:
@@ -59,6 +60,8 @@ class Shell(Node):
         super().__init__(name)
         self.session = new_session()
         self.notes = Notebook()
+        self.net = Net(self.note, self._end)
+        self.ending = ""  # why the process must end; see run()
         self._warned_told = 0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
         self._alarms = Alarms()
@@ -104,7 +107,7 @@ class Shell(Node):
 
     def _ring(self) -> None:
         self._rings_at = NEVER
-        self._alarms.run(self.now())
+        self._alarms.run(self.now(), lambda call: self.net.run(call, "a timer rang"))
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -117,7 +120,10 @@ class Shell(Node):
     def soon(self, call: Callable[[], None]) -> None:
         """Have `call` run by the executor; the one thing that other threads may use."""
         if self.executor is not None:
-            self.executor.create_task(call)
+            self.executor.create_task(lambda: self.net.run(call, "a job ended"))
+
+    def _end(self, why: str) -> None:
+        self.ending = why
 
     # Notes
 
@@ -170,11 +176,14 @@ class Shell(Node):
         `sender`: the only one on this topic, for what is said of missed deadlines.
         """
 
-        def guarded(message: Any) -> None:
+        def checked(message: Any) -> None:
             try:
                 handle(message)
             except DnnDistError as error:
                 self.note(Note(f"bad message on {topic}", str(error)))
+
+        def guarded(message: Any) -> None:
+            self.net.run(lambda: checked(message), f"hearing {topic}")
 
         taken = self._disturbance.around(guarded, self.now, self.later) if self._disturbance else guarded
         pair = f"{sender} to {self.get_name()}: " if sender else ""
@@ -240,7 +249,7 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
         executor.add_node(node)
         node.configure()
         node.start()
-        while rclpy.ok() and not told_to_stop.is_set():
+        while rclpy.ok() and not told_to_stop.is_set() and not node.ending:
             executor.spin_once(timeout_sec=0.2)
     except ExternalShutdownException:
         pass

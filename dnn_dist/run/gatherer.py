@@ -12,186 +12,56 @@ Rules
   is longer: better an answer with what there is, and then a newer frame; but the first of them may take its time. Who
   was held up cannot tell who was silent meanwhile.
   Every frame announced ends in exactly one report, no later than its deadline. Progress names the aggregator's session,
-  from its start on, so that the source learns at once which frames died with the one before.
+  from its start on, so that the source learns at once which frames died with the one before. A session of the source
+  that has ended announces nothing any more.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from dnn_dist.run.events import (
+    Fill,
+    FrameAnnounced,
+    FrameBegun,
+    FrameFailed,
+    HandOver,
+    Keep,
+    LocalDone,
+    PlanInstalled,
+    Publish,
+    PublishProgress,
+    ResultArrived,
+    RunLocal,
+    Settled,
+    StillHeard,
+    Tick,
+    WorkerHeard,
+)
+from dnn_dist.run.gathered import GatheredFrame, StageTimes
 from dnn_dist.run.notes import Note
-from dnn_dist.run.report import FrameReport, Status, WorkerShare
-from dnn_dist.run.shape import PlanShape, StageShape
+from dnn_dist.run.report import Status
+from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.state import Progress, StageProgress, next_sequence
+from dnn_dist.run.twins import Twins
 from dnn_dist.run.wire import TaskKey
+from dnn_dist.settings import AggregatorSettings
 
 SILENT_SHARE = 0.5
 """Of a frame's budget; nobody's silence for less than that ends it: it may still become whole when links are back."""
 
 
-@dataclass(frozen=True, slots=True)
-class GathererSettings:
-    """Durations in seconds. All may change while running."""
+@dataclass(frozen=True)
+class GathererSettings(AggregatorSettings):
+    """The parameters of an aggregator, and what is no parameter. Durations in seconds. All may change while running."""
 
-    guard: float = 0.005  # kept between giving up on pieces and the last moment for what runs after
     heartbeat: float = 0.1  # longest gap between two Progress messages, also while no frame is open
-    worker_timeout: float = 0.5  # silence of all workers, since the frame began, after which nothing is waited for
-    max_open: int = 8  # frames open at once; older ones are closed without a result
     max_early: int = 64  # results kept that overtook their frame's announcement
     max_gap: int = 1024  # frame numbers that may be missing; a longer leap is a new beginning
     history: int = 64  # frames whose times are remembered for the p95
-
-
-# Events ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PlanInstalled:
-    """From now on frames may name this plan."""
-
-    plan: str
-    shape: PlanShape
-
-
-@dataclass(frozen=True, slots=True)
-class FrameAnnounced:
-    """A frame of this source begins."""
-
-    session: int
-    frame: int
-    plan: str
-    budget: float  # s
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRestarted:
-    """The source goes on with this frame of a new session; what it left open before ends without a result.
-
-    An announcement says so too. This comes first where its frame's number is one that the former session left open.
-    """
-
-    session: int
-    frame: int
-
-
-@dataclass(frozen=True, slots=True)
-class ResultArrived:
-    """A worker's answer."""
-
-    key: TaskKey
-    plan: str
-    worker: str
-    stolen: bool  # the worker is on another robot than the source
-    attempt: int
-    computed: float  # s
-    bytes: int
-    error: str = ""  # why it has no outputs; the source sends the task elsewhere
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerHeard:
-    """Some worker's state arrived: somebody is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalDone:
-    """A local stage has ended, with `error` in one line if it failed; named as in `RunLocal`."""
-
-    session: int
-    frame: int
-    stage: int
-    seconds: float
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed."""
-
-
-# Actions --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Keep the outputs of this result until the stage is settled."""
-
-    key: TaskKey
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """These pieces did not come and will be filled in, as the plan says, when the stage is settled."""
-
-    frame: int
-    stage: int
-    pieces: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A stage has all that it needs: make its tensors. `whole`: nothing was filled in."""
-
-    frame: int
-    stage: int
-    whole: bool
-    pieces: tuple[int, ...] = ()  # held; where a coded stage lacks data pieces, they are decoded from the others
-
-
-@dataclass(frozen=True, slots=True)
-class RunLocal:
-    """Run a local stage on its thread; its end is the event `LocalDone`."""
-
-    session: int  # of the source: a restarted one counts its frames from 0 again
-    frame: int
-    stage: int
-    last: bool  # the detection head follows
-
-
-@dataclass(frozen=True, slots=True)
-class HandOver:
-    """Hand the tensors to the source's dispatcher: this distributed stage is next."""
-
-    frame: int
-    stage: int
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Publish the frame's report and detections; then its tensors may go."""
-
-    report: FrameReport
-
-
-@dataclass(frozen=True, slots=True)
-class PublishProgress:
-    """Tell the source's dispatcher and the workers what is done."""
-
-    progress: Progress
-
-
-@dataclass(slots=True)
-class _Frame:
-    plan: str
-    announced_at: float
-    budget: float
-    stage: int = 0  # the one that is open
-    stage_began: float = 0.0
-    held: dict[int, set[int]] = field(default_factory=dict)  # stage -> pieces
-    decoded: int = 0
-    recomputed: int = 0
-    filled: int = 0
-    computed: float = 0.0
-    stage_computed: dict[str, float] = field(default_factory=dict)  # worker -> s in the open stage
-    local: float = 0.0
-    workers: dict[str, WorkerShare] = field(default_factory=dict)
-
-    @property
-    def deadline(self) -> float:
-        return self.announced_at + self.budget
+    max_plans: int = 4  # plans that no open frame names, the last installed ones
 
 
 class Gatherer:
@@ -202,23 +72,26 @@ class Gatherer:
         self.source, self.aggregator = source, aggregator
         self.settings = settings or GathererSettings()
         self.session: int | None = None  # of the dispatcher whose frames these are
-        self.frames: dict[int, _Frame] = {}  # open, ascending
+        self._twins = Twins()
+        self.frames: dict[int, GatheredFrame] = {}  # open, ascending
         self.next_frame = 0  # frames from here on are not announced yet
         self._plans: dict[str, PlanShape] = {}
+        self._newest_plan = ""  # of the frame announced last
         self.early: dict[TaskKey, ResultArrived] = {}  # results that overtook their frame's announcement
-        self._stage_seconds: dict[tuple[str, int], deque[float]] = {}  # (plan, stage) -> how long it took
-        self._p95s: dict[tuple[str, int], float] = {}  # of these, as far as asked for
+        self._times = StageTimes(self.settings.history)
         self._sequence = 0
         self._changed = False
         self._published_at = float("-inf")
         self._now = 0.0  # s; of the newest event
         self._worker_heard_at: float | None = None  # s; any of them
+        self._due = float("-inf")  # s; when time alone may change something
         self._handlers: dict[type, Callable[[Any, float], list[Any]]] = {
             PlanInstalled: self._handle_plan,
             FrameAnnounced: self._handle_frame,
-            SourceRestarted: self._handle_restart,
+            FrameFailed: self._handle_failed,
             ResultArrived: self._handle_result,
-            WorkerHeard: self._handle_worker,
+            WorkerHeard: lambda event, now: self._hear_worker(now),
+            StillHeard: lambda event, now: self._hear_worker(max(event.at.values(), default=float("-inf"))),
             LocalDone: self._handle_local,
             Tick: lambda event, now: [],
         }
@@ -230,32 +103,47 @@ class Gatherer:
             self._worker_heard_at += absent  # own absence is nobody's silence
         self._now = now
         actions = self._handlers[type(event)](event, now)
-        actions += self._check_time(now)
-        return actions + self._publish(now)
-
-    def hear_worker(self, at: float) -> None:
-        """As `WorkerHeard` at steady time `at` (seconds), for a caller that tells it later, before the next event."""
-        self._worker_heard_at = at if self._worker_heard_at is None else max(self._worker_heard_at, at)
+        if type(event) is WorkerHeard and now < self._due:
+            return actions
+        due = min(map(self._wait_until, self.frames.values()), default=float("inf"))
+        if due <= now:
+            actions += self._check_time(now)
+            due = min(map(self._wait_until, self.frames.values()), default=float("inf"))
+        actions += self._publish(now)
+        self._due = min(due, self._published_at + self.settings.heartbeat)
+        return actions
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
-        times = [self._wait_until(frame) for frame in self.frames.values()]
-        return min([*times, self._published_at + self.settings.heartbeat])
+        return self._due
 
     # Events
 
+    @property
+    def plans(self) -> frozenset[str]:
+        """Plans whose frames are taken."""
+        return frozenset(self._plans)
+
     def _handle_plan(self, event: PlanInstalled, now: float) -> list[Any]:
-        self._plans[event.plan] = event.shape
-        in_use = {frame.plan for frame in self.frames.values()} | {event.plan}
-        self._plans = {plan: shape for plan, shape in self._plans.items() if plan in in_use}
-        self._stage_seconds = {key: times for key, times in self._stage_seconds.items() if key[0] in in_use}
-        self._p95s.clear()
+        self._plans.pop(event.plan, None)
+        self._plans[event.plan] = event.shape  # the last one
+        in_use = {frame.plan for frame in self.frames.values()}
+        spare = [plan for plan in self._plans if plan not in in_use and plan != self._newest_plan]
+        for plan in spare[: -self.settings.max_plans]:
+            del self._plans[plan]
+        self._times.keep(self._plans)
+        self._changed = True
         return []
 
     def _handle_frame(self, event: FrameAnnounced, now: float) -> list[Any]:
         # The plan comes first: who does not know a plan of ours is no source of ours, whatever session it names.
         if event.plan not in self._plans:
             return [Note("unknown plan", f"frame {event.frame} names plan {event.plan!r}, not installed here")]
+        if event.session in self._twins.former:
+            text = f"frame {event.frame} of source {self.source!r}: session {event.session:x} has ended"
+            two = f"source {self.source!r} is two processes: give each a name of its own"
+            again = [Note("two sources of one name", two)] if self._twins.heard(now) else []
+            return [Note("late announcement", text), *again]
         actions: list[Any] = []
         if event.session != self.session or abs(event.frame - self.next_frame) > self.settings.max_gap:
             actions += self._begin(event.session, event.frame, now)
@@ -266,8 +154,12 @@ class Gatherer:
             actions.append(Note("too many frames", f"frame {oldest} closed: {len(self.frames)} frames are open"))
             actions.append(self._end(oldest, Status.NO_RESULT, now))
         self.next_frame = event.frame + 1
-        self.frames[event.frame] = _Frame(event.plan, now, event.budget)
-        self._changed = True
+        self.frames[event.frame] = GatheredFrame(event.plan, now, event.budget)
+        self._newest_plan, self._changed = event.plan, True
+        actions.append(FrameBegun(event.frame))
+        if event.error:
+            note = Note("bad image", f"frame {event.frame}: {event.error}")
+            return [*actions, note, self._end(event.frame, Status.NO_RESULT, now)]
         actions += self._enter(event.frame, now, handed_over=True)
         for key in [key for key in self.early if key.frame <= event.frame]:
             early = self.early.pop(key)
@@ -278,6 +170,8 @@ class Gatherer:
     def _begin(self, session: int, first_frame: int, now: float) -> list[Any]:
         """Take up a session of the source; frames of the one before end here."""
         actions: list[Any] = [self._end(number, Status.NO_RESULT, now) for number in list(self.frames)]
+        if self.session not in (None, session):
+            self._twins.former.append(self.session)
         if self.session is not None:
             text = f"source {self.source!r} goes on with frame {first_frame} of session {session:x}"
             actions.append(Note("source restarted", text))
@@ -285,11 +179,13 @@ class Gatherer:
         self.session, self.next_frame = session, first_frame
         return actions
 
-    def _handle_restart(self, event: SourceRestarted, now: float) -> list[Any]:
-        return self._begin(event.session, event.frame, now)
+    def _handle_failed(self, event: FrameFailed, now: float) -> list[Any]:
+        if event.frame not in self.frames:
+            return []
+        return [Note("no result", f"frame {event.frame}: {event.why}"), self._end(event.frame, Status.NO_RESULT, now)]
 
-    def _handle_worker(self, event: WorkerHeard, now: float) -> list[Any]:
-        self._worker_heard_at = now
+    def _hear_worker(self, at: float) -> list[Any]:
+        self._worker_heard_at = at if self._worker_heard_at is None else max(self._worker_heard_at, at)
         return []
 
     def _handle_result(self, event: ResultArrived, now: float) -> list[Any]:
@@ -327,7 +223,7 @@ class Gatherer:
             return [Note("doubled result", f"result {key} of worker {event.worker!r}: held already", warn=False)]
         held.add(key.piece)
         self._changed = True
-        self._account(frame, event, stages[key.stage].pieces[key.piece].bytes_in)
+        frame.account(event, stages[key.stage].pieces[key.piece].bytes_in)
         actions: list[Any] = [Keep(key)]
         if len(held) >= stages[key.stage].enough:
             actions += self._settle(key.frame, now)
@@ -340,22 +236,11 @@ class Gatherer:
         self.early[event.key] = event
         return True
 
-    def _account(self, frame: _Frame, event: ResultArrived, bytes_in: int) -> None:
-        share = frame.workers.setdefault(event.worker, WorkerShare())
-        share.tasks += 1
-        share.stolen += event.stolen
-        share.recomputed += event.attempt > 0
-        share.bytes_in += bytes_in
-        share.bytes_out += event.bytes
-        share.computed += event.computed
-        frame.recomputed += event.attempt > 0
-        frame.stage_computed[event.worker] = frame.stage_computed.get(event.worker, 0.0) + event.computed
-
     def _handle_local(self, event: LocalDone, now: float) -> list[Any]:
         frame = self.frames.get(event.frame) if event.session == self.session else None
-        if frame is None or frame.stage != event.stage:
+        if frame is None or (frame.plan, frame.stage) != (event.plan, event.stage):
             # Else nobody would learn that the stage takes longer than was left for it, and every frame would be late.
-            self._note_time(next(reversed(self._plans)), event.stage, event.seconds)
+            self._times.note(event.plan, event.stage, event.seconds)
             return [
                 Note(
                     "late local stage",
@@ -377,14 +262,14 @@ class Gatherer:
         frame.stage_began, frame.stage_computed = now, {}
         if stages[frame.stage].local:
             assert self.session is not None, "a frame is open before one was announced"
-            return [RunLocal(self.session, number, frame.stage, last=frame.stage == len(stages) - 1)]
+            return [RunLocal(self.session, number, frame.plan, frame.stage, last=frame.stage == len(stages) - 1)]
         # The first stage's inputs are with the dispatcher already.
         return [] if handed_over else [HandOver(number, frame.stage)]
 
     def _settle(self, number: int, now: float, filled: bool = False) -> list[Any]:
         """The open stage is done; go on to the next, or to the report. `filled`: with pieces filled in."""
         frame = self.frames[number]
-        self._note_time(frame.plan, frame.stage, now - frame.stage_began)
+        self._times.note(frame.plan, frame.stage, now - frame.stage_began)
         frame.computed += max(frame.stage_computed.values(), default=0.0)
         self._changed = True
         stage, held = self._plans[frame.plan].stages[frame.stage], frame.held.get(frame.stage, set())
@@ -394,54 +279,21 @@ class Gatherer:
         frame.stage += 1
         if frame.stage < len(self._plans[frame.plan].stages):
             return [settled, *self._enter(number, now)]
-        return [settled, self._end(number, _status(frame), now)]
+        return [settled, self._end(number, frame.status, now)]
 
     def _end(self, number: int, status: Status, now: float) -> Publish:
         frame = self.frames.pop(number)
         self._changed = True
-        distributed = [(index, s) for index, s in enumerate(self._plans[frame.plan].stages) if not s.local]
-        total = sum(piece.macs for _, stage in distributed for piece in stage.pieces[: stage.enough])
-        done = sum(_done(stage, frame.held.get(index, set())) for index, stage in distributed)
-        return Publish(
-            FrameReport(
-                frame=number,
-                plan=frame.plan,
-                status=status,
-                quality=0.0 if status is Status.NO_RESULT else done / total if total else 1.0,
-                pieces=sum(len(stage.pieces) for _, stage in distributed),
-                came=sum(len(pieces) for pieces in frame.held.values()) - frame.recomputed,
-                decoded=frame.decoded,
-                recomputed=frame.recomputed,
-                filled=frame.filled,
-                latency=now - frame.announced_at,
-                budget=frame.budget,
-                computed=frame.computed,
-                local=frame.local,
-                workers=frame.workers,
-            )
-        )
+        return Publish(frame.report(number, status, self._plans[frame.plan], now))
 
     # Time
 
-    def _p95(self, plan: str, stage: int) -> float:
-        known = self._p95s.get((plan, stage))
-        if known is None:
-            times = sorted(self._stage_seconds.get((plan, stage), ()))
-            known = times[min(len(times) - 1, int(0.95 * len(times)))] if times else 0.0
-            self._p95s[plan, stage] = known
-        return known
-
-    def _note_time(self, plan: str, stage: int, seconds: float) -> None:
-        """A stage took so long, from its beginning to its end."""
-        self._stage_seconds.setdefault((plan, stage), deque(maxlen=self.settings.history)).append(seconds)
-        self._p95s.pop((plan, stage), None)
-
-    def _wait_until(self, frame: _Frame) -> float:
+    def _wait_until(self, frame: GatheredFrame) -> float:
         """Steady time until which the open stage is waited for."""
         stages = self._plans[frame.plan].stages
         if stages[frame.stage].local:
             return frame.deadline
-        after = sum(self._p95(frame.plan, stage) for stage in range(frame.stage + 1, len(stages)))
+        after = sum(self._times.p95(frame.plan, stage) for stage in range(frame.stage + 1, len(stages)))
         # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
         patient = max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
         if self._worker_heard_at is None:
@@ -466,7 +318,7 @@ class Gatherer:
             actions += self._settle(number, now, filled=True)
         return actions
 
-    def _why_not(self, number: int, frame: _Frame, missing: int, now: float) -> str:
+    def _why_not(self, number: int, frame: GatheredFrame, missing: int, now: float) -> str:
         """Why a frame is given up, for a person: what was missing, after how long, and what it may come from."""
         stage = self._plans[frame.plan].stages[frame.stage]
         waited = f"after {now - frame.announced_at:.2f} s of {frame.budget:.2f}"
@@ -486,7 +338,7 @@ class Gatherer:
 
     def _progress(self) -> Progress:
         if self.session is None:
-            return Progress(self.source, 0, self._sequence, aggregator=self.aggregator)
+            return Progress(self.source, 0, self._sequence, aggregator=self.aggregator, plans=self.plans)
         oldest = min(self.frames, default=self.next_frame)
         stages: dict[tuple[int, int], StageProgress] = {}
         for number in range(oldest, self.next_frame):
@@ -499,20 +351,4 @@ class Gatherer:
             for stage in range(frame.stage + 1):
                 held = frozenset(frame.held.get(stage, ()))
                 stages[number, stage] = StageProgress(held, settled=stage < frame.stage)
-        return Progress(self.source, self.session, self._sequence, oldest, stages, self.aggregator)
-
-
-def _status(frame: _Frame) -> Status:
-    """How a frame that went through all its stages ended: as its worst piece."""
-    if frame.filled:
-        return Status.FILLED
-    if frame.recomputed:
-        return Status.RECOMPUTED
-    return Status.DECODED if frame.decoded else Status.COMPLETE
-
-
-def _done(stage: StageShape, held: set[int]) -> int:
-    """MACs of a stage's data that were computed, by the data pieces or by parity in their stead."""
-    if len(held) >= stage.enough:
-        return sum(piece.macs for piece in stage.pieces[: stage.enough])
-    return sum(stage.pieces[piece].macs for piece in held if piece < stage.enough)
+        return Progress(self.source, self.session, self._sequence, oldest, stages, self.aggregator, self.plans)

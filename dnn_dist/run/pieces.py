@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan made ready to compute on one robot: an interpreter for each form of piece.
-
-All of them at once where that costs little; else each when it is first asked for, so that a robot maps the weights of
-the pieces that it is given and no others.
-"""
+"""A plan's pieces on one robot: what goes in and out of them, and an interpreter for each form of piece."""
 
 from __future__ import annotations
 
@@ -20,6 +16,9 @@ from dnn_dist.plan.plan import Plan
 from dnn_dist.run.engine import Engine
 from dnn_dist.run.mapped import scratch_folder
 from dnn_dist.run.wire import WireError, WireTensor, decode, decode_pixels, encode
+
+Form = tuple[int, str]
+"""Stage, and the form of some of its pieces: what one interpreter serves."""
 
 
 class Ports:
@@ -73,70 +72,55 @@ class Ports:
 
 
 class PieceSet(Ports):
-    """Pieces ready to compute. Not to be shared between threads: an interpreter serves one caller at a time."""
+    """Pieces of one plan on one robot. Each interpreter serves one caller at a time."""
 
     def __init__(
-        self,
-        network: Network,
-        plan: Plan,
-        stages: Sequence[Stage],
-        local: bool,
-        threads: int = 1,
-        prepared: float = float("inf"),
-        memory: float = float("inf"),
+        self, network: Network, plan: Plan, stages: Sequence[Stage], local: bool, threads: int = 1
     ) -> None:
-        """The pieces of the local stages, or those of the distributed ones.
-
-        All are made ready here when their files, weights nearly all, take up to `prepared` bytes together. Else they
-        are `on_demand`: each is made ready by `prepare`, and those used longest ago are dropped beyond `memory` bytes.
-        """
+        """The pieces of the local stages, or those of the distributed ones. None is ready yet."""
         super().__init__(network, plan, stages)
-        self._threads, self._memory = threads, memory
+        self._threads = threads
         self._forms = {
             (index, piece.form): (stage, piece)
             for index, stage in enumerate(stages)
             if (stage.kind == "local") is local
             for piece in stage.pieces
         }
-        self._sizes = {form: piece_size(network, stage, piece) for form, (stage, piece) in self._forms.items()}
-        self._engines: dict[tuple[int, str], Engine] = {}  # last used last
-        self.on_demand = sum(self._sizes.values()) > prepared
-        if not self.on_demand:
-            for form in self._forms:
-                self._build(form)
+        self.sizes = {form: piece_size(network, stage, piece) for form, (stage, piece) in self._forms.items()}
+        """Form -> bytes of its file: what its weights take in memory."""
+        self._engines: dict[Form, Engine] = {}
 
-    def ready(self, stage: int, piece: int) -> bool:
-        """Whether a piece would be computed without reading weights first."""
-        return self._form(stage, piece) in self._engines
+    def prepare(self, form: Form | None = None) -> None:
+        """Make a form ready, or all of them."""
+        for one in self._forms if form is None else (form,):
+            if one not in self._engines:
+                self._build(one)
 
-    @property
-    def ready_bytes(self) -> int:
-        """Of the files of all pieces that are ready: what their weights take in memory."""
-        ready = list(self._engines)  # at once: another thread may be building
-        return sum(self._sizes[form] for form in ready)
+    def drop(self, form: Form) -> None:
+        """Free a form."""
+        self._engines.pop(form, None)
 
-    def prepare(self, stage: int, piece: int) -> None:
-        """Make a piece ready, and drop others where that takes more than the memory allowed."""
-        form = self._form(stage, piece)
-        if form in self._engines:
-            self._engines[form] = self._engines.pop(form)
-            return
-        while self._engines and self.ready_bytes + self._sizes[form] > self._memory:
-            del self._engines[next(iter(self._engines))]
-        self._build(form)
+    def ready(self, form: Form) -> bool:
+        """Whether a form would be computed without reading weights first."""
+        return form in self._engines
 
     def run(self, stage: int, piece: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Compute a piece: arrays of its input ports' shapes in, arrays of its output ports' shapes out."""
-        self.prepare(stage, piece)
-        return self._engines[self._form(stage, piece)].run(list(inputs))
+        form = self.form(stage, piece)
+        engine = self._engines.get(form)
+        if engine is None:  # never made ready, or dropped since
+            self._build(form)
+            engine = self._engines[form]
+        return engine.run(list(inputs))
 
-    def _form(self, stage: int, piece: int) -> tuple[int, str]:
+    def form(self, stage: int, piece: int) -> Form:
+        """What serves a piece; WireError when it is none of this robot's."""
         form = stage, self.piece(stage, piece).form
         if form not in self._forms:
             raise WireError(f"plan {self.plan.hash}: piece {piece} of stage {stage} is not for this robot to compute")
         return form
 
-    def _build(self, form: tuple[int, str]) -> None:
+    def _build(self, form: Form) -> None:
         stage, piece = self._forms[form]
         # An engine keeps its file mapped, not named
         with TemporaryDirectory(prefix="dnn_dist-", dir=scratch_folder()) as folder:

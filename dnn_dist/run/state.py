@@ -11,12 +11,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dnn_dist import __version__
 from dnn_dist.run.wire import TaskKey
 
 
 def next_sequence(last: int, now: float) -> int:
     """The sequence number after `last` at steady time `now` (seconds)."""
     return max(last + 1, int(now * 1000))
+
+
+LEAP = 60_000
+"""How much a sequence may grow beyond the time that has passed, in milliseconds. More is no clock of ours."""
+
+
+def newer(sequence: int, known: int, silence: float) -> bool:
+    """True when a state follows the one known, which was heard `silence` seconds ago.
+
+    Of a state from a distant future nothing after it would be newer; so it is not believed.
+    """
+    return known < sequence <= known + LEAP + 1000 * max(0.0, silence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,8 @@ class WorkerState:
     speed: float = 0.0  # measured over all that it computed, MAC/s; 0 while unknown
     speeds: Mapping[tuple[str, int], float] = field(default_factory=dict)  # (plan, stage) -> measured, MAC/s
     on_demand: frozenset[str] = frozenset()  # of `plans`: those whose pieces are made ready when first given
-    preparing: bool = False  # the piece of the first task held is being made ready
+    preparing: bool = False  # weights are being read: no lease runs meanwhile
+    version: str = __version__  # of dnn_dist: another one derives other pieces
 
     def speed_of(self, plan: str, stage: int) -> float:
         """Measured speed at pieces of a stage, MAC/s; 0 while unknown: it has computed none, or too many others since.
@@ -59,6 +73,7 @@ class SourceState:
     plan: str = ""  # hash of the plan for new frames
     oldest_open: int = 0  # frames below are late
     queued: int = 0  # tasks that wait for a worker
+    version: str = __version__  # of dnn_dist
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,7 @@ class Progress:
     oldest_open: int = 0  # frames below are closed
     stages: Mapping[tuple[int, int], StageProgress] = field(default_factory=dict)  # (frame, stage)
     aggregator: int = 0  # its session; after a restart it knows nothing of frames before
+    plans: frozenset[str] = frozenset()  # hashes of the plans whose frames it takes
 
     def done(self, key: TaskKey) -> bool:
         """True when nothing more is wanted of this task."""

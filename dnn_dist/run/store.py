@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tensors that belong to a source's frames: cut for work, merged from results, filled in, handed to local stages.
 
-The machines decide by key; this does what they decided. Bounded by the frames that the machines hold open.
+The machines decide by key; this does what they decided. Bounded by the frames that the machines hold open. A partition
+and an aggregator in one process share a store: each begins and releases a frame, and its tensors go with the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from dnn_dist.cut.digest import pieces_digest
 from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
@@ -22,6 +25,39 @@ Tensors = dict[int, np.ndarray]
 """Index of a tensor in the network -> its whole array, NHWC without batch."""
 
 
+class Store(Protocol):
+    """The tensors of one plan's open frames. Tensors that travel are the store's own affair."""
+
+    plan: Plan
+    shape: PlanShape
+    input_size: tuple[int, int]  # rows and columns of the model's input
+    pieces_digest: str  # of the pieces that were derived from the plan
+
+    def begin(self, frame: int, pixels: Any = None) -> None:
+        """Open a frame. `pixels`: the model's input; None where it is not known, or was given already."""
+
+    def release(self, frame: int) -> None:
+        """Close it, for one of those that opened it."""
+
+    def work(self, frame: int, stage: int, piece: int) -> Any:
+        """The inputs of a task as they travel."""
+
+    def check(self, stage: int, piece: int, outputs: Any) -> tuple[int, Any]:
+        """(bytes, what `keep` takes) of a task's outputs as they came; WireError when the piece gives others."""
+
+    def keep(self, frame: int, stage: int, piece: int, outputs: Any) -> None:
+        """Keep a piece's outputs until its stage is settled."""
+
+    def settle(self, frame: int, stage: int, whole: bool) -> None:
+        """Make a stage's tensors of what came. `whole`: nothing of the frame was filled in."""
+
+    def run_local(self, frame: int, stage: int) -> None:
+        """Compute a local stage. May run on a thread of its own."""
+
+    def macs(self, stage: int) -> int:
+        """The work of a local stage."""
+
+
 class TensorStore:
     """All tensors of one plan's open frames at a source."""
 
@@ -29,21 +65,29 @@ class TensorStore:
         self.network, self.plan = network, plan
         self.stages: tuple[Stage, ...] = plan.stages(network)
         self.shape = PlanShape.of(network, self.stages, plan.wire, plan.replicas, plan.robots)
+        self.pieces_digest = pieces_digest(network, self.stages)
+        height, width = network.tensors[network.inputs[0]].array_shape[:2]
+        self.input_size = height, width
         self._pieces = PieceSet(network, plan, self.stages, local=True, threads=threads)
+        self._pieces.prepare()
+        self._begun: dict[int, int] = {}  # frame -> by how many
         self._pixels: dict[int, np.ndarray] = {}  # frame -> the model's input as bytes
         self._frames: dict[int, Tensors] = {}
         self._received: dict[tuple[int, int], dict[int, list[np.ndarray]]] = {}  # (frame, stage) -> piece -> outputs
         self._last: dict[int, Tensors] = {}  # stage -> its outputs for the newest frame that had them all
 
-    def begin(self, frame: int, pixels: np.ndarray | None) -> None:
-        """Open a frame. `pixels`: the image as the model's input, uint8 H x W x 3; None at an aggregator without it."""
-        self._frames[frame] = {}
+    def begin(self, frame: int, pixels: np.ndarray | None = None) -> None:
+        """`pixels`: the image as the model's input, uint8 H x W x 3."""
+        self._begun[frame] = self._begun.get(frame, 0) + 1
+        self._frames.setdefault(frame, {})
         if pixels is not None:
             self._pixels[frame] = pixels
 
     def release(self, frame: int) -> None:
-        """Free what belongs to a frame."""
-        self._frames.pop(frame, None)
+        self._begun[frame] -= 1
+        if self._begun[frame]:
+            return
+        del self._begun[frame], self._frames[frame]
         self._pixels.pop(frame, None)
         for key in [key for key in self._received if key[0] == frame]:
             del self._received[key]
@@ -62,9 +106,9 @@ class TensorStore:
             for port, tensor in zip(here.pieces[piece].inputs, labelled, strict=True)
         ]
 
-    def check(self, stage: int, piece: int, outputs: Sequence[WireTensor]) -> list[np.ndarray]:
-        """The outputs of a task as they came, validated; WireError when they are not what the piece gives."""
-        return self._pieces.outputs(stage, piece, outputs)
+    def check(self, stage: int, piece: int, outputs: Sequence[WireTensor]) -> tuple[int, list[np.ndarray]]:
+        arrays = self._pieces.outputs(stage, piece, outputs)
+        return sum(tensor.bytes for tensor in outputs), arrays
 
     def keep(self, frame: int, stage: int, piece: int, outputs: list[np.ndarray]) -> None:
         """Keep a piece's outputs until its stage is settled."""

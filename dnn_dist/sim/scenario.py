@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.plan.fleet import Fleet, Robot
-from dnn_dist.run.dispatcher import DispatcherSettings
 from dnn_dist.run.gatherer import GathererSettings
 from dnn_dist.run.shape import PlanShape
-from dnn_dist.run.worker import WorkerSettings
+from dnn_dist.run.sourceviews import WorkerSettings
+from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.sim.faults import Fault, check_faults
 
 Seconds = Callable[[Robot, int, int], float]
@@ -56,8 +56,8 @@ class Source:
     camera: str = ""  # robot that images come from, `image_bytes` each
     image_bytes: int = 0
     dispatcher: DispatcherSettings = field(default_factory=DispatcherSettings)
-    """Where its patience is the default, `transit` is raised to what the links need; see `patient`."""
-    gatherer: GathererSettings = field(default_factory=lambda: GathererSettings(guard=0.01, max_open=16))
+    """Where its `transit` and `lifespan` are the defaults, they are raised to what the links need; see `patient`."""
+    gatherer: GathererSettings = field(default_factory=GathererSettings)
     name: str = ""  # empty: the robot's
 
 
@@ -73,6 +73,8 @@ class Scenario:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     cores: float = 1.0  # jobs that a robot computes side by side at full speed: its worker's and its local stages
     build: float = 0.0  # s that a worker needs to make a plan's pieces ready
+    prepare: float = 0.0  # s that it needs to make one piece ready, with `on_demand`
+    lag: float = 0.0  # s at most, uniform, for which a process is busy before it takes what came
     on_demand: bool = False  # workers make a piece ready when first given it, and say so
     failing: float = 0.0  # share of computations that end in an error
     warm_up: float = 1.0  # s from the workers' start to time 0, the first image
@@ -118,7 +120,6 @@ def patient(fleet: Fleet, source: Source, workers: tuple[str, ...], settings: Di
     )
     size = max(largest, min(settings.window, in_frame)) + largest
     worst = max((2 * size / link.bandwidth + 10 * link.seconds(0) for link in links), default=0.0)
-    old = settings.patience
     return replace(
-        settings, patience=replace(old, transit=max(old.transit, worst), lifespan=max(old.lifespan, 2 * worst))
+        settings, transit=max(settings.transit, worst), lifespan=max(settings.lifespan, 2 * worst)
     )

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from dnn_dist.nodes.shell import Shell
 
 
-class Computing:
+class Lane:
     """Jobs run in order on one thread; `done(result, error)` is then called by the executor."""
 
     def __init__(self, shell: Shell, name: str) -> None:
@@ -53,12 +52,6 @@ class Computing:
     def _end(self, done: Callable[[Any, Exception | None], None], result: Any, error: Exception | None) -> None:
         self._waiting -= 1
         done(result, error)
-
-
-def keep_pace(began: float, macs: int, pace: float) -> None:
-    """Wait until a robot of `pace` million MACs a second would be done with `macs` begun at `began`; 0: go on."""
-    if pace:
-        time.sleep(max(0.0, began + macs / (pace * 1e6) - Shell.now()))
 
 
 def one_line(error: Exception) -> str:

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the state machines are told (events) and what they want done (actions). Values; durations in seconds.
+
+Each machine is `handle(event, now) -> actions`. `run/partition.py`, `run/aggregator.py` and `run/computer.py` turn
+messages into events and perform the actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dnn_dist.run.report import FrameReport
+from dnn_dist.run.shape import PlanShape
+from dnn_dist.run.state import Progress, SourceState, WorkerState
+from dnn_dist.run.wire import TaskKey
+
+# Events of several machines -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInstalled:
+    """Frames may name this plan from now on. To the dispatcher: it comes into force when workers are ready for it."""
+
+    plan: str
+    shape: PlanShape
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHeard:
+    """A worker's state arrived."""
+
+    state: WorkerState
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersHeard:
+    """States of several workers arrived, of each the newest."""
+
+    states: tuple[WorkerState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StillHeard:
+    """States arrived that said nothing new: worker -> when the newest came, s."""
+
+    at: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressHeard:
+    """An aggregator said what it holds."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class StatesHeard:
+    """To a worker: states of sources, progress of aggregators, or both, in the order in which they arrived."""
+
+    states: tuple[SourceState | Progress, ...]
+    later: bool = False  # something else follows at once: act on both together
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReachable:
+    """The topics between this source and a worker have met, or have lost each other."""
+
+    worker: str
+    reachable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReachable:
+    """The topics between a source and this worker have met, or have lost each other."""
+
+    source: str
+    reachable: bool
+
+
+# Dispatcher -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StageReady:
+    """Event: the inputs of a frame's stage are at hand."""
+
+    frame: int
+    stage: int
+    plan: str
+    deadline: float  # s, on this machine's clock
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRefused:
+    """Event: this frame gets no work: it has no pixels, or the aggregator does not take it."""
+
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendWork:
+    """Action: send a task to a worker."""
+
+    worker: str
+    worker_session: int
+    key: TaskKey
+    plan: str
+    number: int
+    attempt: int
+    budget: float  # s left of the frame's deadline
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSource:
+    """Action: say how this source is."""
+
+    state: SourceState
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPlan:
+    """Action: say what this plan is, in full: it is new, or a worker lacks it."""
+
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInForce:
+    """Action: new frames take this plan."""
+
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWithdrawn:
+    """Action: an installed plan does not come into force."""
+
+    plan: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFrame:
+    """Action: the dispatcher needs nothing of this frame any more."""
+
+    frame: int
+
+
+# Gatherer -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FrameAnnounced:
+    """Event: a frame of this source begins."""
+
+    session: int
+    frame: int
+    plan: str
+    budget: float  # s
+    error: str = ""  # why it has no pixels; then it ends at once, without a result
+
+
+@dataclass(frozen=True, slots=True)
+class ResultArrived:
+    """Event: a worker's answer."""
+
+    key: TaskKey
+    plan: str
+    worker: str
+    stolen: bool  # the worker is on another robot than the source
+    attempt: int
+    computed: float  # s
+    bytes: int
+    error: str = ""  # why it has no outputs; the source sends the task elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDone:
+    """Event: a local stage has ended, with `error` in one line if it failed; named as in `RunLocal`."""
+
+    session: int
+    frame: int
+    plan: str
+    stage: int
+    seconds: float  # of computing
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFailed:
+    """Event: something that nobody expected happened with this frame; it ends without a result."""
+
+    frame: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBegun:
+    """Action: the frame announced is taken; before any other action for it."""
+
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Action: keep the outputs of this result until the stage is settled."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Action: these pieces did not come and are filled in, as the plan says, when the stage is settled."""
+
+    frame: int
+    stage: int
+    pieces: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Action: a stage has all that it needs: make its tensors. `whole`: nothing was filled in."""
+
+    frame: int
+    stage: int
+    whole: bool
+    pieces: tuple[int, ...] = ()  # held; where a coded stage lacks data pieces, they are decoded from the others
+
+
+@dataclass(frozen=True, slots=True)
+class RunLocal:
+    """Action: run a local stage; its end is the event `LocalDone`."""
+
+    session: int  # of the source: a restarted one counts its frames from 0 again
+    frame: int
+    plan: str
+    stage: int
+    last: bool  # the detection head follows
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Action: hand the tensors to the source's dispatcher: this distributed stage is next."""
+
+    frame: int
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Action: publish the frame's report and detections; then its tensors may go."""
+
+    report: FrameReport
+
+
+@dataclass(frozen=True, slots=True)
+class PublishProgress:
+    """Action: tell the source's dispatcher and the workers what is done."""
+
+    progress: Progress
+
+
+# Worker ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOffered:
+    """Event: a source wants this plan computed."""
+
+    plan: str
+    robots: tuple[str, ...] = ()  # whose workers take part; none named: all
+
+
+@dataclass(frozen=True, slots=True)
+class PlanBuilt:
+    """Event: a plan's pieces can be computed; `refused` says in one line why they cannot, and will not be."""
+
+    plan: str
+    refused: str = ""
+    on_demand: bool = False  # each piece is made ready when it is first given
+
+
+@dataclass(frozen=True, slots=True)
+class WorkArrived:
+    """Event: a task, as its message names it."""
+
+    key: TaskKey
+    plan: str
+    worker_session: int
+    number: int
+    budget: float = float("inf")  # s left of the frame's deadline
+    ready: bool = True  # its piece need not be made ready first
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Event: the piece of this task is ready, or cannot be had; computing it will tell."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Event: the task at the head of the list was computed, or failed with `error` in one line."""
+
+    key: TaskKey
+    plan: str
+    seconds: float
+    macs: int
+    error: str = ""
+    bytes: int = 0  # of its outputs
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """Action: make a plan's pieces ready, beside computing."""
+
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropPlan:
+    """Action: free the pieces of this plan."""
+
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Action: make the piece of this task ready, beside computing; its end is the event `Prepared`."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Action: compute this task; its end is the event `Computed`."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """Action: send what was computed, or its error."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class PublishWorker:
+    """Action: say how this worker is."""
+
+    state: WorkerState

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a gatherer holds of an open frame, its report, and how long stages take."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from dnn_dist.run.events import ResultArrived
+from dnn_dist.run.report import FrameReport, Status, WorkerShare
+from dnn_dist.run.shape import PlanShape, StageShape
+
+
+@dataclass(slots=True)
+class GatheredFrame:
+    """A frame that is open. Times in seconds."""
+
+    plan: str
+    announced_at: float
+    budget: float
+    stage: int = 0  # the one that is open
+    stage_began: float = 0.0
+    held: dict[int, set[int]] = field(default_factory=dict)  # stage -> pieces
+    decoded: int = 0
+    recomputed: int = 0
+    filled: int = 0
+    computed: float = 0.0
+    stage_computed: dict[str, float] = field(default_factory=dict)  # worker -> s in the open stage
+    local: float = 0.0
+    workers: dict[str, WorkerShare] = field(default_factory=dict)
+
+    @property
+    def deadline(self) -> float:
+        return self.announced_at + self.budget
+
+    @property
+    def status(self) -> Status:
+        """How a frame that went through all its stages ended: as its worst piece."""
+        if self.filled:
+            return Status.FILLED
+        if self.recomputed:
+            return Status.RECOMPUTED
+        return Status.DECODED if self.decoded else Status.COMPLETE
+
+    def account(self, event: ResultArrived, bytes_in: int) -> None:
+        """A result is used."""
+        share = self.workers.setdefault(event.worker, WorkerShare())
+        share.tasks += 1
+        share.stolen += event.stolen
+        share.recomputed += event.attempt > 0
+        share.bytes_in += bytes_in
+        share.bytes_out += event.bytes
+        share.computed += event.computed
+        self.recomputed += event.attempt > 0
+        self.stage_computed[event.worker] = self.stage_computed.get(event.worker, 0.0) + event.computed
+
+    def report(self, number: int, status: Status, shape: PlanShape, now: float) -> FrameReport:
+        """The report in which the frame ends."""
+        distributed = [(index, stage) for index, stage in enumerate(shape.stages) if not stage.local]
+        total = sum(piece.macs for _, stage in distributed for piece in stage.pieces[: stage.enough])
+        done = sum(_done(stage, self.held.get(index, set())) for index, stage in distributed)
+        return FrameReport(
+            frame=number,
+            plan=self.plan,
+            status=status,
+            quality=0.0 if status is Status.NO_RESULT else done / total if total else 1.0,
+            pieces=sum(len(stage.pieces) for _, stage in distributed),
+            came=sum(len(pieces) for pieces in self.held.values()) - self.recomputed,
+            decoded=self.decoded,
+            recomputed=self.recomputed,
+            filled=self.filled,
+            latency=now - self.announced_at,
+            budget=self.budget,
+            computed=self.computed,
+            local=self.local,
+            workers=self.workers,
+        )
+
+
+def _done(stage: StageShape, held: set[int]) -> int:
+    """MACs of a stage's data that were computed, by the data pieces or by parity in their stead."""
+    if len(held) >= stage.enough:
+        return sum(piece.macs for piece in stage.pieces[: stage.enough])
+    return sum(stage.pieces[piece].macs for piece in held if piece < stage.enough)
+
+
+@dataclass(slots=True)
+class StageTimes:
+    """How long stages took of late, from their beginning to their end."""
+
+    history: int  # frames that are remembered
+    _seconds: dict[tuple[str, int], deque[float]] = field(default_factory=dict)  # (plan, stage) -> s
+    _p95s: dict[tuple[str, int], float] = field(default_factory=dict)  # of these, as far as asked for
+
+    def note(self, plan: str, stage: int, seconds: float) -> None:
+        """A stage took so long."""
+        self._seconds.setdefault((plan, stage), deque(maxlen=self.history)).append(seconds)
+        self._p95s.pop((plan, stage), None)
+
+    def p95(self, plan: str, stage: int) -> float:
+        """The 95th percentile, in seconds; 0 while none is known."""
+        known = self._p95s.get((plan, stage))
+        if known is None:
+            times = sorted(self._seconds.get((plan, stage), ()))
+            known = times[min(len(times) - 1, int(0.95 * len(times)))] if times else 0.0
+            self._p95s[plan, stage] = known
+        return known
+
+    def keep(self, plans: Collection[str]) -> None:
+        """Forget what is known of other plans."""
+        self._seconds = {stage: times for stage, times in self._seconds.items() if stage[0] in plans}
+        self._p95s.clear()

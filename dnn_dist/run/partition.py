@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source's partition: takes the newest image, announces it as a frame, cuts it, and hands tasks to workers.
+
+What it decides is in run/dispatcher.py. Here images, plans and tensors belong to their keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dnn_dist.errors import DnnDistError
+from dnn_dist.run.dispatcher import Dispatcher
+from dnn_dist.run.events import (
+    FrameRefused,
+    PlanInForce,
+    PlanInstalled,
+    PlanWithdrawn,
+    ProgressHeard,
+    PublishPlan,
+    PublishSource,
+    ReleaseFrame,
+    SendWork,
+    StageReady,
+    WorkerHeard,
+)
+from dnn_dist.run.notes import Note
+from dnn_dist.run.state import Progress, SourceState, WorkerState
+from dnn_dist.run.store import Store
+from dnn_dist.run.tasks import DispatcherSettings
+from dnn_dist.run.twins import Twins
+from dnn_dist.run.values import Frame, Installed, NextStage, PlanText, Work
+from dnn_dist.run.world import Job, Loop, Part, World
+
+
+class Picture(Protocol):
+    """An image as the camera gave it."""
+
+    def pixels(self, height: int, width: int) -> Any:
+        """As the model's input, uint8 height x width x 3; DnnDistError in one line when it is no image."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetPlan:
+    """Have new frames take another plan, as soon as workers are ready for it."""
+
+    make: Callable[[], Store]  # makes the plan's store; may take long, and raise DnnDistError
+    answer: Callable[[str], None]  # told once: why not, or an empty text when the plan is in force
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageCame:
+    """An image waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The store of a plan was made, or not."""
+
+    store: Store | None
+    error: str
+    asked: SetPlan
+
+
+class Partition(Part):
+    """See the module."""
+
+    def __init__(
+        self,
+        world: World,
+        loop: Loop,
+        source: str,
+        session: int,
+        settings: DispatcherSettings,
+        heard: Callable[[], bool],
+    ) -> None:
+        """`heard`: whether an aggregator would hear an announcement; while not, no frame is begun."""
+        super().__init__(world, loop)
+        self.source, self.session, self._heard = source, session, heard
+        self.machine: Dispatcher = Dispatcher(source, settings.robot, session, settings)
+        self._stores: dict[str, Store] = {}  # plan -> its tensors
+        self._open: dict[int, tuple[str, float]] = {}  # frame -> plan, deadline (s)
+        self._frame = 0  # the next one's number
+        self._waiting: Picture | None = None  # the newest image, while frames are in work
+        self._arrived = 0.0  # when it came, s
+        self._unheard = False  # nobody listened when the last image could have been taken
+        self._asked: dict[str, SetPlan] = {}  # plan to come into force -> who waits for it
+        self._twins = Twins()
+        self.dropped = 0  # images
+
+    def start(self, store: Store) -> None:
+        """Begin with this plan in force."""
+        self._install(store)
+
+    def change(self, settings: DispatcherSettings) -> None:
+        """Parameters have changed."""
+        self.machine.settings = settings
+
+    @property
+    def plan(self) -> str:
+        """Hash of the plan in force; empty before the start."""
+        return self.machine.plan
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether an image that came now could be a frame, as far as frames in work decide."""
+        return self._waiting is None and len(self._open) < self.machine.settings.max_frames
+
+    @property
+    def waits(self) -> bool:
+        """Whether tasks wait for a worker."""
+        return bool(self.machine.queue)
+
+    def offers(self) -> list[PlanText]:
+        """The plans that workers should have, in full."""
+        return [self._plan_text(plan) for plan in self.machine.plans if plan in self._stores]
+
+    def silent(self) -> list[str]:
+        """Workers that are taken for gone."""
+        return [view.name for view in self.machine.workers.values() if view.silent]
+
+    def awaits(self, state: WorkerState) -> bool:
+        """Whether something may follow from a worker's state now, beyond that the worker is there."""
+        view = self.machine.workers.get(state.worker)
+        return view is None or bool(view.leases) or self.machine.matters(state)
+
+    @property
+    def store(self) -> Store:
+        """Of the plan in force."""
+        return self._stores[self.machine.plan]
+
+    def health(self) -> dict[str, Any]:
+        """What diagnostics say of it."""
+        plan, now, views = self.machine.plan, self.world.now(), self.machine.workers.values()
+        able = sorted(view.name for view in views if view.serves(plan, now))
+        return {
+            "plan": plan,
+            "workers": " ".join(able) or "none ready",
+            "workers silent": " ".join(sorted(view.name for view in views if view.silent)) or "none",
+            "images dropped": self.dropped,
+            "frames lost in restarts": len(self.machine.orphans),
+            "frames taken": self._frame,
+            "bytes on the way": self.machine.in_flight(),
+        }
+
+    # What is heard
+
+    def take_image(self, picture: Picture) -> None:
+        """An image came."""
+        if self._waiting is not None:
+            self.dropped += 1
+        self._waiting, self._arrived = picture, self.world.now()
+        self.post(_ImageCame())
+
+    def after(self) -> None:
+        """Begin a frame with the image that waits, if one may begin."""
+        settings = self.machine.settings
+        if self._waiting is None or len(self._open) >= settings.max_frames or self.machine.full():
+            return
+        unheard, self._unheard = self._unheard, not self._heard()
+        if self._unheard:
+            if not unheard:
+                self.world.note(Note("no aggregator", "images wait: nobody listens to the frames of this source"))
+            return
+        picture, self._waiting = self._waiting, None
+        number, plan = self._frame, self.machine.plan
+        store, deadline = self._stores[plan], self._arrived + settings.deadline
+        self._frame += 1
+        error, pixels = "", None
+        try:
+            pixels = picture.pixels(*store.input_size)
+        except DnnDistError as found:
+            error = str(found)
+        budget = max(0.0, deadline - self.world.now())
+        self.world.send(Frame(self.source, self.session, number, plan, budget, picture, self.dropped, error))
+        if error:
+            self.post(FrameRefused(number))
+            return
+        self._open[number] = plan, deadline
+        store.begin(number, pixels)
+        self.post(StageReady(number, 0, plan, deadline))
+
+    def _hear_next_stage(self, ready: NextStage) -> None:
+        if ready.frame in self._open:
+            plan, deadline = self._open[ready.frame]
+            self.handle(StageReady(ready.frame, ready.stage, plan, deadline))
+
+    def _hear_worker(self, state: WorkerState) -> None:
+        self.handle(WorkerHeard(state))
+
+    def _hear_progress(self, progress: Progress) -> None:
+        self.handle(ProgressHeard(progress))
+
+    def _hear_source(self, state: SourceState) -> None:
+        """The topic of all sources: another process with our name?"""
+        if state.source == self.source and state.session != self.session and self._twins.heard(self.world.now()):
+            text = f"source {self.source!r} also runs on robot {state.robot!r}: give each a name of its own"
+            self.world.note(Note("two sources of one name", text))
+
+    # Plans
+
+    def _set_plan(self, asked: SetPlan) -> None:
+        def done(store: Store | None, error: str, seconds: float) -> None:
+            self.post(_Made(store, error, asked))
+
+        self.world.run(Job("prepare", asked.make), done)
+
+    def _take_store(self, made: _Made) -> None:
+        store = made.store
+        if store is None:
+            made.asked.answer(made.error)
+            return
+        if store.plan.hash in self._asked:
+            made.asked.answer(f"plan {store.plan.hash} was asked for a moment ago, and is not in force yet")
+            return
+        self._asked[store.plan.hash] = made.asked
+        self._install(self._stores.get(store.plan.hash, store))
+
+    def _install(self, store: Store) -> None:
+        self._stores[store.plan.hash] = store
+        self.world.send(Installed(store))  # to an aggregator in this process, which shares it
+        self.handle(PlanInstalled(store.plan.hash, store.shape))
+
+    def _put_in_force(self, action: PlanInForce) -> None:
+        store = self._stores[action.plan]
+        text = f"plan {action.plan}: {store.plan.cut}, from frame {self._frame} on"
+        self.world.note(Note("plan in force", text, warn=False))
+        self._answer(action.plan, "")
+
+    def _withdraw(self, action: PlanWithdrawn) -> None:
+        self.world.note(Note("plan withdrawn", f"plan {action.plan}: {action.why}"))
+        self._answer(action.plan, f"plan {action.plan}: {action.why}")
+
+    def _drop_stores(self) -> None:
+        in_use = self.machine.plans | {plan for plan, _ in self._open.values()}
+        if len(self._stores) > len(in_use):
+            self._stores = {plan: store for plan, store in self._stores.items() if plan in in_use}
+
+    def _answer(self, plan: str, why: str) -> None:
+        self._drop_stores()
+        asked = self._asked.pop(plan, None)
+        if asked is not None:
+            asked.answer(why)
+
+    # Actions
+
+    def _send_work(self, action: SendWork) -> None:
+        key = action.key
+        inputs = self._stores[action.plan].work(key.frame, key.stage, key.piece)
+        work = Work(key, action.plan, action.worker_session, action.number, action.attempt, action.budget, inputs)
+        self.world.send(work, action.worker)
+
+    def _publish(self, action: PublishSource) -> None:
+        self.world.send(action.state)
+
+    def _publish_plan(self, action: PublishPlan) -> None:
+        self.world.send(self._plan_text(action.plan))
+
+    def _plan_text(self, plan: str) -> PlanText:
+        store = self._stores[plan]
+        text, robots = store.plan.to_yaml(), store.shape.robots
+        return PlanText(self.source, self.session, plan, text, store.pieces_digest, robots)
+
+    def _release(self, action: ReleaseFrame) -> None:
+        if action.frame in self._open:
+            plan, _ = self._open.pop(action.frame)
+            self._stores[plan].release(action.frame)
+            self._drop_stores()
+
+    def failed(self, what: Any, why: str) -> None:
+        frame = what.key.frame if isinstance(what, SendWork) else getattr(what, "frame", None)
+        if frame in self._open:
+            self.post(FrameRefused(frame))
+
+    takes = {
+        WorkerState: _hear_worker,
+        Progress: _hear_progress,
+        SourceState: _hear_source,
+        NextStage: _hear_next_stage,
+        SetPlan: _set_plan,
+        _Made: _take_store,
+        _ImageCame: lambda self, image: self.after(),
+    }
+    performs = {
+        SendWork: _send_work,
+        PublishSource: _publish,
+        PublishPlan: _publish_plan,
+        PlanInForce: _put_in_force,
+        PlanWithdrawn: _withdraw,
+        ReleaseFrame: _release,
+    }

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What processes say to each other, beside the states of run/state.py. The world carries them: as messages, or in
+virtual time. Tensors in them are the store's affair: arrays, or just a size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dnn_dist.run.report import FrameReport
+from dnn_dist.run.wire import TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class PlanText:
+    """A plan of a source, in full."""
+
+    source: str
+    session: int
+    plan: str  # hash of the text
+    text: str
+    pieces: str  # digest of the pieces that the source derives from it; who derives others must not take part
+    robots: tuple[str, ...] = ()  # whose workers take part; none named: all
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A partition's store of a plan, for the aggregator in its process, which shares it."""
+
+    store: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame as it is announced to its aggregator, before any work is sent."""
+
+    source: str
+    session: int
+    frame: int
+    plan: str
+    budget: float  # s
+    about: Any  # what the outputs need: header, sizes, picture
+    dropped: int = 0  # images, in this session so far
+    error: str = ""  # why it has no pixels
+
+
+@dataclass(frozen=True, slots=True)
+class NextStage:
+    """An aggregator has the inputs of a frame's next distributed stage, for the partition in its process."""
+
+    frame: int
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A task."""
+
+    key: TaskKey
+    plan: str
+    worker_session: int  # of the worker that it is meant for
+    number: int  # counts the pair's work
+    attempt: int
+    budget: float  # s
+    inputs: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A worker's answer."""
+
+    key: TaskKey
+    plan: str
+    worker: str
+    worker_session: int
+    attempt: int
+    waited: float  # s from arrival to computing
+    computed: float  # s
+    error: str  # empty, or why there are no outputs
+    outputs: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a frame ended, for those who asked."""
+
+    report: FrameReport
+    frame: Frame
+    outputs: Any  # of the model's last stage, as the aggregator's `finish` made them; None without a result
+    tiles: dict[int, tuple[str, str]]  # piece of stage 0 -> (fresh, recomputed or filled; worker)
+    store: Any  # of the frame's plan

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pieces of all plans that one worker computes, within one budget of memory.
+
+A plan's pieces are all made ready at once while those of all such plans take up to `prepared`. Else they are made
+ready *on demand*, each when it is first given, so that a robot maps the weights of its own pieces and no others; beyond
+`memory` those used longest ago are dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol
+
+from dnn_dist.cut.digest import pieces_digest
+from dnn_dist.cut.piece import Piece
+from dnn_dist.errors import PlanError
+from dnn_dist.graph.network import Network
+from dnn_dist.plan.plan import Plan
+from dnn_dist.run.mapped import free_memory
+from dnn_dist.run.pieces import Form, PieceSet
+from dnn_dist.run.values import PlanText
+from dnn_dist.run.wire import WireError, WireTensor
+from dnn_dist.settings import WorkerSettings
+
+
+class Pieces(Protocol):
+    """What a worker asks for; tensors that travel are its own affair."""
+
+    def build(self, offered: PlanText) -> bool:
+        """Job: take up a plan; whether its pieces are made ready on demand. DnnDistError when it cannot be served."""
+
+    def drop(self, plan: str) -> None:
+        """Free a plan's pieces."""
+
+    def macs(self, plan: str, stage: int, piece: int) -> int:
+        """The work of a piece; WireError when there is no such piece, or not for this robot."""
+
+    def ready(self, plan: str, stage: int, piece: int) -> bool:
+        """Whether its weights need not be read first."""
+
+    def prepare(self, plan: str, stage: int, piece: int) -> None:
+        """Job: read its weights."""
+
+    def run(self, plan: str, stage: int, piece: int, inputs: Any) -> tuple[int, Any]:
+        """Job: compute it; (bytes of the outputs, the outputs as they travel)."""
+
+    def health(self) -> dict[str, Any]:
+        """What diagnostics say."""
+
+
+class Workshop:
+    """See the module. Real pieces of a real network."""
+
+    def __init__(self, network: Network, settings: WorkerSettings) -> None:
+        self._network, self._threads = network, settings.threads
+        self._prepared, self._memory = settings.prepared * 1e6, settings.memory * 1e6
+        self._sets: dict[str, PieceSet] = {}  # plan -> its pieces
+        self._whole: set[str] = set()  # plans of which all pieces are ready
+        self._used: dict[tuple[str, Form], int] = {}  # made ready on demand, last used last -> bytes
+        self._lock = threading.Lock()  # of the books above; weights are read outside it
+
+    def build(self, offered: PlanText) -> bool:
+        plan = Plan.from_yaml(offered.text)
+        stages = plan.stages(self._network)
+        derived = pieces_digest(self._network, stages)
+        if derived != offered.pieces:
+            raise PlanError(
+                f"plan {offered.plan}: source {offered.source!r} derives other pieces of it, {offered.pieces[:16]!r}, "
+                f"than this robot, {derived!r}; install one version of dnn_dist everywhere"
+            )
+        pieces = PieceSet(self._network, plan, stages, local=False, threads=self._threads)
+        size = sum(pieces.sizes.values())
+        with self._lock:
+            whole = size + sum(sum(self._sets[other].sizes.values()) for other in self._whole) <= self._prepared
+        if whole:
+            pieces.prepare()
+        with self._lock:
+            self._sets[offered.plan] = pieces
+            self._memory = self._memory or free_memory() / 2
+            if whole:
+                self._whole.add(offered.plan)
+        return not whole
+
+    def drop(self, plan: str) -> None:
+        with self._lock:
+            self._sets.pop(plan, None)
+            self._whole.discard(plan)
+            self._used = {key: size for key, size in self._used.items() if key[0] != plan}
+
+    def macs(self, plan: str, stage: int, piece: int) -> int:
+        pieces = self._of(plan)
+        pieces.form(stage, piece)
+        found: Piece = pieces.piece(stage, piece)
+        return found.macs
+
+    def ready(self, plan: str, stage: int, piece: int) -> bool:
+        pieces = self._of(plan)
+        return pieces.ready(pieces.form(stage, piece))
+
+    def prepare(self, plan: str, stage: int, piece: int) -> None:
+        pieces = self._of(plan)
+        form = pieces.form(stage, piece)
+        self._make_room(plan, form, pieces)
+        pieces.prepare(form)
+
+    def run(self, plan: str, stage: int, piece: int, inputs: list[WireTensor]) -> tuple[int, list[WireTensor]]:
+        pieces = self._of(plan)
+        form = pieces.form(stage, piece)
+        arrays = pieces.inputs(stage, piece, inputs)
+        if plan not in self._whole:
+            self._make_room(plan, form, pieces)
+        outputs = pieces.label(pieces.piece(stage, piece).outputs, pieces.run(stage, piece, arrays))
+        return sum(output.bytes for output in outputs), outputs
+
+    def health(self) -> dict[str, Any]:
+        with self._lock:
+            ready = sum(self._used.values()) + sum(sum(self._sets[plan].sizes.values()) for plan in self._whole)
+            return {"plans ready": " ".join(self._sets) or "none", "pieces ready (MB)": round(ready / 1e6, 1)}
+
+    def _of(self, plan: str) -> PieceSet:
+        pieces = self._sets.get(plan)
+        if pieces is None:
+            raise WireError(f"plan {plan[:32]!r} is not ready here")
+        return pieces
+
+    def _make_room(self, plan: str, form: Form, pieces: PieceSet) -> None:
+        """A form is used now; drop those used longest ago where it would take more than the memory allowed."""
+        with self._lock:
+            self._used.pop((plan, form), None)
+            whole = sum(sum(self._sets[other].sizes.values()) for other in self._whole)
+            while self._used and whole + sum(self._used.values()) + pieces.sizes[form] > self._memory:
+                dropped, old = next(iter(self._used))
+                del self._used[dropped, old]
+                self._sets[dropped].drop(old)
+            self._used[plan, form] = pieces.sizes[form]

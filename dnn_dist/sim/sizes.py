@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stores and pieces without arrays: a tensor is the number of its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dnn_dist.run.shape import PlanShape
+from dnn_dist.run.values import PlanText
+from dnn_dist.run.wire import WireError
+from dnn_dist.sim.scenario import Load
+
+
+@dataclass(frozen=True, slots=True)
+class SizePlan:
+    """A plan as its name."""
+
+    hash: str
+    cut: str = ""
+
+    def to_yaml(self) -> str:
+        return self.hash
+
+
+class SizeStore:
+    """A `Store` (run/store.py) of sizes. What happens to its frames is told to whom it may concern."""
+
+    input_size = (0, 0)
+    pieces_digest = ""
+
+    def __init__(
+        self,
+        load: Load,
+        kept: Callable[[int, int, int], None] = lambda frame, stage, piece: None,
+        settled: Callable[[int, int], None] = lambda frame, stage: None,
+    ) -> None:
+        self.plan, self.shape = SizePlan(load.plan), load.shape
+        self._kept, self._settled = kept, settled
+
+    def begin(self, frame: int, pixels: Any = None) -> None:
+        pass
+
+    def release(self, frame: int) -> None:
+        pass
+
+    def work(self, frame: int, stage: int, piece: int) -> int:
+        return self.shape.stages[stage].pieces[piece].bytes_in
+
+    def check(self, stage: int, piece: int, outputs: int) -> tuple[int, Any]:
+        _piece(self.shape, stage, piece)
+        return outputs, None
+
+    def keep(self, frame: int, stage: int, piece: int, outputs: Any) -> None:
+        self._kept(frame, stage, piece)
+
+    def settle(self, frame: int, stage: int, whole: bool) -> None:
+        self._settled(frame, stage)
+
+    def run_local(self, frame: int, stage: int) -> None:
+        pass
+
+    def macs(self, stage: int) -> int:
+        return sum(piece.macs for piece in self.shape.stages[stage].pieces)
+
+
+class SizePieces:
+    """`Pieces` (run/workshop.py) of sizes."""
+
+    def __init__(self, shapes: Callable[[str], PlanShape], on_demand: bool) -> None:
+        """`shapes`: of a plan by its name."""
+        self._shapes, self._on_demand = shapes, on_demand
+        self._ready: set[tuple[str, int, int]] = set()
+
+    def build(self, offered: PlanText) -> bool:
+        return self._on_demand
+
+    def drop(self, plan: str) -> None:
+        self._ready = {piece for piece in self._ready if piece[0] != plan}
+
+    def macs(self, plan: str, stage: int, piece: int) -> int:
+        return _piece(self._shapes(plan), stage, piece)[0]
+
+    def ready(self, plan: str, stage: int, piece: int) -> bool:
+        return not self._on_demand or (plan, stage, piece) in self._ready
+
+    def prepare(self, plan: str, stage: int, piece: int) -> None:
+        self._ready.add((plan, stage, piece))
+
+    def run(self, plan: str, stage: int, piece: int, inputs: Any) -> tuple[int, Any]:
+        size = _piece(self._shapes(plan), stage, piece)[1]
+        return size, size
+
+    def health(self) -> dict[str, Any]:
+        return {}
+
+
+def _piece(shape: PlanShape, stage: int, piece: int) -> tuple[int, int]:
+    """MACs of a piece, and bytes of its outputs."""
+    if not (0 <= stage < len(shape.stages) and 0 <= piece < len(shape.stages[stage].pieces)):
+        raise WireError(f"there is no piece {piece} of stage {stage}")
+    found = shape.stages[stage].pieces[piece]
+    return found.macs, found.bytes_out
