@@ -31,7 +31,7 @@ def pids(cluster: Live) -> dict[str, int]:
 
 
 def feed(cluster: Live, images: list[np.ndarray]) -> None:
-    """Publish images one by one, each when the one before is reported. Stops where a process ends: it need not go on."""
+    """Publish images one by one, each when the one before is reported, until a process ends."""
     first = pids(cluster)
     cluster.feed(images[:1])
     for stamp, image in enumerate(images[1:], start=2):
