@@ -2,16 +2,19 @@
 """Networks at full size on a real cluster: does every frame come whole, and does every process live on?
 
     python bench/make_full_models.py build/models yolov2_608 vgg16
-    .venv/bin/dnn_dist-env python bench/full_size.py build/models [CASE ...]
+    .venv/bin/dnn_dist-env python bench/full_size.py build/models
+    .venv/bin/dnn_dist-env python bench/full_size.py build/models slices yolov2_608=layers:4
+
+A case is one of these, or MODEL=CUT:
 
 | case | model, cut | what is hard about it |
 |---|---|---|
-| `tiles` | YOLOv2 at 608 x 608, `tiles:5x5@0..27` | 25 pieces of 14 MB of weights: made ready when first given |
-| `slices` | VGG16, `slices:4+1@19`, its first dense layer | weights of 103 MB a slice, parity as large; the rest is local |
+| `tiles` | YOLOv2 at 608 x 608, `tiles:5x5@0..27` | pieces of 14 MB of weights, made ready when first given |
+| `slices` | VGG16, `slices:4+1@19`, its first dense layer | slices and parity of 103 MB each; the rest is local |
 
-A camera, a gateway and `--workers` workers with their default settings, but for the deadline: two cores cannot compute so
-much in half a second. What dies is started again, as launch does. The exit code is 1 when that happened, or when one
-of the first `--frames` frames lacks anything; warm-up counts.
+A camera, a gateway and `--workers` workers with their default settings, but for the deadline: two cores cannot
+compute so much in half a second. What dies is started again, as launch does. The exit code is 1 when that happened, or
+when one of the first `--frames` frames lacks anything; warm-up counts.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import json
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -117,10 +121,8 @@ def run(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     with flying(robots(args.workers), parameters, args.folder / case.model, cameras=False) as fleet:
         fleet.start_cameras()
         watched = Watched(fleet)
-        try:
+        with suppress(RuntimeError):  # fewer were reported: the figures say so
             fleet.until(lambda: watched.enough(args.frames), "", args.frames * args.deadline)
-        except RuntimeError:  # fewer were reported: the figures say so
-            pass
         reports = fleet.watch.reports[: args.frames]
         ended = watched.pids()
         respawns = {name: fleet.supervisor.respawns.get(name, 0) for name in watched.started}
@@ -151,7 +153,8 @@ def run(case: Case, args: argparse.Namespace) -> dict[str, Any]:
 
 def show(name: str, case: Case, found: dict[str, Any], frames: int) -> bool:
     """Print a case's table; True when all is as it should be."""
-    table = Table("node", "pid", "at the end", "respawns", "most PSS MB", "tasks", "s a task", title=f"{name}: {case.cut}")
+    columns = ("node", "pid", "at the end", "respawns", "most PSS MB", "tasks", "s a task")
+    table = Table(*columns, title=f"{case.model}: {case.cut}")
     for node, one in found["nodes"].items():
         usual = f"{one['computed_s'] / one['tasks']:.3f}" if one["tasks"] else ""
         figures = (one["pid"], one["pid_at_end"] or "dead", one["respawns"], round(one["pss_mb"]), one["tasks"] or "")
@@ -161,17 +164,21 @@ def show(name: str, case: Case, found: dict[str, Any], frames: int) -> bool:
     alive = all(one["pid"] == one["pid_at_end"] and not one["respawns"] for one in found["nodes"].values())
     met = alive and found["exact"] == frames
     statuses = ", ".join(f"{status} {count}" for status, count in found["statuses"].items()) or "none reported"
-    print(f"{name}: ready after {found['ready_s']:.1f} s; {found['exact']} of {frames} frames exact ({statuses}; ", end="")
-    print(f"{found['recomputed']} pieces recomputed)", end="; ")
-    print(f"latency first {latencies[0]:.0f}, median {median(latencies):.0f}, longest {max(latencies):.0f} ms", end="; ")
-    print(f"processes {'the same' if alive else 'died'}: {'met' if met else 'missed'}", flush=True)
+    print(
+        f"{name}: ready after {found['ready_s']:.1f} s; {found['exact']} of {frames} frames exact: {statuses}, "
+        f"{found['recomputed']} pieces recomputed; latency first {latencies[0]:.0f}, median {median(latencies):.0f}, "
+        f"longest {max(latencies):.0f} ms; processes {'the same' if alive else 'died'}: {'met' if met else 'missed'}",
+        flush=True,
+    )
     return met
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, help="folder of what make_full_models.py wrote")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}, or MODEL=CUT ({', '.join(CASES)})"
+    )
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--deadline", type=float, default=60.0, help="s (60, the longest that may be asked for)")
@@ -179,14 +186,15 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("out/full_size"), help="logs of each run")
     parser.add_argument("--out", type=Path, help="write all figures to this JSON file")
     args = parser.parse_args()
-    if unknown := set(args.cases) - set(CASES):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; take of {', '.join(CASES)}")
+    cases = {name: CASES.get(name) or Case(*name.partition("=")[::2]) for name in args.cases or CASES}
+    if unknown := [name for name, case in cases.items() if not case.cut]:
+        parser.error(f"there is no case {', '.join(unknown)}; take of {', '.join(CASES)}, or MODEL=CUT")
     found: dict[str, Any] = {}
     met = True
     try:
-        for name in args.cases or CASES:
-            found[name] = run(CASES[name], args)
-            met &= show(name, CASES[name], found[name], args.frames)
+        for name, case in cases.items():
+            found[name] = run(case, args)
+            met &= show(name, case, found[name], args.frames)
     except (DnnDistError, RuntimeError) as error:
         print(f"full_size: {error}", file=sys.stderr)
         return 1
