@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slices merged equal the whole bit for bit; with parities, any N of N + r pieces give the same."""
 
+import tracemalloc
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from netbuilder import NO_ACTIVATION, RELU, RELU6, SAME, VALID, NetBuilder
 
-from dnn_dist.cut.build import build_piece
+from dnn_dist.cut.build import build_piece, piece_size
 from dnn_dist.cut.coding import MOST_CODED, MOST_PARITIES, coefficients
 from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.shares import proportional
@@ -156,6 +157,22 @@ def test_too_few_are_refused_or_filled(folder):
     whole = run_whole(network, inputs)[stage.outputs[0]]
     assert (filled[..., 0:2] == whole[..., 0:2]).all() and (filled[..., 4:6] == whole[..., 4:6]).all()
     assert (filled[..., 2:4] == 7).all() and (filled[..., 6:] == 7).all()
+
+
+def test_the_size_of_a_parity_is_known_without_reading_weights(folder):
+    """Every worker asks for the size of all pieces, and a parity is the sum of all of a layer's weights."""
+    net = NetBuilder()
+    network = network_of(net, net.dense(net.conv(net.input(8, 8, 3), 32, (3, 3)), 1024), folder)
+    stage = next(stage for stage in cut_network(network, "slices:3+1@1") if stage.distributed)
+    parity = stage.pieces[-1]
+    tracemalloc.start()
+    try:
+        size = piece_size(network, stage, parity)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < size / 4
+    assert size == len(build_piece(network, stage, parity))
 
 
 def test_what_cannot_be_sliced_or_coded_is_said(folder):

@@ -9,6 +9,7 @@ included (a bias is as linear as a weight, and sums that begin with it are those
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 import numpy as np
@@ -18,7 +19,7 @@ from dnn_dist.cut.piece import Piece, Port, Stage, make_port
 from dnn_dist.cut.shares import Speeds, proportional
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network, Op
-from dnn_dist.graph.piecefile import PieceFile
+from dnn_dist.graph.piecefile import Blocks, PieceFile
 from dnn_dist.graph.schema import TABLES
 from dnn_dist.graph.write import GraphWriter
 
@@ -202,27 +203,31 @@ def _dequantised(network: Network, writer: GraphWriter, tensor: int) -> tuple[in
     return source, image
 
 
-def _summed(network: Network, stage: Stage, piece: Piece, tensor: int) -> np.ndarray:
+def _summed(network: Network, stage: Stage, piece: Piece, tensor: int) -> Blocks:
     """Weights or bias of a slice of a coded stage: its own rows, or a parity's sum of all slices' rows.
 
-    float32; summed in float64 and rounded once, a few rows at a time.
+    float32; summed in float64 and rounded once, a few rows at a time, and only when the file is written: the sum reads
+    all of the layer's weights, and who wants to know the size of a parity need not.
     """
     count, port = stage.needed, piece.outputs[0]
-    matrix = np.vstack([np.eye(count), coefficients(count, stage.parity)])
+    factors = np.vstack([np.eye(count), coefficients(count, stage.parity)])[piece.index]
     spans = [p.outputs[0].channels or (0, 0) for p in stage.pieces[:count]]
-    shape = network.tensors[tensor].shape
-    result = np.zeros((port.shape[-1], *shape[1:]), np.float32)
+    shape = port.shape[-1], *network.tensors[tensor].shape[1:]
     step = max(1, _CHUNK_BYTES // (8 * prod(shape[1:])))
-    for start in range(0, len(result), step):
-        chunk = np.zeros((min(step, len(result) - start), *shape[1:]))
-        for factor, (begin, end) in zip(matrix[piece.index], spans, strict=True):
-            stop = min(end, begin + start + len(chunk))
-            if factor and begin + start < stop:
-                with np.errstate(invalid="ignore"):  # a broken model's infinities
-                    chunk[: stop - begin - start] += factor * read_rows(network, tensor, begin + start, stop)
-        with np.errstate(invalid="ignore", over="ignore"):
-            result[start : start + len(chunk)] = chunk
-    return result
+    read_rows(network, tensor, 0, 1)  # a broken model is said to be one now
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, shape[0], step):
+            chunk = np.zeros((min(step, shape[0] - start), *shape[1:]))
+            for factor, (begin, end) in zip(factors, spans, strict=True):
+                stop = min(end, begin + start + len(chunk))
+                if factor and begin + start < stop:
+                    with np.errstate(invalid="ignore"):  # a broken model's infinities
+                        chunk[: stop - begin - start] += factor * read_rows(network, tensor, begin + start, stop)
+            with np.errstate(invalid="ignore", over="ignore"):
+                yield chunk.astype(np.float32)
+
+    return Blocks(shape, np.dtype(np.float32), blocks)
 
 
 def read_rows(network: Network, tensor: int, start: int, stop: int) -> np.ndarray:

@@ -8,8 +8,10 @@ file, reads them in place. A piece of a network of any size is written with a fe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +33,20 @@ class Span:
     size: int
 
 
-Content = Span | np.ndarray
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A constant that is worked out a block at a time, while the file is written."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Callable[[], Iterator[np.ndarray]]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+Content = Span | np.ndarray | Blocks
 """What a buffer holds."""
 
 
@@ -90,5 +105,6 @@ class PieceFile:
                     out.write(self._source.read_at(content.position + start, size))
                 end += content.size
             else:
-                out.write(np.ascontiguousarray(content).data.cast("B"))
+                for block in content.blocks() if isinstance(content, Blocks) else (content,):
+                    out.write(np.ascontiguousarray(block).data.cast("B"))
                 end += content.nbytes

@@ -18,7 +18,7 @@ import numpy as np
 from dnn_dist.errors import CutError
 from dnn_dist.graph.flatbuffer import BrokenBuffer
 from dnn_dist.graph.network import Network
-from dnn_dist.graph.piecefile import Content, PieceFile, Span
+from dnn_dist.graph.piecefile import Blocks, Content, PieceFile, Span
 from dnn_dist.graph.schema import DTYPES, ITEM_BITS, OPERATOR_CODES, UNIONS
 
 _SCHEMA_VERSION = 3
@@ -103,7 +103,7 @@ class GraphWriter:
             tree["quantization"] = {"scale": np.array([scale], np.float32), "zero_point": np.array([zero_point])}
         return self._add(tree)
 
-    def add_constant(self, name: str, value: np.ndarray, like: int | None = None) -> int:
+    def add_constant(self, name: str, value: np.ndarray | Blocks, like: int | None = None) -> int:
         """A constant, held and not copied; with the quantisation of the network's tensor `like` if given."""
         tree: dict[str, Any] = self._tree(like) if like is not None else {"type": DTYPES.index(value.dtype.name)}
         self._contents.append(value)
