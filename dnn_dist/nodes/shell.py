@@ -32,7 +32,7 @@ from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.qos import OUTPUT
-from dnn_dist.nodes.transport import transport_asked_for, transport_refused
+from dnn_dist.nodes.transport import take_profile, transport_asked_for, transport_refused
 from dnn_dist.run.notes import Note, Notebook
 
 try:
@@ -232,6 +232,7 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
     told_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told_to_stop.set())
+    take_profile()
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node: Shell | None = None
     executor = make_executor()

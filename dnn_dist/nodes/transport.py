@@ -4,15 +4,32 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ament_index_python.packages import get_package_share_directory
 from rclpy.utilities import get_rmw_implementation_identifier
 
+from dnn_dist.cluster import transport
 from dnn_dist.run.notes import Note
 
 PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
+OLD_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+WANTED = 4194304
+"""Bytes of socket buffer that the shipped profiles ask for."""
 GRANTED = Path("/proc/sys/net/core/rmem_max")
+
+
+def take_profile() -> None:
+    """Give a process that was started without a DDS profile, e.g. by `ros2 run`, the shipped one for a LAN.
+
+    Called before rclpy.init, for DDS reads it when it starts. Who has set a profile keeps it.
+    """
+    if os.environ.get(PROFILE) or os.environ.get(OLD_PROFILE) or not _fast_dds():
+        return
+    with suppress(LookupError):  # not installed, as when run from a checkout: DDS as it comes
+        os.environ.update(transport("local", Path(get_package_share_directory("dnn_dist")) / "config" / "network"))
 
 
 def transport_asked_for() -> str:
