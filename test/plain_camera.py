@@ -4,8 +4,8 @@
     python plain_camera.py reliable|best_effort RATE SIZE...
 
 Raw images of SIZE bytes on `image`, compressed ones half a period later on `image/compressed`, each size in turn, until
-it is ended. A topic is begun when a subscription as reliable as its publisher is there. The stamp's seconds count from 1;
-`frame_id` is the checksum of the bytes. Prints a line for each image.
+it is ended. A topic is begun when a subscription as reliable as its publisher is there. The stamp's seconds count from
+1; `frame_id` is the checksum of the bytes. Prints a line for each image.
 """
 
 import os

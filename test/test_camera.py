@@ -201,6 +201,6 @@ def test_small_socket_buffers_are_one_warning(ros_domain: int, tmp_path: Path) -
 def test_a_profile_hears_datagrams_of_any_size(profile: str) -> None:
     """A transport's maxMessageSize is also the size of its receive buffer; others send up to 65 500 bytes."""
     tree = ElementTree.parse(share() / "config" / "network" / profile)
-    values = {element.tag.partition("}")[2]: element.text for element in tree.iter()}
+    values = {element.tag.partition("}")[2]: element.text or "" for element in tree.iter()}
     assert int(values["maxMessageSize"]) >= 65_500
     assert int(values["receiveBufferSize"]) == WANTED
