@@ -17,8 +17,8 @@ from dnn_dist.run.notes import Note
 LOOK = 0.25
 """Seconds between two looks at who publishes."""
 SILENCE = 5.0
-"""Seconds without an image, while somebody publishes there, after which that is a warning; at least three of the camera's
-own periods."""
+"""Seconds without an image, while somebody publishes there, after which that is a warning; not before three of the
+camera's own periods."""
 AGAIN = 0.5
 """Seconds between two such warnings: diagnostics, published each second, stay at WARN."""
 

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from xml.etree import ElementTree
 
 from ament_index_python.packages import get_package_share_directory
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from dnn_dist.cluster import transport
+from dnn_dist.cluster import UNPACED, transport
 from dnn_dist.run.notes import Note
 
 PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
@@ -24,24 +26,74 @@ GRANTED = Path("/proc/sys/net/core/rmem_max")
 def take_profile() -> None:
     """Give a process that was started without a DDS profile, e.g. by `ros2 run`, the shipped one for a LAN.
 
-    Called before rclpy.init, for DDS reads it when it starts. Who has set a profile keeps it.
+    Called before rclpy.init, for DDS reads it when it starts. Who has set a profile keeps it, except that writers of
+    topics that stay on this robot (UNPACED) get no flow controller.
     """
-    if os.environ.get(PROFILE) or os.environ.get(OLD_PROFILE) or not _fast_dds():
+    if not _fast_dds():
         return
-    with suppress(LookupError):  # not installed, as when run from a checkout: DDS as it comes
-        os.environ.update(transport("local", Path(get_package_share_directory("dnn_dist")) / "config" / "network"))
+    topics = os.environ.get(UNPACED, "").split()
+    if topics and os.environ.get(PROFILE):
+        _let_pass(topics)
+    elif not os.environ.get(PROFILE) and not os.environ.get(OLD_PROFILE):
+        with suppress(LookupError):  # not installed, as when run from a checkout: DDS as it comes
+            os.environ.update(transport("local", Path(get_package_share_directory("dnn_dist")) / "config" / "network"))
+
+
+def unpaced(profile: bytes, topics: Iterable[str]) -> bytes:
+    """A DDS profile with a writer more for each topic: as the default one, but without flow controller.
+
+    rmw_fastrtps takes the writer profile of a topic's name before the default one. A flow controller belongs to a
+    writer and holds back whatever it sends, also to a reader on the same machine.
+    """
+    root = ElementTree.fromstring(profile)
+    space = root.tag[: root.tag.find("}") + 1]  # "{...}", or nothing
+    for profiles in root.iter(f"{space}profiles"):
+        for writer in profiles.findall(f"{space}data_writer[@is_default_profile='true']"):
+            if writer.find(f"{space}qos/{space}publishMode/{space}flow_controller_name") is None:
+                continue
+            for topic in topics:
+                own = deepcopy(writer)
+                own.attrib = {"profile_name": topic}
+                qos = own.find(f"{space}qos")
+                qos.remove(qos.find(f"{space}publishMode"))
+                profiles.append(own)
+    if space:
+        ElementTree.register_namespace("", space[1:-1])
+    return ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
+
+
+def _let_pass(topics: Iterable[str]) -> None:
+    """Have DDS read the profile with unpaced writers: a file in memory, which is gone with this process."""
+    path = os.environ[PROFILE]
+    try:
+        derived = unpaced(Path(path).read_bytes(), topics)
+        file = os.memfd_create(os.path.basename(path))
+    except (OSError, AttributeError, ElementTree.ParseError):
+        return  # transport_refused tells of a profile that can't be read; no Linux: all is paced
+    os.write(file, derived)
+    os.environ[PROFILE] = f"/proc/self/fd/{file}"
+    _written[os.environ[PROFILE]] = path
+
+
+_written: dict[str, str] = {}  # file that DDS reads -> the profile that it was made of
+
+
+def _profile() -> str:
+    """Path of the profile that was asked for; empty: none."""
+    path = os.environ.get(PROFILE, "")
+    return _written.get(path, path)
 
 
 def transport_asked_for() -> str:
     """The middleware, its profile and the range of discovery, as one line."""
-    profile = os.path.basename(os.environ.get(PROFILE, "")) if _fast_dds() else ""
+    profile = os.path.basename(_profile()) if _fast_dds() else ""
     range_ = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     return f"middleware: {get_rmw_implementation_identifier()}; profile: {profile or 'none'}; discovery: {range_}"
 
 
 def transport_refused(granted: Path = GRANTED) -> Note | None:
     """What there is to say when the profile is not had, or not all of it. `granted`: a file with a number of bytes."""
-    path = os.environ.get(PROFILE, "")
+    path = _profile()
     if not path:
         return None
     if not _fast_dds():
