@@ -11,7 +11,7 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutd
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from dnn_dist.cluster import processes, read_cluster, with_workers
+from dnn_dist.cluster import processes, read_cluster, shipped_file, with_workers
 from dnn_dist.errors import DnnDistError
 from launch import LaunchContext, LaunchDescription
 
@@ -19,8 +19,8 @@ SHARE = Path(get_package_share_directory("dnn_dist"))
 
 ARGUMENTS = {
     "params_file": (
-        str(SHARE / "config" / "cluster.yaml"),
-        "parameter file of the cluster, the same for every robot",
+        "",
+        "parameter file of the cluster, the same for every robot; empty: the one that is shipped for the network",
     ),
     "robot": (
         "",
@@ -37,7 +37,7 @@ def start(context: LaunchContext) -> list:
     """The actions that the arguments ask for."""
     asked = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     try:
-        cluster = read_cluster(asked["params_file"])
+        cluster = read_cluster(asked["params_file"] or SHARE / "config" / shipped_file(asked["network"]))
         if asked["workers"]:
             cluster = with_workers(cluster, int(asked["workers"]))
         started = processes(cluster, SHARE / "config" / "network", asked["robot"], asked["namespace"], asked["network"])

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="kill, stop and start workers, and lose, double and delay messages, by a seed that reproduces",
     )
-    parser.add_argument("--params", type=Path, help="parameter file of a cluster (default: the one that is shipped)")
+    parser.add_argument("--params", type=Path, help="parameter file of a cluster (default: one that is shipped)")
     parser.add_argument("--network", default="", help="transport profile: local, wired or wifi")
     parser.add_argument(
         "--pace",

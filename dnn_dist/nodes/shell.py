@@ -32,7 +32,7 @@ from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.qos import OUTPUT
-from dnn_dist.nodes.transport import take_profile, transport_asked_for, transport_refused
+from dnn_dist.nodes.transport import profile_was_read, take_profile, transport_asked_for, transport_refused
 from dnn_dist.run.notes import Note, Notebook
 
 try:
@@ -57,6 +57,7 @@ class Shell(Node):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        profile_was_read()
         self.session = new_session()
         self.notes = Notebook()
         self._warned_told = 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
@@ -63,16 +64,24 @@ def unpaced(profile: bytes, topics: Iterable[str]) -> bytes:
 
 
 def _let_pass(topics: Iterable[str]) -> None:
-    """Have DDS read the profile with unpaced writers: a file in memory, which is gone with this process."""
+    """Have DDS read the profile with unpaced writers instead."""
     path = os.environ[PROFILE]
     try:
         derived = unpaced(Path(path).read_bytes(), topics)
-        file = os.memfd_create(os.path.basename(path))
-    except (OSError, AttributeError, ElementTree.ParseError):
-        return  # transport_refused tells of a profile that can't be read; no Linux: all is paced
+    except (OSError, ElementTree.ParseError):
+        return  # transport_refused tells of it
+    file, name = tempfile.mkstemp(".xml", "dnn_dist_")  # DDS opens nothing without a name
     os.write(file, derived)
-    os.environ[PROFILE] = f"/proc/self/fd/{file}"
-    _written[os.environ[PROFILE]] = path
+    os.close(file)
+    os.environ[PROFILE] = name
+    _written[name] = path
+
+
+def profile_was_read() -> None:
+    """Remove what `take_profile` has written: the first node exists, and DDS reads profiles once."""
+    for name in _written:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
 
 
 _written: dict[str, str] = {}  # file that DDS reads -> the profile that it was made of
