@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dnn_dist.dds import profile_environment
 from dnn_dist.errors import ConfigError
 from dnn_dist.run.wire import NAME
 from dnn_dist.settings import NODES, Meaning, meanings
@@ -23,9 +24,6 @@ NETWORKS = {"local": "lan.xml", "wired": "lan.xml", "wifi": "wifi.xml"}
 PACED: dict[str, dict[str, Any]] = {"wifi": {"window": 200_000}}
 """Network -> parameters that belong to it, unless the file says otherwise. On the air a source keeps about two messages
 on the way: the profile paces each robot by itself, and several at once would be more than the air takes."""
-
-UNPACED = "DNN_DIST_UNPACED"
-"""Environment: topics, with blanks between, that a paced profile's flow controller is not to hold back."""
 
 SHIPPED = {"wifi": "wifi.yaml"}
 """Network -> the shipped parameter file for it, where that is not `cluster.yaml`."""
@@ -171,12 +169,7 @@ def processes(
 
 def transport(network: str, profiles: str | Path, unpaced: Sequence[str] = ()) -> dict[str, str]:
     """The environment in which DDS takes up a network profile. `unpaced`: topics that do not leave the robot."""
-    return {
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(Path(profiles) / NETWORKS[network]),
-        "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
-        "RMW_FASTRTPS_PUBLICATION_MODE": "AUTO",
-        **({UNPACED: " ".join(unpaced)} if unpaced and network in PACED else {}),
-    }
+    return profile_environment(Path(profiles) / NETWORKS[network], unpaced if network in PACED else ())
 
 
 def _stays(robot: Robot, namespace: str, several: bool, watched: bool) -> list[str]:

@@ -20,7 +20,8 @@ pytest.importorskip("rclpy")
 
 from dnn_dist.cli.supervisor import executables, share
 from dnn_dist.cluster import NETWORKS, transport
-from dnn_dist.nodes.transport import GRANTED, OLD_PROFILE, PROFILE, WANTED
+from dnn_dist.dds import OLD_PROFILE, PROFILE
+from dnn_dist.nodes.transport import GRANTED, WANTED
 from dnn_dist.nodes.watch import Watch, watching
 
 HERE = Path(__file__).parent

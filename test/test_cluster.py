@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dnn_dist.cluster import NETWORKS, UNPACED, parse_cluster, processes, read_cluster, shipped_file, with_workers
+from dnn_dist.cluster import NETWORKS, parse_cluster, processes, read_cluster, shipped_file, with_workers
+from dnn_dist.dds import UNPACED
 from dnn_dist.errors import ConfigError
 from dnn_dist.settings import NODES
 

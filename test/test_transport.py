@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from dnn_dist.nodes.transport import PROFILE, transport_asked_for, transport_refused
+from dnn_dist.dds import PROFILE
+from dnn_dist.nodes.transport import transport_asked_for, transport_refused
 
 SHIPPED = Path(__file__).parents[1] / "config" / "network"
 

@@ -22,8 +22,8 @@ from medium import Weather
 
 from dnn_dist.cli.supervisor import executables, share
 from dnn_dist.cluster import PACED, read_cluster, shipped_file, transport
+from dnn_dist.dds import OLD_NAMES, derived, profile_environment
 from dnn_dist.graph.tflite import read_network
-from dnn_dist.nodes.transport import unpaced
 from dnn_dist.plan.fleet import read_fleet
 from dnn_dist.plan.predict import Circumstances
 from dnn_dist.plan.search import Goal, search
@@ -42,7 +42,8 @@ def tags(element: ElementTree.Element) -> list[str]:
 @pytest.mark.parametrize("profile", ["lan.xml", "wifi.xml"])
 def test_an_unpaced_writer_is_the_default_one_without_flow_controller(profile: str) -> None:
     text = (CONFIG / "network" / profile).read_bytes()
-    before, after = ElementTree.fromstring(text), ElementTree.fromstring(unpaced(text, ["/image", "/front/r1/work"]))
+    before = ElementTree.fromstring(text)
+    after = ElementTree.fromstring(derived(text, ["/image", "/front/r1/work"]))
     default, *others = (element for element in after.iter() if element.tag.endswith("data_writer"))
     assert default.get("is_default_profile") == "true" and tags(default)[0] == "data_writer"
     assert [one.get("profile_name") for one in others] == ["/image", "/front/r1/work"][: 2 * (b"flow_" in text)]
@@ -52,6 +53,18 @@ def test_an_unpaced_writer_is_the_default_one_without_flow_controller(profile: s
         assert [tag for tag in tags(other) if tag not in pacing] == [t for t in tags(default) if t not in pacing]
         assert "flow_controller_name" in tags(default) and "flow_controller_name" not in tags(other)
     assert len(tags(before)) == len(tags(after)) - sum(len(tags(other)) for other in others)
+
+
+@pytest.mark.parametrize("profile", ["lan.xml", "wifi.xml"])
+def test_fast_dds_2_finds_its_own_words(profile: str) -> None:
+    """It refuses elements that it does not know, and reads the profile that another variable names."""
+    text = (CONFIG / "network" / profile).read_bytes()
+    before, after = (tags(ElementTree.fromstring(derived(text, [], old))) for old in (False, True))
+    assert set(OLD_NAMES) <= set(before), "no entry is stale"
+    assert after == [OLD_NAMES.get(tag, tag) for tag in before]
+    names = {"FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"}
+    assert len({value for name, value in profile_environment(profile).items() if name in names}) == 1
+    assert names <= set(profile_environment(profile))
 
 
 def test_a_named_topic_is_not_held_back_and_others_are(ros_domain: int, monkeypatch: pytest.MonkeyPatch) -> None:

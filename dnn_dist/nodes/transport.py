@@ -5,75 +5,45 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
 from contextlib import suppress
-from copy import deepcopy
 from pathlib import Path
 from xml.etree import ElementTree
 
 from ament_index_python.packages import get_package_share_directory
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from dnn_dist.cluster import UNPACED, transport
+from dnn_dist.dds import FAST_DDS_2, OLD_PROFILE, PROFILE, UNPACED, derived, profile_environment
 from dnn_dist.run.notes import Note
 
-PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
-OLD_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 WANTED = 4194304
 """Bytes of socket buffer that the shipped profiles ask for."""
 GRANTED = Path("/proc/sys/net/core/rmem_max")
 
 
 def take_profile() -> None:
-    """Give a process that was started without a DDS profile, e.g. by `ros2 run`, the shipped one for a LAN.
+    """Say which profile DDS is to read. Called before rclpy.init.
 
-    Called before rclpy.init, for DDS reads it when it starts. Who has set a profile keeps it, except that writers of
-    topics that stay on this robot (UNPACED) get no flow controller.
+    Who was started without one, e.g. by `ros2 run`, gets the shipped one for a LAN. Otherwise it is the one that was
+    asked for, yet writers of topics that stay on this robot (UNPACED) have no flow controller, and Fast DDS 2 finds its
+    own words.
     """
     if not _fast_dds():
         return
-    topics = os.environ.get(UNPACED, "").split()
-    if topics and os.environ.get(PROFILE):
-        _let_pass(topics)
-    elif not os.environ.get(PROFILE) and not os.environ.get(OLD_PROFILE):
+    if not _profile():
         with suppress(LookupError):  # not installed, as when run from a checkout: DDS as it comes
-            os.environ.update(transport("local", Path(get_package_share_directory("dnn_dist")) / "config" / "network"))
-
-
-def unpaced(profile: bytes, topics: Iterable[str]) -> bytes:
-    """A DDS profile with a writer more for each topic: as the default one, but without flow controller.
-
-    rmw_fastrtps takes the writer profile of a topic's name before the default one. A flow controller belongs to a
-    writer and holds back whatever it sends, also to a reader on the same machine.
-    """
-    root = ElementTree.fromstring(profile)
-    space = root.tag[: root.tag.find("}") + 1]  # "{...}", or nothing
-    for profiles in root.iter(f"{space}profiles"):
-        for writer in profiles.findall(f"{space}data_writer[@is_default_profile='true']"):
-            if writer.find(f"{space}qos/{space}publishMode/{space}flow_controller_name") is None:
-                continue
-            for topic in topics:
-                own = deepcopy(writer)
-                own.attrib = {"profile_name": topic}
-                qos = own.find(f"{space}qos")
-                qos.remove(qos.find(f"{space}publishMode"))
-                profiles.append(own)
-    if space:
-        ElementTree.register_namespace("", space[1:-1])
-    return ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
-
-
-def _let_pass(topics: Iterable[str]) -> None:
-    """Have DDS read the profile with unpaced writers instead."""
-    path = os.environ[PROFILE]
+            share = Path(get_package_share_directory("dnn_dist"))
+            os.environ.update(profile_environment(share / "config" / "network" / "lan.xml"))
+    topics, path = os.environ.get(UNPACED, "").split(), _profile()
+    if not path or not (topics or _old()):
+        return
     try:
-        derived = unpaced(Path(path).read_bytes(), topics)
+        text = derived(Path(path).read_bytes(), topics, _old())
     except (OSError, ElementTree.ParseError):
         return  # transport_refused tells of it
     file, name = tempfile.mkstemp(".xml", "dnn_dist_")  # DDS opens nothing without a name
-    os.write(file, derived)
+    os.write(file, text)
     os.close(file)
-    os.environ[PROFILE] = name
+    os.environ[PROFILE] = os.environ[OLD_PROFILE] = name
     _written[name] = path
 
 
@@ -89,7 +59,7 @@ _written: dict[str, str] = {}  # file that DDS reads -> the profile that it was 
 
 def _profile() -> str:
     """Path of the profile that was asked for; empty: none."""
-    path = os.environ.get(PROFILE, "")
+    path = os.environ.get(OLD_PROFILE if _old() else PROFILE, "")
     return _written.get(path, path)
 
 
@@ -124,3 +94,7 @@ def transport_refused(granted: Path = GRANTED) -> Note | None:
 
 def _fast_dds() -> bool:
     return "fastrtps" in get_rmw_implementation_identifier()
+
+
+def _old() -> bool:
+    return os.environ.get("ROS_DISTRO") in FAST_DDS_2
