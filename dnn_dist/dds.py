@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
 OLD_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
-"""The same for Fast DDS 2, which does not know the newer name."""
+"""The same for Fast DDS 2, which does not know the newer name. With version 3 ROS still reads it, and warns."""
 
 FAST_DDS_2 = ("humble", "iron", "jazzy")
 """Values of ROS_DISTRO: these releases of ROS come with it."""
@@ -33,7 +33,6 @@ def profile_environment(profile: str | Path, unpaced: Sequence[str] = ()) -> dic
     """The environment in which DDS takes up a profile. `unpaced`: full names of topics that do not leave the robot."""
     return {
         PROFILE: str(profile),
-        OLD_PROFILE: str(profile),
         "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
         "RMW_FASTRTPS_PUBLICATION_MODE": "AUTO",
         **({UNPACED: " ".join(unpaced)} if unpaced else {}),

@@ -40,7 +40,9 @@ def start(context: LaunchContext) -> list:
         cluster = read_cluster(asked["params_file"] or SHARE / "config" / shipped_file(asked["network"]))
         if asked["workers"]:
             cluster = with_workers(cluster, int(asked["workers"]))
-        started = processes(cluster, SHARE / "config" / "network", asked["robot"], asked["namespace"], asked["network"])
+        where = (asked["robot"], asked["namespace"], asked["network"])
+        watched = asked["rviz"].lower() in ("true", "1", "yes")
+        started = processes(cluster, SHARE / "config" / "network", *where, watched=watched)
     except (DnnDistError, ValueError) as error:
         return [LogInfo(msg=f"dnn_dist: error: {error}"), Shutdown(reason="the parameters are wrong")]
     actions = [
@@ -58,7 +60,7 @@ def start(context: LaunchContext) -> list:
         )
         for process in started
     ]
-    if asked["rviz"].lower() in ("true", "1", "yes"):
+    if watched:
         rviz = ["-d", str(SHARE / "rviz" / "cluster.rviz")]
         actions.append(Node(package="rviz2", executable="rviz2", namespace=asked["namespace"], arguments=rviz))
     return actions

@@ -34,16 +34,19 @@ def take_profile() -> None:
             share = Path(get_package_share_directory("dnn_dist"))
             os.environ.update(profile_environment(share / "config" / "network" / "lan.xml"))
     topics, path = os.environ.get(UNPACED, "").split(), _profile()
-    if not path or not (topics or _old()):
+    old = os.environ.get("ROS_DISTRO") in FAST_DDS_2
+    if not path or not (topics or old):
         return
     try:
-        text = derived(Path(path).read_bytes(), topics, _old())
+        text = derived(Path(path).read_bytes(), topics, old)
+        file, name = tempfile.mkstemp(".xml", "dnn_dist_")  # DDS opens nothing without a name
     except (OSError, ElementTree.ParseError):
         return  # transport_refused tells of it
-    file, name = tempfile.mkstemp(".xml", "dnn_dist_")  # DDS opens nothing without a name
     os.write(file, text)
     os.close(file)
-    os.environ[PROFILE] = os.environ[OLD_PROFILE] = name
+    for variable in (PROFILE, OLD_PROFILE):
+        os.environ.pop(variable, None)
+    os.environ[OLD_PROFILE if old else PROFILE] = name
     _written[name] = path
 
 
@@ -59,7 +62,7 @@ _written: dict[str, str] = {}  # file that DDS reads -> the profile that it was 
 
 def _profile() -> str:
     """Path of the profile that was asked for; empty: none."""
-    path = os.environ.get(OLD_PROFILE if _old() else PROFILE, "")
+    path = os.environ.get(PROFILE, "") or os.environ.get(OLD_PROFILE, "")
     return _written.get(path, path)
 
 
@@ -94,7 +97,3 @@ def transport_refused(granted: Path = GRANTED) -> Note | None:
 
 def _fast_dds() -> bool:
     return "fastrtps" in get_rmw_implementation_identifier()
-
-
-def _old() -> bool:
-    return os.environ.get("ROS_DISTRO") in FAST_DDS_2
