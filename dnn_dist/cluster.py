@@ -7,11 +7,12 @@ part of a process's environment and not of its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dnn_dist.dds import profile_environment
 from dnn_dist.errors import ConfigError
 from dnn_dist.run.wire import NAME
 from dnn_dist.settings import NODES, Meaning, meanings
@@ -23,6 +24,9 @@ NETWORKS = {"local": "lan.xml", "wired": "lan.xml", "wifi": "wifi.xml"}
 PACED: dict[str, dict[str, Any]] = {"wifi": {"window": 200_000}}
 """Network -> parameters that belong to it, unless the file says otherwise. On the air a source keeps about two messages
 on the way: the profile paces each robot by itself, and several at once would be more than the air takes."""
+
+SHIPPED = {"wifi": "wifi.yaml"}
+"""Network -> the shipped parameter file for it, where that is not `cluster.yaml`."""
 
 GIVEN = {"robot", "source", "worker"}
 """Parameters that follow from who stands where in the file, and are not set by hand (but a camera's own source is)."""
@@ -63,6 +67,11 @@ class Process:
     environment: Mapping[str, str]  # to be added
 
 
+def shipped_file(network: str = "") -> str:
+    """Name of the parameter file in `config` that is taken when the user names none."""
+    return SHIPPED.get(network, "cluster.yaml")
+
+
 def read_cluster(path: str | Path) -> Cluster:
     """Read a parameter file. ConfigError in one line, with the cure, when it is missing or wrong."""
     return parse_cluster(read_yaml(path, "parameter file"), str(path))
@@ -100,12 +109,18 @@ def with_workers(cluster: Cluster, workers: int) -> Cluster:
 
 
 def processes(
-    cluster: Cluster, profiles: str | Path, robot: str = "", namespace: str = "", network: str = ""
+    cluster: Cluster,
+    profiles: str | Path,
+    robot: str = "",
+    namespace: str = "",
+    network: str = "",
+    watched: bool = False,
 ) -> tuple[Process, ...]:
     """The processes of one robot, or of all of them.
 
-    `profiles`: the folder of the shipped network profiles. `network` overrides the file's. Everything that a robot is
-    told is the same wherever this runs, so that one file serves them all.
+    `profiles`: the folder of the shipped network profiles. `network` overrides the file's. `watched`: overlays are
+    looked at on the source's own robot, and need not be paced. Everything that a robot is told is the same wherever
+    this runs, so that one file serves them all.
     """
     names = [entry.name for entry in cluster.robots]
     if robot and robot not in names:
@@ -113,19 +128,18 @@ def processes(
     network = network or cluster.network
     if network not in NETWORKS:
         raise ConfigError(f"network is {network!r}, expected one of {', '.join(NETWORKS)}")
-    environment = transport(network, profiles)
     several = sum(bool(entry.source) for entry in cluster.robots) > 1
     started = []
     for entry in cluster.robots:
-        workers = 0
+        workers = iter(worker_names(entry))
+        environment = transport(network, profiles, _stays(entry, namespace, several, watched))
         for node in entry.nodes:
             if robot and entry.name != robot:
                 continue
             name = f"{node}_{entry.name}"
             own: dict[str, Any] = {"robot": entry.name, "source": entry.source}
             if node == "worker":
-                workers += 1
-                own["worker"] = entry.name if workers == 1 else f"{entry.name}_{workers}"
+                own["worker"] = next(workers)
                 name = f"worker_{own['worker']}"
             if node == "camera":
                 del own["source"]  # of a camera, that is what it sees
@@ -153,13 +167,26 @@ def processes(
     return tuple(started)
 
 
-def transport(network: str, profiles: str | Path) -> dict[str, str]:
-    """The environment in which DDS takes up a network profile."""
-    return {
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(Path(profiles) / NETWORKS[network]),
-        "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
-        "RMW_FASTRTPS_PUBLICATION_MODE": "AUTO",
-    }
+def transport(network: str, profiles: str | Path, unpaced: Sequence[str] = ()) -> dict[str, str]:
+    """The environment in which DDS takes up a network profile. `unpaced`: topics that do not leave the robot."""
+    return profile_environment(Path(profiles) / NETWORKS[network], unpaced if network in PACED else ())
+
+
+def _stays(robot: Robot, namespace: str, several: bool, watched: bool) -> list[str]:
+    """Full names of the topics with large messages, or such that wait behind them, whose readers are on this robot."""
+    if not robot.source:
+        return []
+    outputs = [topic for topic in OUTPUTS if topic != "overlay" or watched]
+    topics = [f"{robot.source}/{topic}" if several else topic for topic in outputs]
+    topics += [f"{robot.source}/{worker}/{way}" for worker in worker_names(robot) for way in ("work", "result")]
+    above = f"/{namespace.strip('/')}/" if namespace.strip("/") else "/"
+    return [above + topic for topic in topics]
+
+
+def worker_names(robot: Robot) -> list[str]:
+    """Of a robot's workers: its own name, and numbered from the second on."""
+    count = robot.nodes.count("worker")
+    return [robot.name if number == 1 else f"{robot.name}_{number}" for number in range(1, count + 1)]
 
 
 def _robot(name: Any, entry: Any, where: str) -> Robot:

@@ -11,7 +11,7 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutd
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from dnn_dist.cluster import processes, read_cluster, with_workers
+from dnn_dist.cluster import processes, read_cluster, shipped_file, with_workers
 from dnn_dist.errors import DnnDistError
 from launch import LaunchContext, LaunchDescription
 
@@ -19,8 +19,8 @@ SHARE = Path(get_package_share_directory("dnn_dist"))
 
 ARGUMENTS = {
     "params_file": (
-        str(SHARE / "config" / "cluster.yaml"),
-        "parameter file of the cluster, the same for every robot",
+        "",
+        "parameter file of the cluster, the same for every robot; empty: the one that is shipped for the network",
     ),
     "robot": (
         "",
@@ -37,10 +37,12 @@ def start(context: LaunchContext) -> list:
     """The actions that the arguments ask for."""
     asked = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     try:
-        cluster = read_cluster(asked["params_file"])
+        cluster = read_cluster(asked["params_file"] or SHARE / "config" / shipped_file(asked["network"]))
         if asked["workers"]:
             cluster = with_workers(cluster, int(asked["workers"]))
-        started = processes(cluster, SHARE / "config" / "network", asked["robot"], asked["namespace"], asked["network"])
+        where = (asked["robot"], asked["namespace"], asked["network"])
+        watched = asked["rviz"].lower() in ("true", "1", "yes")
+        started = processes(cluster, SHARE / "config" / "network", *where, watched=watched)
     except (DnnDistError, ValueError) as error:
         return [LogInfo(msg=f"dnn_dist: error: {error}"), Shutdown(reason="the parameters are wrong")]
     actions = [
@@ -58,7 +60,7 @@ def start(context: LaunchContext) -> list:
         )
         for process in started
     ]
-    if asked["rviz"].lower() in ("true", "1", "yes"):
+    if watched:
         rviz = ["-d", str(SHARE / "rviz" / "cluster.rviz")]
         actions.append(Node(package="rviz2", executable="rviz2", namespace=asked["namespace"], arguments=rviz))
     return actions

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dnn_dist.cluster import NETWORKS, parse_cluster, processes, read_cluster, with_workers
+from dnn_dist.cluster import NETWORKS, parse_cluster, processes, read_cluster, shipped_file, with_workers
+from dnn_dist.dds import UNPACED
 from dnn_dist.errors import ConfigError
 from dnn_dist.settings import NODES
 
@@ -83,12 +84,33 @@ def test_a_network_is_an_environment_with_a_shipped_profile(network: str) -> Non
         assert Path(process.environment["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
 
 
-def test_the_shipped_file_is_right() -> None:
-    assert {p.executable for p in processes(read_cluster(SHIPPED / "cluster.yaml"), SHIPPED)} == {
-        "camera",
-        "gateway",
-        "worker",
-    }
+def test_what_stays_on_a_robot_is_not_paced() -> None:
+    """The topics that only its own nodes read: images, and the pair of its own source and its own workers."""
+
+    def unpaced(tree: dict, network: str = "wifi", **more: str | bool) -> dict[str, set[str]]:
+        started = processes(parse_cluster(tree, "test"), SHIPPED, network=network, **more)
+        return {process.name: set(process.environment.get(UNPACED, "").split()) for process in started}
+
+    one = unpaced(TWO)
+    assert {"/image", "/image/compressed", "/front/r1/work", "/front/r1/result"} <= one["gateway_r1"]
+    assert one["gateway_r1"] == one["camera_r1"] == one["worker_r1"]
+    assert not one["worker_r2"], "all that it sends goes on the air"
+    assert not any("r2" in topic or "overlay" in topic for topic in one["gateway_r1"])
+    assert "/overlay" in unpaced(TWO, watched=True)["gateway_r1"]
+    assert not any(unpaced(TWO, "wired").values()), "nothing is paced there"
+    two = {"r1": {"source": "front", "nodes": ["gateway", "worker", "worker"]}, "r2": TWO["robots"]["r1"]}
+    two["r2"] = {**two["r2"], "source": "rear"}
+    several = unpaced({**TWO, "robots": two}, namespace="/fleet/")
+    assert {"/fleet/front/image", "/fleet/front/r1_2/work"} <= several["worker_r1_2"]
+    assert "/fleet/rear/r2/result" in several["worker_r2"]
+    assert not any("/front/r2/" in topic for topics in several.values() for topic in topics)
+
+
+@pytest.mark.parametrize("network", ["", *NETWORKS])
+def test_the_shipped_files_are_right(network: str) -> None:
+    cluster = read_cluster(SHIPPED / shipped_file(network))
+    assert {p.executable for p in processes(cluster, SHIPPED)} == {"camera", "gateway", "worker"}
+    assert NETWORKS[cluster.network] == NETWORKS[network or "local"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ LAW = {
     "executables": set(),
     "yamlfile": set(),
     "shipped": set(),
+    "dds": set(),
     "graph": set(),
     "cut": {"graph"},
     "plan": {"cut", "graph", "yamlfile"},
@@ -32,8 +33,8 @@ LAW = {
     "detect": {"yamlfile"},
     "camera": set(),
     "settings": set(),
-    "cluster": {"settings", "run", "yamlfile"},
-    "nodes": {"shipped", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+    "cluster": {"dds", "settings", "run", "yamlfile"},
+    "nodes": {"shipped", "dds", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
     "cli": {
         *("yamlfile", "shipped", "sim", "nodes", "cluster", "settings"),
         *("run", "plan", "cut", "graph", "detect", "camera"),

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy")
 
-from dnn_dist.nodes.transport import PROFILE, transport_asked_for, transport_refused
+from dnn_dist.dds import OLD_PROFILE, PROFILE, UNPACED
+from dnn_dist.nodes.transport import profile_was_read, take_profile, transport_asked_for, transport_refused
 
 SHIPPED = Path(__file__).parents[1] / "config" / "network"
 
@@ -57,6 +59,25 @@ def test_another_middleware_does_not_read_the_profile(profile: str, monkeypatch:
 
 
 def test_without_a_profile_nothing_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(PROFILE, raising=False)
+    for variable in (PROFILE, OLD_PROFILE):
+        monkeypatch.delenv(variable, raising=False)
     assert transport_refused() is None
     assert "profile: none" in transport_asked_for()
+
+
+@pytest.mark.parametrize(("distro", "variable"), [("kilted", PROFILE), ("jazzy", OLD_PROFILE)])
+def test_dds_is_told_of_a_derived_profile_by_its_own_variable(
+    profile: str, distro: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", distro)
+    monkeypatch.setenv(OLD_PROFILE, "/somewhere/else.xml")
+    monkeypatch.setenv(UNPACED, "/image")
+    take_profile()
+    written = Path(os.environ[variable])
+    assert {PROFILE, OLD_PROFILE} & set(os.environ) == {variable}
+    text = written.read_text()
+    assert ("heartbeatPeriod" in text) is (distro == "jazzy") is not ("heartbeat_period" in text)
+    assert ('profile_name="/image"' in text) is (profile == "wifi.xml")
+    assert f"profile: {profile};" in transport_asked_for() and transport_refused(Path("not Linux")) is None
+    profile_was_read()
+    assert not written.exists()

@@ -21,7 +21,7 @@ from rich.table import Table
 from dnn_dist.cli.chaos import Chaos, disturbance, schedule
 from dnn_dist.cli.summary import Summary
 from dnn_dist.cli.supervisor import Supervisor, share
-from dnn_dist.cluster import Cluster, processes, read_cluster, with_workers
+from dnn_dist.cluster import Cluster, processes, read_cluster, shipped_file, with_workers
 from dnn_dist.errors import ConfigError
 
 WARNING = re.compile(r"^\[WARN\] \[[\d.]+\] \[\w+\]: (?P<kind>[^:]+): (?P<text>.*)$", re.MULTILINE)
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="kill, stop and start workers, and lose, double and delay messages, by a seed that reproduces",
     )
-    parser.add_argument("--params", type=Path, help="parameter file of a cluster (default: the one that is shipped)")
+    parser.add_argument("--params", type=Path, help="parameter file of a cluster (default: one that is shipped)")
     parser.add_argument("--network", default="", help="transport profile: local, wired or wifi")
     parser.add_argument(
         "--pace",
@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
     if args.frames < 1:
         raise ConfigError(f"--frames is {args.frames}, expected 1 or more")
     profiles = share() / "config" / "network"
-    cluster = with_workers(read_cluster(args.params or share() / "config" / "cluster.yaml"), args.workers)
+    cluster = with_workers(read_cluster(args.params or share() / "config" / shipped_file(args.network)), args.workers)
     cluster = _paced(cluster, args.pace)
-    started = processes(cluster, profiles, network=args.network)
+    started = processes(cluster, profiles, network=args.network, watched=True)
     cameras = [process for process in started if process.executable == "camera"]
     if not cameras:
         raise ConfigError("the parameter file lists no camera; the demo needs one source")

@@ -11,9 +11,16 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from dnn_dist.nodes.qos import images
 from dnn_dist.nodes.shell import Shell
+from dnn_dist.nodes.transport import WANTED
+from dnn_dist.run.notes import Note
 
 LOOK = 0.25
 """Seconds between two looks at who publishes."""
+SILENCE = 5.0
+"""Seconds without an image, while somebody publishes there, after which that is a warning; not before three of the
+camera's own periods."""
+AGAIN = 0.5
+"""Seconds between two such warnings: diagnostics, published each second, stay at WARN."""
 
 
 def image_topic(compressed: bool) -> tuple[type, str]:
@@ -33,12 +40,20 @@ class ImageReader:
     def __init__(self, shell: Shell, compressed: bool, handle: Callable[[Any], None]) -> None:
         self._shell, self._handle = shell, handle
         self._type, self._topic = image_topic(compressed)
+        self._since = shell.now()  # s; the newest image, or when somebody began to publish
+        self._gap = 0.0  # s between the two newest images
+        self._told = 0.0  # s; the newest warning
         self._subscribe(reliable=False)
         shell.every(LOOK, self._look)
 
     def _subscribe(self, reliable: bool) -> None:
         self._reliable = reliable
-        self._subscription = self._shell.receive(self._type, self._topic, images(reliable), self._handle)
+        self._subscription = self._shell.receive(self._type, self._topic, images(reliable), self._hear)
+
+    def _hear(self, message: Any) -> None:
+        now = self._shell.now()
+        self._gap, self._since = now - self._since, now
+        self._handle(message)
 
     def _look(self) -> None:
         publishers = self._shell.get_publishers_info_by_topic(self._subscription.topic_name)
@@ -46,3 +61,18 @@ class ImageReader:
         if publishers and reliable is not self._reliable:
             self._shell.destroy_subscription(self._subscription)
             self._subscribe(reliable)
+        now = self._shell.now()
+        if not publishers:
+            self._since, self._gap = now, 0.0
+        elif now - self._since > max(SILENCE, 3 * self._gap) and now - self._told >= AGAIN:
+            self._told = now
+            self._shell.note(self._silence(publishers, now - self._since))
+
+    def _silence(self, publishers: list[Any], seconds: float) -> Note:
+        topic = self._subscription.topic_name
+        names = sorted({f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in publishers})
+        return Note(
+            f"no images on {topic}",
+            f"published by {', '.join(names)}, none came for {seconds:.0f} s; does it send (ros2 topic hz {topic})? "
+            f"then sysctl -w net.core.rmem_max={WANTED} on this robot, and look for a DDS profile that cuts datagrams",
+        )

@@ -32,7 +32,7 @@ from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.qos import OUTPUT
-from dnn_dist.nodes.transport import transport_asked_for, transport_refused
+from dnn_dist.nodes.transport import profile_was_read, take_profile, transport_asked_for, transport_refused
 from dnn_dist.run.net import Net
 from dnn_dist.run.notes import Note, Notebook
 
@@ -58,6 +58,7 @@ class Shell(Node):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        profile_was_read()
         self.session = new_session()
         self.notes = Notebook()
         self.net = Net(self.note, self._end)
@@ -241,6 +242,7 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
     told_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told_to_stop.set())
+    take_profile()
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node: Shell | None = None
     executor = make_executor()

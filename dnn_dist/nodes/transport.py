@@ -4,27 +4,78 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ament_index_python.packages import get_package_share_directory
 from rclpy.utilities import get_rmw_implementation_identifier
 
+from dnn_dist.dds import FAST_DDS_2, OLD_PROFILE, PROFILE, UNPACED, derived, profile_environment
 from dnn_dist.run.notes import Note
 
-PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
+WANTED = 4194304
+"""Bytes of socket buffer that the shipped profiles ask for."""
 GRANTED = Path("/proc/sys/net/core/rmem_max")
+
+
+def take_profile() -> None:
+    """Say which profile DDS is to read. Called before rclpy.init.
+
+    Who was started without one, e.g. by `ros2 run`, gets the shipped one for a LAN. Otherwise it is the one that was
+    asked for, yet writers of topics that stay on this robot (UNPACED) have no flow controller, and Fast DDS 2 finds its
+    own words.
+    """
+    if not _fast_dds():
+        return
+    if not _profile():
+        with suppress(LookupError):  # not installed, as when run from a checkout: DDS as it comes
+            share = Path(get_package_share_directory("dnn_dist"))
+            os.environ.update(profile_environment(share / "config" / "network" / "lan.xml"))
+    topics, path = os.environ.get(UNPACED, "").split(), _profile()
+    old = os.environ.get("ROS_DISTRO") in FAST_DDS_2
+    if not path or not (topics or old):
+        return
+    try:
+        text = derived(Path(path).read_bytes(), topics, old)
+        file, name = tempfile.mkstemp(".xml", "dnn_dist_")  # DDS opens nothing without a name
+    except (OSError, ElementTree.ParseError):
+        return  # transport_refused tells of it
+    os.write(file, text)
+    os.close(file)
+    for variable in (PROFILE, OLD_PROFILE):
+        os.environ.pop(variable, None)
+    os.environ[OLD_PROFILE if old else PROFILE] = name
+    _written[name] = path
+
+
+def profile_was_read() -> None:
+    """Remove what `take_profile` has written: the first node exists, and DDS reads profiles once."""
+    for name in _written:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+_written: dict[str, str] = {}  # file that DDS reads -> the profile that it was made of
+
+
+def _profile() -> str:
+    """Path of the profile that was asked for; empty: none."""
+    path = os.environ.get(PROFILE, "") or os.environ.get(OLD_PROFILE, "")
+    return _written.get(path, path)
 
 
 def transport_asked_for() -> str:
     """The middleware, its profile and the range of discovery, as one line."""
-    profile = os.path.basename(os.environ.get(PROFILE, "")) if _fast_dds() else ""
+    profile = os.path.basename(_profile()) if _fast_dds() else ""
     range_ = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     return f"middleware: {get_rmw_implementation_identifier()}; profile: {profile or 'none'}; discovery: {range_}"
 
 
 def transport_refused(granted: Path = GRANTED) -> Note | None:
     """What there is to say when the profile is not had, or not all of it. `granted`: a file with a number of bytes."""
-    path = os.environ.get(PROFILE, "")
+    path = _profile()
     if not path:
         return None
     if not _fast_dds():
