@@ -9,6 +9,7 @@ construct (parameters), `configure()` (load what may fail), `start()` (topics an
 from __future__ import annotations
 
 import ctypes
+import itertools
 import random
 import signal
 import sys
@@ -229,6 +230,7 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
     _no_page_faults()
     # Signals are taken here and not by rclpy: they must never be raised in the middle of a callback, and launch and
     # the terminal may both send one, where the second must not cut the end short.
+    times = [time.monotonic()]
     told_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told_to_stop.set())
@@ -238,8 +240,13 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
     try:
         node = make()
         executor.add_node(node)
+        times.append(time.monotonic())
         node.configure()
+        times.append(time.monotonic())
         node.start()
+        times.append(time.monotonic())
+        took = [after - before for before, after in itertools.pairwise(times)]
+        node.get_logger().info("started: ROS {:.3f} s, loading {:.3f} s, topics {:.3f} s".format(*took))
         while rclpy.ok() and not told_to_stop.is_set():
             executor.spin_once(timeout_sec=0.2)
     except ExternalShutdownException:
