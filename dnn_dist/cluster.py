@@ -24,6 +24,10 @@ PACED: dict[str, dict[str, Any]] = {"wifi": {"window": 200_000}}
 """Network -> parameters that belong to it, unless the file says otherwise. On the air a source keeps about two messages
 on the way: the profile paces each robot by itself, and several at once would be more than the air takes."""
 
+RESPAWN_DELAY = 0.05
+"""Seconds from a process's death to its next start, by whoever starts it. A robot is without its node for so long; one
+that dies at once spends half a second on its start, so that it is not started more often than twice a second."""
+
 GIVEN = {"robot", "source", "worker"}
 """Parameters that follow from who stands where in the file, and are not set by hand (but a camera's own source is)."""
 

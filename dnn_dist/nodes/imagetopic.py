@@ -33,16 +33,20 @@ class ImageReader:
     def __init__(self, shell: Shell, compressed: bool, handle: Callable[[Any], None]) -> None:
         self._shell, self._handle = shell, handle
         self._type, self._topic = image_topic(compressed)
-        self._subscribe(reliable=False)
+        self._subscribe(reliable=bool(self._offered_reliably()))
         shell.every(LOOK, self._look)
 
     def _subscribe(self, reliable: bool) -> None:
         self._reliable = reliable
         self._subscription = self._shell.receive(self._type, self._topic, images(reliable), self._handle)
 
+    def _offered_reliably(self) -> bool | None:
+        """Whether all that are known to publish here do so reliably; None: nobody is known."""
+        publishers = self._shell.get_publishers_info_by_topic(self._topic)
+        return all(one.qos_profile.reliability is ReliabilityPolicy.RELIABLE for one in publishers) if publishers else None
+
     def _look(self) -> None:
-        publishers = self._shell.get_publishers_info_by_topic(self._subscription.topic_name)
-        reliable = all(one.qos_profile.reliability is ReliabilityPolicy.RELIABLE for one in publishers)
-        if publishers and reliable is not self._reliable:
+        reliable = self._offered_reliably()
+        if reliable not in (None, self._reliable):
             self._shell.destroy_subscription(self._subscription)
             self._subscribe(reliable)

@@ -27,11 +27,11 @@ from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallba
 from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
+from dnn_dist.nodes.joining import join, joined
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
 from dnn_dist.run.notes import Note, Notebook
@@ -234,11 +234,12 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
     told_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told_to_stop.set())
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    join(arguments)
     node: Shell | None = None
     executor = make_executor()
     try:
         node = make()
+        joined()
         executor.add_node(node)
         times.append(time.monotonic())
         node.configure()
