@@ -23,6 +23,6 @@ of a state machine in run/.
 
 import os
 
-# NumPy's BLAS keeps a thread on every core, which spins while NumPy is imported: a fifth of a second of processor time at
-# each start. Nodes compute with LiteRT.
+# NumPy's BLAS keeps a thread on every core, which spins while NumPy is imported: a fifth more of processor time at each
+# start. Nodes compute with LiteRT.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -27,7 +27,7 @@ class ImageReader:
     Many cameras publish best effort, and a reliable subscription would get nothing from them. But of a best-effort
     image one lost datagram loses all, and with the socket buffers that most systems grant (208 kB) more than half of
     the images of a megabyte are lost even within a machine. So it begins with best effort, which gets on with
-    everybody, and becomes reliable when all publishers are.
+    everybody, unless the publishers that are known already are all reliable, and changes when they do.
     """
 
     def __init__(self, shell: Shell, compressed: bool, handle: Callable[[Any], None]) -> None:
@@ -42,8 +42,8 @@ class ImageReader:
 
     def _offered_reliably(self) -> bool | None:
         """Whether all that are known to publish here do so reliably; None: nobody is known."""
-        publishers = self._shell.get_publishers_info_by_topic(self._topic)
-        return all(one.qos_profile.reliability is ReliabilityPolicy.RELIABLE for one in publishers) if publishers else None
+        offered = [one.qos_profile.reliability for one in self._shell.get_publishers_info_by_topic(self._topic)]
+        return all(one is ReliabilityPolicy.RELIABLE for one in offered) if offered else None
 
     def _look(self) -> None:
         reliable = self._offered_reliably()

@@ -2,7 +2,7 @@
 """Takes a process into the ROS network before the modules of its node are imported, which takes longer than all else.
 
 DDS finds other processes in threads of its own. Their topics are known when those of the node are made; a gateway that
-was killed then hears its camera and its workers at once. rmw makes the DDS participant with the first node, hence a node
+was killed then hears its camera and its workers at once. rmw makes the DDS participant with the first node, hence one
 that does nothing else.
 """
 
