@@ -28,6 +28,10 @@ on the way: the profile paces each robot by itself, and several at once would be
 SHIPPED = {"wifi": "wifi.yaml"}
 """Network -> the shipped parameter file for it, where that is not `cluster.yaml`."""
 
+RESPAWN_DELAY = 0.05
+"""Seconds from a process's death to its next start, by whoever starts it. A robot is without its node for so long; one
+that dies at once spends half a second on its start, so that it is not started more often than twice a second."""
+
 GIVEN = {"robot", "source", "worker"}
 """Parameters that follow from who stands where in the file, and are not set by hand (but a camera's own source is)."""
 

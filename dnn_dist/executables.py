@@ -20,6 +20,8 @@ def run(name: str) -> int:
     """Run an executable; what is missing to run it is one line, with the cure."""
     module, function = EXECUTABLES[name].split(":")
     try:
+        if module.startswith("dnn_dist.nodes."):
+            import_module("dnn_dist.nodes.joining").join(sys.argv)  # others are met while the rest is imported
         main = getattr(import_module(module), function)
     except ImportError as error:
         print(

@@ -11,7 +11,7 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutd
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from dnn_dist.cluster import processes, read_cluster, shipped_file, with_workers
+from dnn_dist.cluster import RESPAWN_DELAY, processes, read_cluster, shipped_file, with_workers
 from dnn_dist.errors import DnnDistError
 from launch import LaunchContext, LaunchDescription
 
@@ -56,7 +56,7 @@ def start(context: LaunchContext) -> list:
             additional_env=dict(process.environment),
             output="screen",
             respawn=True,
-            respawn_delay=0.5,
+            respawn_delay=RESPAWN_DELAY,
         )
         for process in started
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from dnn_dist.cluster import Process
+from dnn_dist.cluster import RESPAWN_DELAY, Process
 from dnn_dist.errors import ConfigError
 
 
@@ -44,7 +44,7 @@ class Supervisor:
         self,
         logs: Path,
         environment: Mapping[str, str],
-        respawn_delay: float = 0.5,
+        respawn_delay: float = RESPAWN_DELAY,
         stop_timeout: float = 5.0,
         prefix: Callable[[Process], Sequence[str]] = lambda process: (),
     ) -> None:

@@ -8,6 +8,7 @@
     imagetopic.py   where a source's images are, and how to subscribe to them
     qos.py          one place for every topic's quality of service
     transport.py    what carries the messages, and whether the system lets it
+    joining.py      takes a process into the network before the rest is imported
     shell.py        what all nodes share: executor, timer, session, notes to log and diagnostics, start and stop
     alarms.py       calls to come, on the one timer of a node
     workertopics.py workers' states, a topic of each worker, as they come and go
@@ -19,3 +20,9 @@
 Only this folder and launch/ import rclpy or messages. No policy and no arithmetic here: what a node decides, it asks
 of a state machine in run/.
 """
+
+import os
+
+# NumPy's BLAS keeps a thread on every core, which spins while NumPy is imported: a fifth more of processor time at each
+# start. Nodes compute with LiteRT.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

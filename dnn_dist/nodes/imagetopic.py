@@ -34,7 +34,7 @@ class ImageReader:
     Many cameras publish best effort, and a reliable subscription would get nothing from them. But of a best-effort
     image one lost datagram loses all, and with the socket buffers that most systems grant (208 kB) more than half of
     the images of a megabyte are lost even within a machine. So it begins with best effort, which gets on with
-    everybody, and becomes reliable when all publishers are.
+    everybody, unless the publishers that are known already are all reliable, and changes when they do.
     """
 
     def __init__(self, shell: Shell, compressed: bool, handle: Callable[[Any], None]) -> None:
@@ -43,7 +43,7 @@ class ImageReader:
         self._since = shell.now()  # s; the newest image, or when somebody began to publish
         self._gap = 0.0  # s between the two newest images
         self._told = 0.0  # s; the newest warning
-        self._subscribe(reliable=False)
+        self._subscribe(reliable=bool(_all_reliable(self._publishers())))
         shell.every(LOOK, self._look)
 
     def _subscribe(self, reliable: bool) -> None:
@@ -55,10 +55,13 @@ class ImageReader:
         self._gap, self._since = now - self._since, now
         self._handle(message)
 
+    def _publishers(self) -> list[Any]:
+        return self._shell.get_publishers_info_by_topic(self._topic)
+
     def _look(self) -> None:
-        publishers = self._shell.get_publishers_info_by_topic(self._subscription.topic_name)
-        reliable = all(one.qos_profile.reliability is ReliabilityPolicy.RELIABLE for one in publishers)
-        if publishers and reliable is not self._reliable:
+        publishers = self._publishers()
+        reliable = _all_reliable(publishers)
+        if reliable not in (None, self._reliable):
             self._shell.destroy_subscription(self._subscription)
             self._subscribe(reliable)
         now = self._shell.now()
@@ -76,3 +79,9 @@ class ImageReader:
             f"published by {', '.join(names)}, none came for {seconds:.0f} s; does it send (ros2 topic hz {topic})? "
             f"then sysctl -w net.core.rmem_max={WANTED} on this robot, and look for a DDS profile that cuts datagrams",
         )
+
+
+def _all_reliable(publishers: list[Any]) -> bool | None:
+    """Whether all publish reliably; None: nobody does."""
+    offered = [one.qos_profile.reliability for one in publishers]
+    return all(one is ReliabilityPolicy.RELIABLE for one in offered) if offered else None

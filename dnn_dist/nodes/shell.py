@@ -9,6 +9,7 @@ construct (parameters), `configure()` (load what may fail), `start()` (topics an
 from __future__ import annotations
 
 import ctypes
+import itertools
 import random
 import signal
 import sys
@@ -26,13 +27,13 @@ from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallba
 from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
+from dnn_dist.nodes.joining import join, joined
 from dnn_dist.nodes.qos import OUTPUT
-from dnn_dist.nodes.transport import profile_was_read, take_profile, transport_asked_for, transport_refused
+from dnn_dist.nodes.transport import transport_asked_for, transport_refused
 from dnn_dist.run.net import Net
 from dnn_dist.run.notes import Note, Notebook
 
@@ -58,7 +59,6 @@ class Shell(Node):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        profile_was_read()
         self.session = new_session()
         self.notes = Notebook()
         self.net = Net(self.note, self._end)
@@ -239,18 +239,24 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
     _no_page_faults()
     # Signals are taken here and not by rclpy: they must never be raised in the middle of a callback, and launch and
     # the terminal may both send one, where the second must not cut the end short.
+    times = [time.monotonic()]
     told_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told_to_stop.set())
-    take_profile()
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    join(arguments)
     node: Shell | None = None
     executor = make_executor()
     try:
         node = make()
+        joined()
         executor.add_node(node)
+        times.append(time.monotonic())
         node.configure()
+        times.append(time.monotonic())
         node.start()
+        times.append(time.monotonic())
+        took = [after - before for before, after in itertools.pairwise(times)]
+        node.get_logger().info("started: ROS {:.3f} s, loading {:.3f} s, topics {:.3f} s".format(*took))
         while rclpy.ok() and not told_to_stop.is_set() and not node.ending:
             executor.spin_once(timeout_sec=0.2)
     except ExternalShutdownException:

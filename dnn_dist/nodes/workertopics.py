@@ -48,6 +48,7 @@ class WorkerTopics:
         self._listeners: list[WorkerListener] = []
         self._topics: dict[str, _Topic] = {}  # worker -> its topic
         self._refused: set[str] = set()  # workers that there was no place for at the last look
+        shell.soon(self._look)  # after `add`: whoever is known already is met at once
         shell.every(LOOK, self._look)
 
     def add(self, listener: WorkerListener) -> None:
