@@ -143,7 +143,8 @@ def test_every_frame_announced_is_reported_once_and_in_time(
     faults = tuple(random_faults(them.names, 3.0, seed, 0.7)) if chaos else ()
     load = Load(shape(pieces, stages, parity=parity))
     source = Source(
-        "r1", load, frames=12, rate=rate, deadline=0.8, max_frames=max_frames, dispatcher=DispatcherSettings(mode="stealing" if stealing else "sharing")
+        "r1", load, frames=12, rate=rate, deadline=0.8, max_frames=max_frames,
+        dispatcher=DispatcherSettings(mode="stealing" if stealing else "sharing"),
     )
     outcome = simulate(Scenario(them, (source,), faults=faults, seed=seed))
     numbers = [run.report.frame for run in outcome.frames]

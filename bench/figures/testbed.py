@@ -102,8 +102,8 @@ def source(method: str, devices: int, grid: str, camera: str = "pi1", frames: in
     """A camera and how its frames are computed by pi1 to pi`devices`."""
     workers = tuple(f"pi{n}" for n in range(1, devices + 1))
     stealing = method == "stealing"
-    shares = () if stealing else tuple((name, 1.0) for name in workers)
-    dispatcher = DispatcherSettings(mode="stealing" if stealing else "sharing", shares=shares, window=10**12)  # the paper knows no window
+    mode, shares = ("stealing", ()) if stealing else ("sharing", tuple((name, 1.0) for name in workers))
+    dispatcher = DispatcherSettings(mode=mode, shares=shares, window=10**12)  # the paper knows no window
     load = Load(bands(devices) if method == "MoDNN" else tiles(grid), plan=f"{method} {grid}")
     kept = Source(camera, load, frames=frames, workers=workers, name=camera, dispatcher=dispatcher, aggregator=GATEWAY)
     return kept if stealing else replace(kept, robot=GATEWAY, camera=camera, image_bytes=frame_bytes())

@@ -11,9 +11,9 @@ from std_msgs.msg import Header
 
 from dnn_dist.camera.sources import open_source
 from dnn_dist.nodes.alarms import next_turn
-from dnn_dist.nodes.lane import Lane, one_line
 from dnn_dist.nodes.images import rgb_to_compressed, rgb_to_image
 from dnn_dist.nodes.imagetopic import image_topic
+from dnn_dist.nodes.lane import Lane, one_line
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.qos import images
 from dnn_dist.nodes.shell import Shell, run
