@@ -43,9 +43,14 @@ def cut_points(network: Network, first: int = 0, last: int | None = None) -> tup
 def layer_starts(network: Network, first: int, last: int) -> tuple[int, ...]:
     """Ops of first..last before which a stage may end: `first`, and what is not cut as one with ops before it.
 
-    Ops that only prepare constants belong to what follows.
+    Ops that only prepare constants belong to what follows. Where a tensor is carried whose shape is known only
+    when it runs no stage ends, since no port could say what it takes.
     """
     inside = {index for op in network.ops for index in range(min((*op.inner, op.index)) + 1, op.index + 1)}
+    for tensor in network.tensors:
+        if not tensor.fixed and network.consumers[tensor.index]:
+            made = network.producers.get(tensor.index, -1)
+            inside.update(range(made + 1, network.consumers[tensor.index][-1] + 1))
     real = [op.index for op in network.ops[first : last + 1] if not op.folded and op.index not in inside]
     return (first, *real[1:])
 
@@ -62,7 +67,8 @@ def cut_layers(
     starts = layer_starts(network, first, last)
     if len(speeds) > len(starts):
         raise CutError(
-            f"layers:{text}: ops {first}..{last} are {len(starts)} layers; take layers:{len(starts)} or fewer"
+            f"layers:{text[:80]}: ops {first}..{last} are {len(starts)} layers that can be told apart; "
+            f"take layers:{len(starts)} or fewer"
         )
     if len(speeds) == 1:
         return (whole_stage(network, "layers", f"layers:{text}@{first}..{last}", first, last),)

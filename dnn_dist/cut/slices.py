@@ -72,7 +72,9 @@ def why_not_sliced(network: Network, op: Op, parity: int = 0) -> str:
         return "its weights are computed, not constant"
     if len(weights.shape) != (4 if op.kind == "CONV_2D" else 2) or not (image.shape and output.shape):
         return f"weights of shape {list(weights.shape)}"
-    if weights.shape[0] != output.shape[-1] or not output.fixed:
+    if not (image.fixed and output.fixed):
+        return "its input's or output's shape is known only when it runs"
+    if weights.shape[0] != output.shape[-1]:
         return "its output channels are not its filters"
     if any(tensor.shape != weights.shape[:1] for tensor in constants[1:]):
         return "its bias is not one value per filter"

@@ -192,7 +192,8 @@ class GraphWriter:
 
     def _tree(self, index: int) -> dict[str, Any]:
         tree = self._network.file.tensors[index].unpack()
-        tree.pop("shape_signature", None)  # pieces have fixed shapes
+        if tree.pop("shape_signature", None) is not None:  # pieces have fixed shapes
+            tree["shape"] = np.array(self._network.tensors[index].shape, np.int32)
         quantisation = tree.get("quantization", {})
         for field in ("scales", "zero_points"):  # of blocks, kept in tensors of their own
             if quantisation.get("details", {}).get(field, -1) >= 0:

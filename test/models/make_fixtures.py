@@ -2,9 +2,10 @@
 """Makes the small converter-made models of the tests: NAME_float32.tflite, NAME_int8.tflite (integer inside).
 
 Needs TensorFlow 2.21; the files are in the repository, so that tests do without.
-Run: python test/models/make_fixtures.py
+Run: python test/models/make_fixtures.py [NAME...]
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,8 +120,23 @@ def siamese():
     return K.Model([a, b], conv(x, 3, 3, 2))
 
 
+def upsampled(batch: int | None = 1):
+    """UpSampling2D, which the converter makes of RESHAPE and TILE, between two scales and at the end."""
+    i = L.Input((13, 17, 3), batch_size=batch)
+    a = conv(i, 6, 3, 2, act="relu")
+    x = conv(conv(a, 8, 3, 2, act="relu"), 6, 1, act="relu")
+    x = L.Cropping2D(((0, 1), (0, 1)))(L.UpSampling2D(2)(x))
+    x = conv(L.Concatenate()([x, a]), 5, 3, act="relu")
+    return K.Model(i, conv(L.UpSampling2D((3, 2))(x), 4, 1))
+
+
+def upsampled_anybatch():
+    """The same of an unknown batch: shapes are worked out while it runs, and 1 stands for them in the file."""
+    return upsampled(None)
+
+
 MODELS: tuple[Callable[[], K.Model], ...] = (
-    chain, residual, mobile, dilated, pyramid, averages, squeeze, siamese)  # fmt: skip
+    chain, residual, mobile, dilated, pyramid, averages, squeeze, siamese, upsampled, upsampled_anybatch)  # fmt: skip
 
 
 def convert(model: K.Model, quantise: bool, rng: np.random.Generator, edges: tf.DType = tf.int8) -> bytes:
@@ -138,6 +154,8 @@ def convert(model: K.Model, quantise: bool, rng: np.random.Generator, edges: tf.
 
 def main() -> None:
     for number, make in enumerate(MODELS):
+        if sys.argv[1:] and make.__name__ not in sys.argv[1:]:
+            continue
         K.backend.clear_session()
         K.utils.set_random_seed(number)
         model = make()
