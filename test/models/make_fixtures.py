@@ -135,18 +135,35 @@ def upsampled_anybatch():
     return upsampled(None)
 
 
+def pixels():
+    """Takes the image's bytes: CAST and a scaling at the front, then QUANTIZE in the integer model."""
+    i = L.Input((18, 23, 3), batch_size=1, dtype="uint8")
+    x = conv(L.Rescaling(1 / 127.5, -1)(i), 6, 3, 2, act="relu")
+    return K.Model(i, conv(x, 4, 3))
+
+
 MODELS: tuple[Callable[[], K.Model], ...] = (
-    chain, residual, mobile, dilated, pyramid, averages, squeeze, siamese, upsampled, upsampled_anybatch)  # fmt: skip
+    chain, residual, mobile, dilated, pyramid, averages, squeeze, siamese,
+    upsampled, upsampled_anybatch, pixels)  # fmt: skip
 
 
 def convert(model: K.Model, quantise: bool, rng: np.random.Generator, edges: tf.DType = tf.int8) -> bytes:
-    """float32 throughout, or int8 with inputs and outputs of type `edges`."""
+    """float32 throughout, or int8 with inputs and outputs of type `edges`; what takes bytes keeps its edges."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if quantise:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        bytes_ = model.inputs[0].dtype == "uint8"
         converter.representative_dataset = lambda: (
-            [rng.random((1, *i.shape[1:]), np.float32) for i in model.inputs] for _ in range(32)
+            [
+                rng.integers(0, 256, (1, *i.shape[1:]), np.uint8)
+                if bytes_
+                else rng.random((1, *i.shape[1:]), np.float32)
+                for i in model.inputs
+            ]
+            for _ in range(32)
         )
+        if bytes_:
+            return converter.convert()
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = edges
     return converter.convert()
