@@ -38,8 +38,12 @@ def wire_dtype(dtype: str, wire: str) -> str:
 
 
 def port_bytes(network: Network, port: Port, wire: str) -> int:
-    """Bytes of a piece's input or output as it travels. The model's own inputs do as one byte a value."""
-    dtype = "uint8" if port.tensor in network.inputs else wire_dtype(port.dtype, wire)
+    """Bytes of a piece's input or output as it travels. The model's own inputs do as one byte a value.
+
+    Sums of an int8 model are exact integers in float32, which no other wire would keep.
+    """
+    sums = port.dtype != network.tensors[port.tensor].dtype
+    dtype = "uint8" if port.tensor in network.inputs else port.dtype if sums else wire_dtype(port.dtype, wire)
     return prod(port.shape) * np.dtype(dtype).itemsize
 
 
