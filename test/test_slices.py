@@ -8,7 +8,7 @@ import pytest
 from cutting import EXAMPLES, FIXTURES, assert_equal, random_inputs, run_whole
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from netbuilder import NO_ACTIVATION, RELU, RELU6, SAME, VALID, NetBuilder
+from netbuilder import NO_ACTIVATION, RELU, RELU6, RELU_N1_TO_1, SAME, VALID, NetBuilder
 
 from dnn_dist.cut.build import build_piece
 from dnn_dist.cut.coding import MOST_CODED, MOST_PARITIES, coefficients
@@ -19,6 +19,7 @@ from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import CutError
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.run.engine import Engine
+from dnn_dist.shipped import find_model
 
 DTYPE = st.sampled_from(("float32", "int8"))
 ACTIVATION = st.sampled_from((NO_ACTIVATION, RELU, RELU6))
@@ -251,3 +252,24 @@ def test_sums_that_no_part_holds_are_refused_with_the_bound(folder):
     with pytest.raises(CutError, match=r"op 0 CONV_2D .*sums of a parity may reach \d+ .* exact up to 16777216; take"):
         cut_network(network, "slices:3+1@0")
     assert_equal(network, cut_network(network, "slices:3@0"))
+
+
+@pytest.mark.parametrize("zero_point", [-128, -127, -10, 0, 3])
+@pytest.mark.parametrize("levels", [63.5, 64.5, 126.5, 127.5, 254.5, 255.0])
+@pytest.mark.parametrize("activation", [RELU6, RELU_N1_TO_1])
+def test_activations_clamp_where_the_runtime_does(folder, activation, levels, zero_point):
+    """Also where the limit lies between two quanta, as it does when a converter chose the scale by it."""
+    net = NetBuilder("int8")
+    y = net.conv(net.input(9, 8, 4), 8, (3, 3), activation=activation)
+    scale = np.float32([6 / levels])
+    net.tensors[y]["quantization"] = {"scale": scale, "zero_point": np.array([zero_point])}
+    network = network_of(net, y, folder)
+    assert_equal(network, cut_network(network, "slices:2+1"))
+
+
+def test_the_shipped_int8_detector_in_coded_slices(folder):
+    """Sums in parts, RELU6 between two quanta, every kind of layer that a detector has."""
+    network = read_network(find_model("warehouse_int8.tflite"))
+    stages = cut_network(network, "slices:4+1")
+    assert any(stage.parts for stage in stages)
+    assert_equal(network, stages)

@@ -28,7 +28,7 @@ import numpy as np
 
 from dnn_dist.cut.piece import Stage
 from dnn_dist.errors import CutError
-from dnn_dist.graph.network import Network, Op
+from dnn_dist.graph.network import Network, Op, Tensor
 
 Arrays = Sequence[np.ndarray]
 
@@ -96,12 +96,18 @@ def finish(network: Network, stage: Stage, sums: Mapping[int, np.ndarray]) -> di
             continue
         limits = np.iinfo(tensor.dtype)
         assert tensor.scale is not None
-        quanta = [None if v is None else round(v / tensor.scale) + tensor.zero_point for v in (lowest, highest)]
-        least = limits.min if quanta[0] is None else max(limits.min, quanta[0])
-        most = limits.max if quanta[1] is None else min(limits.max, quanta[1])
+        least = limits.min if lowest is None else max(limits.min, _quantum(lowest, tensor))
+        most = limits.max if highest is None else min(limits.max, _quantum(highest, tensor))
         scaled = np.rint(np.rint(array).astype(np.float32) * _requantisation(network, network.ops[stage.first]))
         done[index] = np.clip(scaled + np.float32(tensor.zero_point), least, most).astype(tensor.dtype)
     return done
+
+
+def _quantum(real: float, tensor: Tensor) -> int:
+    """Where a fused activation clamps, in the order and width in which XNNPACK works it out: 127.5 is common, as
+    converters choose scales by the activation's range.
+    """
+    return int(np.rint(np.float32(real) / np.float32(tensor.scale) + np.float32(tensor.zero_point)))
 
 
 def _requantisation(network: Network, op: Op) -> np.ndarray:
