@@ -24,8 +24,8 @@ def whole_stage(network: Network, kind: str, spec: str, first: int, last: int) -
         inputs, outputs = network.live_before(first, last), network.live_after(first, last)
         if unknown := [t for t in inputs if not network.tensors[t].fixed]:
             raise CutError(f"{spec} takes {_unknown(network, unknown[0])}; begin the stage elsewhere")
-        if kind != "local" and (unknown := [t for t in outputs if not network.tensors[t].fixed]):
-            raise CutError(f"{spec} gives {_unknown(network, unknown[0])}; leave these ops to a local stage")
+    if kind != "local" and (unknown := [t for t in outputs if not network.tensors[t].fixed]):
+        raise CutError(f"{spec} gives {_unknown(network, unknown[0])}; leave these ops to a local stage")
     piece = Piece(
         index=0,
         inputs=tuple(make_port(network, tensor, None) for tensor in inputs),

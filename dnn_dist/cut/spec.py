@@ -13,9 +13,9 @@
     robots  = COUNT | SPEED *("," SPEED)             equal robots, or what each can do in relation to the others
     range   = "@" FIRST [".." [LAST]]                ops, both included; "@FIRST" is one op
 
-Without a range a stage starts where the one before it ended. Tiles and bands then go as deep as they can,
-slices, layers and local to the end. What no stage names becomes local stages, so that stages always cover the
-whole network.
+Without a range a stage starts where the one before it ended. Tiles and bands then go as deep as they can, layers as
+far as shapes are known, slices and local to the end. What no stage names becomes local stages, so that stages always
+cover the whole network.
 """
 
 from __future__ import annotations

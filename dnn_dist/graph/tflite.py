@@ -187,6 +187,10 @@ class _Reading:
 
     def _settle(self, facts: OpFacts, outputs: tuple[int, ...]) -> None:
         """Shapes of outputs that the file leaves open."""
+        if facts.kind.startswith("CUSTOM:"):  # of its outputs a converter may not know the rank either
+            for t in (t for t in outputs if not self.tensors[t].shape):
+                self.tensors[t] = replace(self.tensors[t], fixed=False)
+            return
         signatures = [self._file.tensors[t]["shape_signature"] for t in outputs]
         if not any(signature is not None and (signature < 0).any() for signature in signatures):
             return
