@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML files that people write: reading them, and typed look-ups whose errors are one line with the cure."""
+"""YAML that people write or messages carry: reading it, and typed look-ups whose errors are one line with the cure.
+
+The text may come from anybody, so reading costs no more than its length: no aliases, which could unfold to
+gigabytes, and bounded nesting. What errors quote of it is bounded too.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +18,78 @@ import yaml
 from dnn_dist.errors import ConfigError
 
 _REQUIRED: Any = object()
+_DEEPEST = 32  # lists and mappings within one another; what people write has five
+_LONGEST_NUMBER = 64  # characters of a whole number; Python itself refuses to print those of thousands of digits
+_QUOTED, _LINE = 120, 400  # characters of what was got, and of what the parser says, in an error
+
+
+class NotYaml(ValueError):
+    """The text is no YAML that is read here; the reason is one bounded line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: without aliases, deep nesting or endless numbers."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        untyped: Any = self
+        event = untyped.peek_event()
+        mark: Any = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(None, None, f"alias *{event.anchor}: write it out instead", mark)
+        if self._depth >= _DEEPEST:
+            raise yaml.MarkedYAMLError(None, None, f"more than {_DEEPEST} levels of nesting", mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > _LONGEST_NUMBER:
+            raise ValueError(f"a number of {len(node.value)} characters")
+        number: int = super().construct_yaml_int(node)
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def parse_yaml(text: str) -> Any:
+    """What the text says; NotYaml when it is no YAML, or has aliases or more nesting than anybody writes."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML lets through what int(), date() and its own look-ups raise on values such as 2020-99-99 or !!bool x
+        raise NotYaml(shorten(" ".join(str(error).split()), _LINE)) from None
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, or its beginning where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def quoted(value: object) -> str:
+    """What was got, as errors quote it."""
+    return shorten(repr(value), _QUOTED)
 
 
 def read_yaml(path: str | Path, what: str) -> Any:
     """What the file holds. ConfigError when it can't be read or is no YAML; `what` names its kind in the error."""
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't read the {what}: {' '.join(str(error).split())}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: the {what} is not YAML: {' '.join(str(error).split())}") from None
+    except NotYaml as error:
+        raise ConfigError(f"{path}: the {what} is not YAML: {error}") from None
 
 
 def near(word: str, known: Iterable[str]) -> str:
     """"; did you mean 'x'?" where a known word is like this one, else empty."""
-    match = difflib.get_close_matches(word, list(known), 1)
+    match = difflib.get_close_matches(word[:_QUOTED], list(known), 1)
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
@@ -46,17 +107,17 @@ class Keys:
         `known` None: any key will do, but there has to be one.
         """
         if not isinstance(content, dict) or (known is None and not content):
-            raise ConfigError(f"{where}: expected keys and values, got {content!r}")
+            raise ConfigError(f"{where}: expected keys and values, got {quoted(content)}")
         unknown = [key for key in content if known is not None and key not in known]
         if known is not None and unknown:
             cure = near(str(unknown[0]), known) or f", expected {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown key {unknown[0]!r}{cure}")
+            raise ConfigError(f"{where}: unknown key {quoted(unknown[0])}{cure}")
         return cls(content, where)
 
     def get(self, key: str, default: Any = _REQUIRED) -> Any:
         value = self.content.get(key, default)
         if value is _REQUIRED:
-            found = ", ".join(map(str, self.content)) or "nothing"
+            found = shorten(", ".join(map(str, self.content)), _LINE) or "nothing"
             raise ConfigError(f"{self.where}: '{key}' is missing (found: {found}); add it")
         return value
 
@@ -99,4 +160,4 @@ class Keys:
         return value
 
     def wrong(self, key: str, got: object, expected: str) -> ConfigError:
-        return ConfigError(f"{self.where}: {key} is {got!r}, expected {expected}")
+        return ConfigError(f"{self.where}: {key} is {quoted(got)}, expected {expected}")

@@ -12,7 +12,7 @@ from dnn_dist.graph.flatbuffer import pack
 from dnn_dist.graph.schema import DTYPES, OPERATOR_CODES, UNIONS
 
 SAME, VALID = 0, 1
-NO_ACTIVATION, RELU, RELU6 = 0, 1, 3
+NO_ACTIVATION, RELU, RELU_N1_TO_1, RELU6 = 0, 1, 2, 3
 OPTIONS = {name: number for number, name in UNIONS["BuiltinOptions"].items()}
 ACTIVATION_SCALE, ACTIVATION_ZERO = 0.04, -5
 

@@ -3,17 +3,19 @@
 
 import numpy as np
 import pytest
-from cutting import EXAMPLES, assert_equal, run_stages
+from cutting import EXAMPLES, FIXTURES, assert_equal, run_stages
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from netbuilder import SAME, VALID
+from netbuilder import SAME, VALID, NetBuilder
 from netops import NetOps
 
 from dnn_dist.cut.spec import cut_network
-from dnn_dist.cut.tiles import cut_tiles
+from dnn_dist.cut.tiles import cut_tiles, front_end
 from dnn_dist.errors import CutError
+from dnn_dist.graph.schema import DTYPES
 from dnn_dist.graph.tflite import read_network
 
+CASTING = sorted((*FIXTURES.glob("pixels_*.tflite"), *FIXTURES.glob("*_edges.tflite")))
 SIZES = st.integers(1, 24)
 PAIRS = {n: st.tuples(st.integers(1, n), st.integers(1, n)) for n in (2, 3, 5)}
 CHANNELS = st.sampled_from((1, 2, 3, 4, 8, 17))
@@ -238,3 +240,29 @@ def test_a_square_that_others_read_is_rounded_for_itself(folder):
     network = read_network(path)
     assert network.ops[0].part_of is None
     assert_equal(network, cut_network(network, "tiles:2x2@0..0"))
+
+
+@pytest.mark.parametrize("path", CASTING, ids=lambda path: path.stem)
+def test_changes_of_type_at_the_front_are_tiled(path):
+    """From the model's own input on, in bytes or float32, to the last op of the front."""
+    network = read_network(path)
+    assert network.ops[0].kind in ("CAST", "QUANTIZE")
+    end = front_end(network)
+    for cut in ("tiles:3x2", "tiles:2x2@0", "tiles:2x3@0..1", f"tiles:2x2b@0..{end}", "bands:3"):
+        stages = cut_network(network, cut)
+        assert stages[0].first == 0 and stages[0].kind in cut
+        assert_equal(network, stages)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+def test_casts_between_any_two_types(folder, dtype):
+    net = NetBuilder()
+    x = net.unary("RELU", net.conv(net.input(9, 11, 3), 4, (3, 3)))
+    there = net.op("CAST", [x], net.tensor((1, 9, 11, 4)), "CastOptions")
+    net.tensors[there]["type"] = DTYPES.index(dtype)
+    back = net.op("CAST", [there], net.tensor((1, 9, 11, 4)), "CastOptions")
+    (folder / "model.tflite").write_bytes(net.build([net.conv(back, 4, (3, 3))]))
+    network = read_network(folder / "model.tflite")
+    assert all(op.tileable for op in network.ops)
+    for cut in ("tiles:3x2", "tiles:3x2@0..2;tiles:2x3", "tiles:3x2@2;tiles:2x3"):
+        assert_equal(network, cut_network(network, cut))

@@ -9,16 +9,18 @@ import pytest
 from cutting import EXAMPLES, FIXTURES, assert_equal, random_inputs, run_whole
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from netbuilder import NO_ACTIVATION, RELU, RELU6, SAME, VALID, NetBuilder
+from netbuilder import NO_ACTIVATION, RELU, RELU6, RELU_N1_TO_1, SAME, VALID, NetBuilder
 
 from dnn_dist.cut.build import build_piece, piece_size
 from dnn_dist.cut.coding import MOST_CODED, MOST_PARITIES, coefficients
+from dnn_dist.cut.exact import joined
 from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.shares import proportional
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import CutError
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.run.engine import Engine
+from dnn_dist.shipped import find_model
 
 DTYPE = st.sampled_from(("float32", "int8"))
 ACTIVATION = st.sampled_from((NO_ACTIVATION, RELU, RELU6))
@@ -202,3 +204,89 @@ def test_shares_cover_once_in_proportion(size, speeds):
         assert all(start < end for start, end in spans)
     if size >= 20 * len(speeds) * max(speeds):
         assert all(abs(e - s - size * v / sum(speeds)) <= 1 for (s, e), v in zip(spans, speeds, strict=True))
+
+
+def large_sums(kind: str, channels: int) -> tuple[NetBuilder, int]:
+    """An int8 layer whose sums grow beyond 2^24 and mostly fall back, so that a rounding on the way shows."""
+    net = NetBuilder("int8", seed=channels)
+    x = net.input(6, 5, channels)
+    net.tensors[x]["quantization"] = {"scale": np.float32([0.02]), "zero_point": np.array([-128])}
+    y = net.conv(x, 12, (3, 3), activation=NO_ACTIVATION) if kind == "CONV_2D" else net.dense(x, 12, NO_ACTIVATION)
+    op = net.operators[-1]
+    weights, bias = (net.tensors[t] for t in op["inputs"][1:3])
+    shape = tuple(weights["shape"].tolist())
+    values = net.rng.integers(120, 128, shape) * np.where(np.arange(shape[-1]) < shape[-1] // 2, 1, -1)
+    net.buffers[weights["buffer"]]["data"] = values.astype(np.int8).view(np.uint8).reshape(-1)
+    biases = net.rng.integers(-300_000, 300_000, 12).astype(np.int32)
+    net.buffers[bias["buffer"]]["data"] = biases.view(np.uint8).reshape(-1)
+    scale = np.full_like(weights["quantization"]["scale"], 0.01)
+    weights["quantization"] = {**weights["quantization"], "scale": scale}
+    # 5 000 of the accumulator are a quantum: what is left of sums of tens of millions is mostly within int8
+    net.tensors[y]["quantization"] = {"scale": np.float32([1.0]), "zero_point": np.array([3])}
+    return net, y
+
+
+@pytest.mark.parametrize("kind", ["CONV_2D", "FULLY_CONNECTED"])
+@pytest.mark.parametrize("text", ["3+1", "2,1,3+2", "4+3"])
+def test_int8_is_exact_beyond_what_float32_holds(folder, kind, text):
+    net, y = large_sums(kind, 600 if kind == "CONV_2D" else 100)
+    network = network_of(net, y, folder)
+    (stage,) = cut_network(network, f"slices:{text}")
+    inputs = random_inputs(network)
+    assert stage.parts[-1] == network.tensors[network.ops[0].inputs[1]].shape[-1]
+    received = outputs_of(network, stage, inputs)
+    data = [joined(received[index][0]) for index in range(stage.needed)]
+    exact = accumulators(network, inputs)
+    assert (np.concatenate(data, axis=-1).reshape(exact.shape) == exact).all()
+    assert_equal(network, (stage,))
+    assert worst_error(network, stage, inputs) == 0
+
+
+def accumulators(network, inputs) -> np.ndarray:
+    """What a layer sums up, in int64."""
+    op = network.ops[0]
+    weights, bias = (network.constant(t).astype(np.int64) for t in op.inputs[1:])
+    x = inputs[op.inputs[0]].astype(np.int64) - network.tensors[op.inputs[0]].zero_point
+    if op.kind == "FULLY_CONNECTED":
+        return weights @ x.reshape(-1) + bias
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))
+    return np.einsum("yxcij,oijc->yxo", windows, weights) + bias
+
+
+def test_sums_that_fit_are_carried_in_one(folder):
+    net = NetBuilder("int8")
+    network = network_of(net, net.conv(net.input(5, 6, 3), 8, (3, 3)), folder)
+    (stage,) = cut_network(network, "slices:4+1")
+    assert stage.parts == () and [p.outputs[0].shape for p in stage.pieces] == [(5, 6, 2)] * 5
+
+
+def test_sums_that_no_part_holds_are_refused_with_the_bound(folder):
+    net, y = large_sums("CONV_2D", 2)
+    bias = net.tensors[net.operators[-1]["inputs"][2]]
+    net.buffers[bias["buffer"]]["data"] = np.full(12, 2**24, np.int32).view(np.uint8).reshape(-1)
+    network = network_of(net, y, folder)
+    with pytest.raises(CutError, match=r"op 0 CONV_2D .*sums of a parity may reach \d+ .* exact up to 16777216; take"):
+        cut_network(network, "slices:3+1@0")
+    assert_equal(network, cut_network(network, "slices:3@0"))
+
+
+@pytest.mark.parametrize("zero_point", [-128, -127, -10, 0, 3])
+@pytest.mark.parametrize("levels", [63.5, 64.5, 126.5, 127.5, 254.5, 255.0])
+@pytest.mark.parametrize("activation", [RELU6, RELU_N1_TO_1])
+def test_activations_clamp_where_the_runtime_does(folder, activation, levels, zero_point):
+    """Also where the limit lies between two quanta, as it does when a converter chose the scale by it."""
+    net = NetBuilder("int8")
+    y = net.conv(net.input(9, 8, 4), 8, (3, 3), activation=activation)
+    scale = np.float32([6 / levels])
+    net.tensors[y]["quantization"] = {"scale": scale, "zero_point": np.array([zero_point])}
+    network = network_of(net, y, folder)
+    assert_equal(network, cut_network(network, "slices:2+1"))
+
+
+def test_the_shipped_int8_detector_in_coded_slices(folder):
+    """Sums in parts, RELU6 between two quanta, every kind of layer that a detector has."""
+    network = read_network(find_model("warehouse_int8.tflite"))
+    stages = cut_network(network, "slices:4+1")
+    assert any(stage.parts for stage in stages)
+    assert_equal(network, stages)

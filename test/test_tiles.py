@@ -226,7 +226,8 @@ def test_converter_made(path):
 def test_any_range_of_ops(path):
     """@first..last for every range that can be tiled: several live tensors at both ends, no fixed place."""
     network = read_network(path)
-    ends = [op.index for op in network.ops if op.tileable and network.tensors[op.outputs[0]].height > 1]
+    real = [op for op in network.ops if op.tileable and not op.folded]
+    ends = [op.index for op in real if network.tensors[op.outputs[0]].height > 1]
     tried = 0
     for first, last in itertools.combinations_with_replacement(ends, 2):
         if (first * 7 + last) % 5 == 0 and all(n in ends for n in range(first, last + 1)):

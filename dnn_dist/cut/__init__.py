@@ -10,10 +10,12 @@
     bands.py    cut_bands: MoDNN's row bands, layer by layer
     slices.py   cut_slices: output channels of convolutions and fully connected layers
     coding.py   parities of slices: coefficients, decoding, what is left off and applied after
+    exact.py    sums of int8 layers that float32 cannot hold in one number
     layers.py   cut_layers, cut_points: a pipeline of runs of layers, and where a network can be cut in two
     local.py    cut_local: a range of ops as one piece, untouched
     shares.py   rows, channels or layers shared out by speed
     spec.py     cut_network: the text of a cut ("tiles:3x3@0..15;slices:4+1") to stages that cover the network
+    digest.py   pieces_digest: what tells pieces of one version from another's
     build.py    build_piece, write_piece: a piece as a .tflite file
     merge.py    scatter and merge: whole tensors to arrays of a piece, and back
 

@@ -15,9 +15,9 @@ random orthogonal rows, the best of 300, amplify by 29 and 65, Vandermonde rows 
 value. Small integers have another merit: int8 models stay exact.
 
 int8 models: pieces compute with the integers themselves, as float32: the input less its zero point, the
-stored weights, the bias, and give the accumulator, which is exact while below 2^24. So recovered accumulators
-are rounded to integers, and requantising the merged ones is the runtime's own last step (XNNPACK: multiply in
-float32, round half to even).
+stored weights, the bias, and give the accumulator, exactly: exact.py says how. So recovered accumulators are
+rounded to integers, and requantising the merged ones is the runtime's own last step (XNNPACK: to float32,
+multiply in float32, round half to even).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 
 from dnn_dist.cut.piece import Stage
 from dnn_dist.errors import CutError
-from dnn_dist.graph.network import Network, Op
+from dnn_dist.graph.network import Network, Op, Tensor
 
 Arrays = Sequence[np.ndarray]
 
@@ -56,8 +56,8 @@ def coefficients(count: int, parity: int) -> np.ndarray:
 def decode(stage: Stage, received: Mapping[int, Arrays]) -> dict[int, Arrays]:
     """The outputs of every data piece of a coded stage from any `stage.needed` pieces or more.
 
-    `received` maps a piece's index to its outputs. What came is passed on as it is. Raises ValueError when too
-    few have come.
+    `received` maps a piece's index to its outputs, of an int8 model to its sums. What came is passed on as it is.
+    Raises ValueError when too few have come.
     """
     count = stage.needed
     pieces = {index: received[index] for index in range(count) if index in received}
@@ -79,9 +79,9 @@ def decode(stage: Stage, received: Mapping[int, Arrays]) -> dict[int, Arrays]:
                 rest[..., : outputs[number].shape[-1]] -= row[other] * outputs[number].astype(np.float64)
             sums.append(rest)
         for place, weights in enumerate(solution):
-            port = stage.pieces[lost[place]].outputs[number]
-            value = np.tensordot(weights, sums, 1)[..., : port.shape[-1]]
-            recovered[place].append(value.astype(port.dtype))
+            begin, end = stage.pieces[lost[place]].outputs[number].channels or (0, 0)
+            value = np.tensordot(weights, sums, 1)[..., : end - begin]
+            recovered[place].append(value.astype(received[parities[0]][number].dtype))
     return {**pieces, **dict(zip(lost, recovered, strict=True))}
 
 
@@ -96,12 +96,18 @@ def finish(network: Network, stage: Stage, sums: Mapping[int, np.ndarray]) -> di
             continue
         limits = np.iinfo(tensor.dtype)
         assert tensor.scale is not None
-        quanta = [None if v is None else round(v / tensor.scale) + tensor.zero_point for v in (lowest, highest)]
-        least = limits.min if quanta[0] is None else max(limits.min, quanta[0])
-        most = limits.max if quanta[1] is None else min(limits.max, quanta[1])
-        scaled = np.rint(np.rint(array) * _requantisation(network, network.ops[stage.first]))
+        least = limits.min if lowest is None else max(limits.min, _quantum(lowest, tensor))
+        most = limits.max if highest is None else min(limits.max, _quantum(highest, tensor))
+        scaled = np.rint(np.rint(array).astype(np.float32) * _requantisation(network, network.ops[stage.first]))
         done[index] = np.clip(scaled + np.float32(tensor.zero_point), least, most).astype(tensor.dtype)
     return done
+
+
+def _quantum(real: float, tensor: Tensor) -> int:
+    """Where a fused activation clamps, in the order and width in which XNNPACK works it out: 127.5 is common, as
+    converters choose scales by the activation's range.
+    """
+    return int(np.rint(np.float32(real) / np.float32(tensor.scale) + np.float32(tensor.zero_point)))
 
 
 def _requantisation(network: Network, op: Op) -> np.ndarray:
@@ -124,6 +130,9 @@ def why_not_coded(network: Network, op: Op, activation: str) -> str:
     if image.dtype == output.dtype and image.dtype in ("int8", "uint8"):
         if image.scale is None or not output.scale:
             return "its activations have no single scale"
+        limits = np.iinfo(image.dtype)
+        if not limits.min <= image.zero_point <= limits.max:
+            return f"its input's zero point {image.zero_point} is no {image.dtype}"
         if weights.dtype not in ("int8", "uint8"):
             return f"weights of {weights.dtype} cannot be summed"
         if any(network.tensors[t].dtype != "int32" for t in op.inputs[2:] if t >= 0):

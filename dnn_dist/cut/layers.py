@@ -43,9 +43,14 @@ def cut_points(network: Network, first: int = 0, last: int | None = None) -> tup
 def layer_starts(network: Network, first: int, last: int) -> tuple[int, ...]:
     """Ops of first..last before which a stage may end: `first`, and what is not cut as one with ops before it.
 
-    Ops that only prepare constants belong to what follows.
+    Ops that only prepare constants belong to what follows. Where a tensor is carried whose shape is known only
+    when it runs no stage ends, since no port could say what it takes.
     """
     inside = {index for op in network.ops for index in range(min((*op.inner, op.index)) + 1, op.index + 1)}
+    for tensor in network.tensors:
+        if not tensor.fixed and network.consumers[tensor.index]:
+            made = network.producers.get(tensor.index, -1)
+            inside.update(range(made + 1, network.consumers[tensor.index][-1] + 1))
     real = [op.index for op in network.ops[first : last + 1] if not op.folded and op.index not in inside]
     return (first, *real[1:])
 
@@ -53,16 +58,20 @@ def layer_starts(network: Network, first: int, last: int) -> tuple[int, ...]:
 def cut_layers(
     network: Network, speeds: Speeds, text: str, first: int = 0, last: int | None = None
 ) -> tuple[Stage, ...]:
-    """Ops first..last (None: to the end) in one run of layers per robot, of the least bottleneck in MACs.
+    """Ops first..last in one run of layers per robot, of the least bottleneck in MACs.
+
+    `last` None: to the end, but for ops whose results have a shape that only the run shows: no message can hold them
+    to what the plan says.
 
     Of all cuts with that bottleneck, one that carries the fewest bytes. Raises CutError when there are fewer
     layers than robots.
     """
-    last = len(network.ops) - 1 if last is None else last
+    last = _deepest(network, first) if last is None else last
     starts = layer_starts(network, first, last)
     if len(speeds) > len(starts):
         raise CutError(
-            f"layers:{text}: ops {first}..{last} are {len(starts)} layers; take layers:{len(starts)} or fewer"
+            f"layers:{text[:80]}: ops {first}..{last} are {len(starts)} layers that can be told apart; "
+            f"take layers:{len(starts)} or fewer"
         )
     if len(speeds) == 1:
         return (whole_stage(network, "layers", f"layers:{text}@{first}..{last}", first, last),)
@@ -73,3 +82,13 @@ def cut_layers(
     return tuple(
         whole_stage(network, "layers", f"layers:1@{starts[a]}..{ends[b - 1]}", starts[a], ends[b - 1]) for a, b in spans
     )
+
+
+def _deepest(network: Network, first: int) -> int:
+    """The last op of a run of layers from `first` on all of whose results have a known shape."""
+    end = len(network.ops)
+    makers = [network.producers.get(t, -1) for t in network.outputs if not network.tensors[t].fixed]
+    if makers:
+        known = max(first, min(makers))
+        end = max(start for start in layer_starts(network, first, end - 1) if start <= known)
+    return end - 1 if end > first else len(network.ops) - 1  # else refused, in words, by whole_stage

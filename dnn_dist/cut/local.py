@@ -22,6 +22,10 @@ def whole_stage(network: Network, kind: str, spec: str, first: int, last: int) -
         inputs, outputs = network.inputs, network.outputs  # the file itself, whatever it does with them
     else:
         inputs, outputs = network.live_before(first, last), network.live_after(first, last)
+        if unknown := [t for t in inputs if not network.tensors[t].fixed]:
+            raise CutError(f"{spec} takes {_unknown(network, unknown[0])}; begin the stage elsewhere")
+    if kind != "local" and (unknown := [t for t in outputs if not network.tensors[t].fixed]):
+        raise CutError(f"{spec} gives {_unknown(network, unknown[0])}; leave these ops to a local stage")
     piece = Piece(
         index=0,
         inputs=tuple(make_port(network, tensor, None) for tensor in inputs),
@@ -30,3 +34,8 @@ def whole_stage(network: Network, kind: str, spec: str, first: int, last: int) -
         form=kind,
     )
     return Stage(kind, spec, first, last, (piece,), inputs, outputs)
+
+
+def _unknown(network: Network, tensor: int) -> str:
+    value = network.tensors[tensor]
+    return f"'{value.name[:80]}' {list(value.shape)}, whose shape is known only when it runs"

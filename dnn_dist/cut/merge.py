@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dnn_dist.cut.coding import decode, finish
+from dnn_dist.cut.exact import joined
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 
@@ -28,9 +29,9 @@ def scatter(stage: Stage, piece: Piece, tensors: Mapping[int, np.ndarray]) -> li
 def empty_outputs(network: Network, stage: Stage) -> dict[int, np.ndarray]:
     """Whole arrays of zeros for every tensor that the stage makes, to gather into.
 
-    Of the type that the pieces give, which in a coded stage of an int8 model is float32.
+    Of the type that the pieces give, which in a coded stage of an int8 model is float32; float64 for sums in parts.
     """
-    types = {port.tensor: port.dtype for piece in stage.pieces for port in piece.outputs}
+    types = {port.tensor: "float64" if stage.parts else port.dtype for piece in stage.pieces for port in piece.outputs}
     return {t: np.zeros(network.tensors[t].array_shape, types[t]) for t in stage.outputs}
 
 
@@ -85,14 +86,17 @@ def merge(
     """
     for index, outputs in received.items():
         check_outputs(stage, stage.pieces[index], outputs)
+    if stage.parts:
+        received = {index: [joined(array) for array in outputs] for index, outputs in received.items()}
     if stage.coded and len(received) >= stage.needed:
         received = decode(stage, received)
     missing = [piece for piece in stage.pieces[: stage.needed] if piece.index not in received]
     if missing and filling is None:
         raise ValueError(f"{stage.spec}: {len(received)} of {stage.needed} pieces that are needed have come")
     into = empty_outputs(network, stage)
-    for index, outputs in received.items():
-        gather(stage, stage.pieces[index], outputs, into)
+    for index in sorted(set(received) & set(range(stage.needed))):
+        for port, array in zip(stage.pieces[index].outputs, received[index], strict=True):
+            _place(port, array, into)
     whole = finish(network, stage, into) if stage.coded else into
     for piece in missing:
         for port, array in zip(piece.outputs, filled(piece, filling or {}), strict=True):

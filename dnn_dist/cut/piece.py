@@ -66,6 +66,9 @@ class Stage:
     """How many of the pieces, the last ones, are parities: sums of the others' weights (see coding.py)."""
     finish: str = ""
     """Coded stages: the fused activation (schema's name) that the merged tensors still lack; else empty."""
+    parts: tuple[int, ...] = ()
+    """Coded stages of int8 models whose sums may be too large for float32: where the parts of the input channels
+    end that are summed apart. Pieces then give twice the channels, see exact.py."""
 
     @property
     def needed(self) -> int:

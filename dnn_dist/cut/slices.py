@@ -15,6 +15,7 @@ from math import prod
 import numpy as np
 
 from dnn_dist.cut.coding import coefficients, why_not_coded
+from dnn_dist.cut.exact import add_parts, bounds_of, parts_of
 from dnn_dist.cut.piece import Piece, Port, Stage, make_port
 from dnn_dist.cut.shares import Speeds, proportional
 from dnn_dist.errors import CutError
@@ -45,13 +46,15 @@ def cut_slices(
     """
     coefficients(len(speeds), parity)  # refuses what no code is known for
     last = len(network.ops) - 1 if last is None else last
-    stages, reason = [], ""
+    stages, reason, parts = [], "", tuple[int, ...]()
     for op in network.ops[first : last + 1]:
-        reason = why_not_sliced(network, op, parity)
+        reason, parts = why_not_sliced(network, op, parity), ()
         if not reason and network.tensors[op.outputs[0]].shape[-1] < len(speeds):
             reason = f"it has {network.tensors[op.outputs[0]].shape[-1]} output channels for {len(speeds)} slices"
+        if not reason and parity and network.tensors[op.outputs[0]].dtype != "float32":
+            reason, parts = _exact_parts(network, op, len(speeds), parity)
         if not reason:
-            stages.append(_stage(network, op, speeds, parity, text))
+            stages.append(_stage(network, op, speeds, parity, text, parts))
     if not stages and first == last:
         raise CutError(f"op {first} {network.ops[first].kind} cannot be cut in slices:{text}: {reason}")
     if not stages:
@@ -71,9 +74,11 @@ def why_not_sliced(network: Network, op: Op, parity: int = 0) -> str:
     constants = [network.tensors[t] for t in op.inputs[1:] if t >= 0]
     if image.constant or not all(t.constant and _stored(network, t.index) >= 0 for t in constants):
         return "its weights are computed, not constant"
-    if len(weights.shape) != (4 if op.kind == "CONV_2D" else 2) or not (image.shape and output.shape):
+    if len(weights.shape) != (4 if op.kind == "CONV_2D" else 2) or not (image.shape and output.shape and weights.bytes):
         return f"weights of shape {list(weights.shape)}"
-    if weights.shape[0] != output.shape[-1] or not output.fixed:
+    if not (image.fixed and output.fixed):
+        return "its input's or output's shape is known only when it runs"
+    if weights.shape[0] != output.shape[-1]:
         return "its output channels are not its filters"
     if any(tensor.shape != weights.shape[:1] for tensor in constants[1:]):
         return "its bias is not one value per filter"
@@ -94,6 +99,15 @@ def why_not_sliced(network: Network, op: Op, parity: int = 0) -> str:
     return why_not_coded(network, op, activation_of(network, op))
 
 
+def _exact_parts(network: Network, op: Op, count: int, parity: int) -> tuple[str, tuple[int, ...]]:
+    """("", parts that the op's sums are exact in) or (why there are none, ())."""
+    bounds = bounds_of(network, op, lambda tensor, start, stop: read_rows(network, tensor, start, stop))
+    try:
+        return "", parts_of(bounds, coefficients(count, parity))
+    except ValueError as error:
+        return f"{error}; take fewer parities or slices, or cut it without parity", ()
+
+
 def activation_of(network: Network, op: Op) -> str:
     """Name of the op's fused activation."""
     number = int(_option(network, op, "fused_activation_function"))
@@ -106,19 +120,23 @@ def _option(network: Network, op: Op, name: str) -> int:
     return int(options[name]) if known else 0
 
 
-def _stage(network: Network, op: Op, speeds: Speeds, parity: int, text: str) -> Stage:
+def _stage(network: Network, op: Op, speeds: Speeds, parity: int, text: str, parts: tuple[int, ...]) -> Stage:
     target = op.outputs[0]
     filters = network.tensors[target].shape[-1]
     spans = proportional(filters, speeds)
     width = max(end - start for start, end in spans)
     ports = [make_port(network, target, None, span) for span in spans]
     ports += [_parity_port(network, target, width)] * parity
+    widths = [port.shape[-1] for port in ports]
     if parity and network.tensors[target].dtype != "float32":
-        ports = [Port(p.tensor, p.name, "float32", None, p.shape, p.channels) for p in ports]
+        planes = 2 if parts else 1
+        ports = [
+            Port(p.tensor, p.name, "float32", None, (*p.shape[:-1], planes * p.shape[-1]), p.channels) for p in ports
+        ]
     inputs = tuple(make_port(network, tensor, None) for tensor in network.activations(op))
     pieces = tuple(
-        Piece(index, inputs, (port,), op.macs // filters * port.shape[-1], f"slice {index}")
-        for index, port in enumerate(ports)
+        Piece(index, inputs, (port,), op.macs // filters * width, f"slice {index}")
+        for index, (port, width) in enumerate(zip(ports, widths, strict=True))
     )
     return Stage(
         kind="slices",
@@ -130,6 +148,7 @@ def _stage(network: Network, op: Op, speeds: Speeds, parity: int, text: str) -> 
         outputs=(target,),
         parity=parity,
         finish=activation_of(network, op) if parity else "",
+        parts=parts,
     )
 
 
@@ -150,6 +169,10 @@ def slice_file(network: Network, stage: Stage, piece: Piece) -> PieceFile:
         source = image = writer.copy_tensor(op.inputs[0])
     if port.channels is None or integers:
         sums = [_summed(network, stage, piece, tensor) for tensor in constants]
+        if stage.parts:
+            arrays = [np.concatenate(list(one.blocks())) for one in sums]  # of an int8 layer, so small ones
+            output = add_parts(network, writer, op, image, arrays, stage.parts, shape, port.name)
+            return writer.finish([source], [output])
         weights = [writer.add_constant(f"sum_{number}", array) for number, array in enumerate(sums)]
     else:
         rows = _rows(network, op, port.channels)
@@ -209,10 +232,10 @@ def _summed(network: Network, stage: Stage, piece: Piece, tensor: int) -> Blocks
     float32; summed in float64 and rounded once, a few rows at a time, and only when the file is written: the sum reads
     all of the layer's weights, and who wants to know the size of a parity need not.
     """
-    count, port = stage.needed, piece.outputs[0]
+    count, width = stage.needed, piece.outputs[0].shape[-1] // (2 if stage.parts else 1)
     factors = np.vstack([np.eye(count), coefficients(count, stage.parity)])[piece.index]
     spans = [p.outputs[0].channels or (0, 0) for p in stage.pieces[:count]]
-    shape = port.shape[-1], *network.tensors[tensor].shape[1:]
+    shape = width, *network.tensors[tensor].shape[1:]
     step = max(1, _CHUNK_BYTES // (8 * prod(shape[1:])))
     read_rows(network, tensor, 0, 1)  # a broken model is said to be one now
 

@@ -13,9 +13,9 @@
     robots  = COUNT | SPEED *("," SPEED)             equal robots, or what each can do in relation to the others
     range   = "@" FIRST [".." [LAST]]                ops, both included; "@FIRST" is one op
 
-Without a range a stage starts where the one before it ended. Tiles and bands then go as deep as they can,
-slices, layers and local to the end. What no stage names becomes local stages, so that stages always cover the
-whole network.
+Without a range a stage starts where the one before it ended. Tiles and bands then go as deep as they can, layers as
+far as shapes are known, slices and local to the end. What no stage names becomes local stages, so that stages always
+cover the whole network.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _parse_group(text: str, group: str) -> StageSpec:
         raise CutError(f"the cut '{text[:80]}' is not understood; {_CURES['tiles']}")
     grid = int(match["rows"]), int(match["columns"])
     if min(grid) < 1:
-        raise CutError(f"the cut '{text}' has no tiles: rows and columns start at 1")
+        raise CutError(f"the cut '{text[:80]}' has no tiles: rows and columns start at 1")
     first, last = _range(match)
     return StageSpec("tiles", grid, bool(match["balanced"]), bool(match["auto"]), first=first, last=last)
 
@@ -128,10 +128,10 @@ def _speeds(text: str, robots: str) -> Speeds:
     if len(speeds) == 1:
         count = int(speeds[0])
         if count != speeds[0] or not 1 <= count <= _MOST_ROBOTS:
-            raise CutError(f"the cut '{text}': {robots} is no number of robots from 1 to {_MOST_ROBOTS}")
+            raise CutError(f"the cut '{text[:80]}': {robots} is no number of robots from 1 to {_MOST_ROBOTS}")
         return (1.0,) * count
     if min(speeds) <= 0:
-        raise CutError(f"the cut '{text}': a robot of speed 0 can do nothing; leave it out")
+        raise CutError(f"the cut '{text[:80]}': a robot of speed 0 can do nothing; leave it out")
     return tuple(speeds)
 
 
@@ -145,9 +145,9 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
         first = done if spec.first is None else spec.first
         if first >= count or (spec.last is not None and not first <= spec.last < count):
             named = first if spec.last in (None, first) else f"{first}..{spec.last}"
-            raise CutError(f"the cut '{text}' names ops @{named}; the model has ops 0..{count - 1}")
+            raise CutError(f"the cut '{text[:80]}' names ops @{named}; the model has ops 0..{count - 1}")
         if first < done:
-            raise CutError(f"the cut '{text}' names op {first} twice: a stage starts after the one before it")
+            raise CutError(f"the cut '{text[:80]}' names op {first} twice: a stage starts after the one before it")
         try:
             stages += _cut(network, spec, first)
         except BrokenBuffer as error:  # in what reading did not look at
@@ -156,7 +156,9 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
     whole = tuple(_filled(network, stages))
     for stage in whole:
         if not is_closed(network, stage.first, stage.last):
-            raise CutError(f"the cut '{text}' ends within ops that are cut as one, at op {stage.last}; end elsewhere")
+            raise CutError(
+                f"the cut '{text[:80]}' ends within ops that are cut as one, at op {stage.last}; end elsewhere"
+            )
     return whole
 
 

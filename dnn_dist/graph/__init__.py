@@ -9,6 +9,7 @@
     resample.py    the same for resizing, slicing, transposed convolutions
     dilated.py     dilated convolutions that converters write as three ops, made one
     squares.py     sums of squares, which the runtime computes in one step, made one
+    shapes.py      shapes that the file leaves open, from those before
     fold.py        ops that give the same in every run
     cost.py        multiply-accumulates of an op
     tflite.py      read_network: a .tflite file as a Network

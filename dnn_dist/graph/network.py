@@ -25,7 +25,7 @@ class Tensor:
     index: int
     name: str
     shape: tuple[int, ...]
-    """As in the file, with the batch axis: NHWC for images."""
+    """With the batch axis: NHWC for images. As in the file, but for what that leaves open and ops before it say."""
     dtype: str
     """NumPy's name where it has one: float32, int8, ..."""
     scale: float | None
@@ -40,7 +40,7 @@ class Tensor:
     variable: bool
     """Keeps its value from one run to the next."""
     fixed: bool
-    """Whether the shape holds for every run (but for the batch)."""
+    """Whether the shape holds for every run with a batch of one."""
 
     @property
     def array_shape(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from dnn_dist.graph.geometry import Geometry
 from dnn_dist.graph.modelfile import ModelFile
 from dnn_dist.graph.network import Network, Op, Tensor, stored
 from dnn_dist.graph.schema import DTYPES, ITEM_BITS, OPERATORS, TABLES
+from dnn_dist.graph.shapes import keeps_batch, shapes_of
 from dnn_dist.graph.squares import join_squares
 from dnn_dist.graph.tileable import geometry_of
 
@@ -159,9 +160,11 @@ class _Reading:
         inputs = _indices(table["inputs"], len(tensors), self._room, optional=True)
         outputs = _indices(table["outputs"], len(tensors), self._room)
         ins = [tensors[t] if t >= 0 else None for t in inputs]
+        options = _options(table["builtin_options"])
+        self._settle(OpFacts(kind, options, ins, [tensors[t] for t in outputs], partial(self._value, inputs)), outputs)
         outs = [tensors[t] for t in outputs]
         read = [t for t in dict.fromkeys(ins) if t is not None]
-        facts = OpFacts(kind, _options(table["builtin_options"]), ins, outs, partial(self._value, inputs))
+        facts = OpFacts(kind, options, ins, outs, partial(self._value, inputs))
         geometry, reason, folded = None, "", self._fold(facts, inputs, outputs)
         if not folded:
             geometry, reason = self._geometry(facts, inputs, outputs)
@@ -181,6 +184,25 @@ class _Reading:
                 folded=folded,
             )
         )
+
+    def _settle(self, facts: OpFacts, outputs: tuple[int, ...]) -> None:
+        """Shapes of outputs that the file leaves open."""
+        if facts.kind.startswith("CUSTOM:"):  # of its outputs a converter may not know the rank either
+            for t in (t for t in outputs if not self.tensors[t].shape):
+                self.tensors[t] = replace(self.tensors[t], fixed=False)
+            return
+        signatures = [self._file.tensors[t]["shape_signature"] for t in outputs]
+        if not any(signature is not None and (signature < 0).any() for signature in signatures):
+            return
+        said = [self.tensors[t].shape if s is None else s.tolist() for t, s in zip(outputs, signatures, strict=True)]
+        found = shapes_of(facts, said)
+        for number, index in enumerate(outputs):
+            tensor = self.tensors[index]
+            if found is not None:
+                size = -(-prod(found[number]) * ITEM_BITS[tensor.dtype] // 8)
+                self.tensors[index] = replace(tensor, shape=found[number], bytes=size, fixed=True)
+            elif not keeps_batch(facts) and any(extent < 0 for extent in said[number]):
+                self.tensors[index] = replace(tensor, fixed=False)
 
     def _fold(self, facts: OpFacts, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> bool:
         """Whether the op gives the same in every run; then what it makes is constant from here on."""

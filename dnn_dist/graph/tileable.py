@@ -7,7 +7,7 @@ each value of a tile in the same way as in the whole. Every rule that an op brea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from dnn_dist.graph import resample
 from dnn_dist.graph.facts import NotTileable, OpFacts, TensorLike, size_of
@@ -17,13 +17,16 @@ from dnn_dist.graph.geometry import Geometry, Pad, Pads, Pointwise, Window
 UNARY = frozenset(
     ["RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "PRELU", "ELU", "GELU", "HARD_SWISH",
      "LOGISTIC", "TANH", "SOFTMAX", "ABS", "NEG", "EXP", "LOG", "SIN", "COS", "SQRT", "RSQRT", "SQUARE",
-     "FLOOR", "CEIL", "ROUND", "QUANTIZE", "DEQUANTIZE", "L2_NORMALIZATION"]
+     "FLOOR", "CEIL", "ROUND", "QUANTIZE", "DEQUANTIZE", "CAST", "L2_NORMALIZATION"]
 )  # fmt: skip
+# Of these, what only changes the type, so that it may be one that no other op of a tile can have
+CASTS = frozenset(["QUANTIZE", "DEQUANTIZE", "CAST"])
 # Of two inputs of equal height and width, or one and a constant per channel
 BINARY = frozenset(["ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"])
 _MAX_EXTENT = 1 << 16  # rows, columns or channels; beyond, a file is broken rather than a picture large
 _POWERS_AT_ONCE = 16  # values in the widest vector registers
 _DTYPES = ("float32", "int8", "uint8", "int16")
+_CAST_DTYPES = (*_DTYPES, "int32", "int64")
 
 _WHY_NOT = {
     **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), "each output value depends on whole rows or columns"),
@@ -46,11 +49,11 @@ def geometry_of(op: OpFacts) -> Geometry:
     spatial = [tensor for tensor in op.inputs if tensor is not None and not tensor.constant]
     if not spatial:
         raise NotTileable("all it reads is constant")
-    check_images([*spatial, *op.outputs])
+    check_images([*spatial, *op.outputs], _CAST_DTYPES if op.kind in CASTS else _DTYPES)
     return rule(op)
 
 
-def check_images(tensors: Iterable[TensorLike | None]) -> None:
+def check_images(tensors: Iterable[TensorLike | None], dtypes: Collection[str] = _DTYPES) -> None:
     """Raises NotTileable unless each is one image of a type and size that tiles can have."""
     for tensor in filter(None, tensors):
         if len(tensor.shape) != 4 or tensor.shape[0] != 1:
@@ -61,7 +64,7 @@ def check_images(tensors: Iterable[TensorLike | None]) -> None:
             raise NotTileable(f"{list(tensor.shape)} holds nothing")
         if max(tensor.shape) > _MAX_EXTENT:
             raise NotTileable(f"{list(tensor.shape)} is no picture")
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in dtypes:
             raise NotTileable(f"tiles of {tensor.dtype} are not supported")
 
 

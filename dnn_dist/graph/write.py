@@ -143,18 +143,13 @@ class GraphWriter:
     def add_op(
         self, kind: str, version: int, inputs: Sequence[int], outputs: Sequence[int], options: str, **fields: Any
     ) -> None:
-        """An op of `kind` whose options table `options` holds `fields`, and defaults else."""
+        """An op of `kind` whose options table `options` holds `fields`, and defaults else; "": it has none."""
         number = OPERATOR_CODES[kind]
         code = {"deprecated_builtin_code": min(number, 127), "builtin_code": number, "version": version}
-        self._operators.append(
-            {
-                "opcode_index": self._code(code),
-                "inputs": np.array(inputs),
-                "outputs": np.array(outputs),
-                "builtin_options_type": _OPTION_NUMBERS[options],
-                "builtin_options": fields,
-            }
-        )
+        tree = {"opcode_index": self._code(code), "inputs": np.array(inputs), "outputs": np.array(outputs)}
+        if options:
+            tree |= {"builtin_options_type": _OPTION_NUMBERS[options], "builtin_options": fields}
+        self._operators.append(tree)
 
     def finish(self, inputs: Sequence[int], outputs: Sequence[int]) -> PieceFile:
         """The file, whose graph takes and gives these tensors in this order."""
@@ -192,7 +187,8 @@ class GraphWriter:
 
     def _tree(self, index: int) -> dict[str, Any]:
         tree = self._network.file.tensors[index].unpack()
-        tree.pop("shape_signature", None)  # pieces have fixed shapes
+        if tree.pop("shape_signature", None) is not None:  # pieces have fixed shapes
+            tree["shape"] = np.array(self._network.tensors[index].shape, np.int32)
         quantisation = tree.get("quantization", {})
         for field in ("scales", "zero_points"):  # of blocks, kept in tensors of their own
             if quantisation.get("details", {}).get(field, -1) >= 0:

@@ -21,11 +21,15 @@ from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
+from dnn_dist.yamlfile import NotYaml, parse_yaml, quoted
 
 FORMAT = 1
+MOST_TEXT = 1 << 16
+"""Characters of a plan's text; a cut with a stage for each of 1 000 ops has a third of that."""
 FILLS = ("last", "zeros")
 MOST_REPLICAS = 4
 WIRES = ("float32", "float16", "int8")
+_MOST_REAL = 1e30  # of 255 * scale + offset float32 holds more; what real models take is below 1e3
 
 
 def wire_dtype(dtype: str, wire: str) -> str:
@@ -34,8 +38,12 @@ def wire_dtype(dtype: str, wire: str) -> str:
 
 
 def port_bytes(network: Network, port: Port, wire: str) -> int:
-    """Bytes of a piece's input or output as it travels. The model's own inputs do as one byte a value."""
-    dtype = "uint8" if port.tensor in network.inputs else wire_dtype(port.dtype, wire)
+    """Bytes of a piece's input or output as it travels. The model's own inputs do as one byte a value.
+
+    Sums of an int8 model are exact integers in float32, which no other wire would keep.
+    """
+    sums = port.dtype != network.tensors[port.tensor].dtype
+    dtype = "uint8" if port.tensor in network.inputs else port.dtype if sums else wire_dtype(port.dtype, wire)
     return prod(port.shape) * np.dtype(dtype).itemsize
 
 
@@ -50,6 +58,12 @@ class Pixels:
 
     scale: float = 1.0 / 255.0
     offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale <= _MOST_REAL:
+            raise PlanError(f"plan: pixels.scale is {self.scale}, expected a number above 0, e.g. 0.00392157")
+        if not abs(self.offset) <= _MOST_REAL:
+            raise PlanError(f"plan: pixels.offset is {self.offset}, expected a number, e.g. -1.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +81,9 @@ class Plan:
     def __post_init__(self) -> None:
         for key, value, known in (("fill", self.fill, FILLS), ("wire", self.wire, WIRES)):
             if value not in known:
-                raise PlanError(f"plan: {key} is {value!r}, expected one of {', '.join(known)}")
+                raise PlanError(f"plan: {key} is {quoted(value)}, expected one of {', '.join(known)}")
         if not 1 <= self.replicas <= MOST_REPLICAS:
             raise PlanError(f"plan: replicas is {self.replicas}, expected 1 to {MOST_REPLICAS}")
-        if not self.pixels.scale > 0:
-            raise PlanError(f"plan: pixels.scale is {self.pixels.scale}, expected a number above 0, e.g. 0.00392157")
 
     @property
     def hash(self) -> str:
@@ -85,10 +97,12 @@ class Plan:
     @classmethod
     def from_yaml(cls, text: str) -> Plan:
         """Read a plan's text. Raises PlanError in one line when it is not a plan."""
+        if len(text) > MOST_TEXT:
+            raise PlanError(f"plan: {len(text)} characters, expected at most {MOST_TEXT}: this is no plan")
         try:
-            tree = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise PlanError(f"plan: not YAML: {' '.join(str(error).split())}") from None
+            tree = parse_yaml(text)
+        except NotYaml as error:
+            raise PlanError(f"plan: not YAML: {error}") from None
         if not isinstance(tree, dict) or tree.get("dnn_dist_plan") != FORMAT:
             raise PlanError(
                 f"plan: expected a YAML mapping with 'dnn_dist_plan: {FORMAT}' and the keys of a plan"
@@ -125,21 +139,25 @@ class Plan:
         return cut_network(network, self.cut)
 
 
+_EXPECTED = {str: "a text of ASCII letters", int: "a whole number"}
+
+
 def _typed(tree: dict[str, Any], key: str, kind: type) -> Any:
     value = tree.get(key)
-    if not isinstance(value, kind):
-        raise PlanError(f"plan: {key} is {value!r}, expected a {kind.__name__}")
+    # true is an int as well
+    if type(value) is not kind or (isinstance(value, str) and not value.isascii()):
+        raise PlanError(f"plan: {key} is {quoted(value)}, expected {_EXPECTED[kind]}")
     return value
 
 
 def _robots(tree: Any) -> tuple[str, ...]:
-    if not isinstance(tree, list) or not all(isinstance(name, str) and name for name in tree):
-        raise PlanError(f"plan: robots is {tree!r}, expected a list of names, e.g. [r1, r2]; empty: all")
+    if not isinstance(tree, list) or not all(isinstance(name, str) and name.isascii() and name for name in tree):
+        raise PlanError(f"plan: robots is {quoted(tree)}, expected a list of names, e.g. [r1, r2]; empty: all")
     return tuple(tree)
 
 
 def _pixels(tree: Any) -> Pixels:
     try:
         return Pixels(scale=float(tree["scale"]), offset=float(tree["offset"]))
-    except (TypeError, KeyError, ValueError):
-        raise PlanError(f"plan: pixels is {tree!r}, expected {{scale: NUMBER, offset: NUMBER}}") from None
+    except (TypeError, KeyError, ValueError, OverflowError):
+        raise PlanError(f"plan: pixels is {quoted(tree)}, expected {{scale: NUMBER, offset: NUMBER}}") from None

@@ -20,7 +20,7 @@ from itertools import count, pairwise
 from math import prod
 
 from dnn_dist.cut.layers import layer_starts
-from dnn_dist.cut.local import whole_stage
+from dnn_dist.cut.local import cut_local
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.cost import piece_memory, piece_seconds
@@ -121,7 +121,7 @@ def pipeline_of(network: Network, robot: Robot, message: Callable[[float], float
     starts = (*layer_starts(network, 0, len(network.ops) - 1), len(network.ops))
     layers = []
     for first, after in pairwise(starts):
-        stage = whole_stage(network, "layers", f"layers:1@{first}..{after - 1}", first, after - 1)
+        stage = cut_local(network, first, after - 1)
         (piece,) = stage.pieces
         dense = network.ops[after - 1].kind == "FULLY_CONNECTED"
         layers.append(

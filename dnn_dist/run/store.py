@@ -28,10 +28,13 @@ Tensors = dict[int, np.ndarray]
 class Store(Protocol):
     """The tensors of one plan's open frames. Tensors that travel are the store's own affair."""
 
-    plan: Plan
     shape: PlanShape
     input_size: tuple[int, int]  # rows and columns of the model's input
     pieces_digest: str  # of the pieces that were derived from the plan
+
+    @property
+    def plan(self) -> Any:
+        """A `Plan`, or what has its hash, cut and text."""
 
     def begin(self, frame: int, pixels: Any = None) -> None:
         """Open a frame. `pixels`: the model's input; None where it is not known, or was given already."""

@@ -329,7 +329,8 @@ class SourceRun:
         self._look_for_image()
 
     def _read_inbox(self) -> None:
-        now, under_way, arrived = self.agenda.now, {}, []
+        now, arrived = self.agenda.now, list[WorkerState]()
+        under_way: dict[str, tuple[float, WorkerState, WorkerState | None]] = {}
         for worker, (at, newest, before) in self._inbox.items():
             state: WorkerState | None = newest
             if at > now:

@@ -2,9 +2,10 @@
 """Makes the small converter-made models of the tests: NAME_float32.tflite, NAME_int8.tflite (integer inside).
 
 Needs TensorFlow 2.21; the files are in the repository, so that tests do without.
-Run: python test/models/make_fixtures.py
+Run: python test/models/make_fixtures.py [NAME...]
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,18 +120,50 @@ def siamese():
     return K.Model([a, b], conv(x, 3, 3, 2))
 
 
+def upsampled(batch: int | None = 1):
+    """UpSampling2D, which the converter makes of RESHAPE and TILE, between two scales and at the end."""
+    i = L.Input((13, 17, 3), batch_size=batch)
+    a = conv(i, 6, 3, 2, act="relu")
+    x = conv(conv(a, 8, 3, 2, act="relu"), 6, 1, act="relu")
+    x = L.Cropping2D(((0, 1), (0, 1)))(L.UpSampling2D(2)(x))
+    x = conv(L.Concatenate()([x, a]), 5, 3, act="relu")
+    return K.Model(i, conv(L.UpSampling2D((3, 2))(x), 4, 1))
+
+
+def upsampled_anybatch():
+    """The same of an unknown batch: shapes are worked out while it runs, and 1 stands for them in the file."""
+    return upsampled(None)
+
+
+def pixels():
+    """Takes the image's bytes: CAST and a scaling at the front, then QUANTIZE in the integer model."""
+    i = L.Input((18, 23, 3), batch_size=1, dtype="uint8")
+    x = conv(L.Rescaling(1 / 127.5, -1)(i), 6, 3, 2, act="relu")
+    return K.Model(i, conv(x, 4, 3))
+
+
 MODELS: tuple[Callable[[], K.Model], ...] = (
-    chain, residual, mobile, dilated, pyramid, averages, squeeze, siamese)  # fmt: skip
+    chain, residual, mobile, dilated, pyramid, averages, squeeze, siamese,
+    upsampled, upsampled_anybatch, pixels)  # fmt: skip
 
 
 def convert(model: K.Model, quantise: bool, rng: np.random.Generator, edges: tf.DType = tf.int8) -> bytes:
-    """float32 throughout, or int8 with inputs and outputs of type `edges`."""
+    """float32 throughout, or int8 with inputs and outputs of type `edges`; what takes bytes keeps its edges."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if quantise:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        bytes_ = model.inputs[0].dtype == "uint8"
         converter.representative_dataset = lambda: (
-            [rng.random((1, *i.shape[1:]), np.float32) for i in model.inputs] for _ in range(32)
+            [
+                rng.integers(0, 256, (1, *i.shape[1:]), np.uint8)
+                if bytes_
+                else rng.random((1, *i.shape[1:]), np.float32)
+                for i in model.inputs
+            ]
+            for _ in range(32)
         )
+        if bytes_:
+            return converter.convert()
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = edges
     return converter.convert()
@@ -138,6 +171,8 @@ def convert(model: K.Model, quantise: bool, rng: np.random.Generator, edges: tf.
 
 def main() -> None:
     for number, make in enumerate(MODELS):
+        if sys.argv[1:] and make.__name__ not in sys.argv[1:]:
+            continue
         K.backend.clear_session()
         K.utils.set_random_seed(number)
         model = make()
