@@ -98,10 +98,11 @@ class Computer(Part):
         """Sources whose next progress lets a result go out."""
         return {key.source for key in self.machine.outbox}
 
-    def serves(self, source: str) -> bool:
-        """Whether the progress of a source matters here: it has tasks waiting, computed or answered."""
+    @property
+    def serves(self) -> set[str]:
+        """Sources whose progress matters here: they have tasks waiting, computed or answered."""
         machine = self.machine
-        return any(key.source == source for keys in (machine.held, machine.answered) for key in keys)
+        return {key.source for keys in (machine.held, machine.answered) for key in keys}
 
     # What is heard
 

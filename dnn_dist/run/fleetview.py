@@ -122,11 +122,11 @@ class WorkerView:
 
     def set_due(self, now: float, settings: PartitionSettings) -> None:
         """Bring `due` up to date, after leases or what is known of the worker have changed."""
-        due = min([lease.end(self.state, settings) for lease in self.leases.values()], default=float("inf"))
-        if not self.silent:
-            due = min(due, self.heard_at + settings.worker_timeout)
+        due = float("inf") if self.silent else self.heard_at + settings.worker_timeout
+        if self.leases:
+            due = min(due, *[lease.end(self.state, settings) for lease in self.leases.values()])
         if self.strays:
-            due = min([due, *(stray.sent_at + settings.lifespan for stray in self.strays)])
+            due = min(due, *[stray.sent_at + settings.lifespan for stray in self.strays])
         self.due = min(due, self.left_out_until) if self.left_out_until > now else due
 
     def serves(self, plan: str, now: float) -> bool:

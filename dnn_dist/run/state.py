@@ -29,7 +29,7 @@ def newer(sequence: int, known: int, silence: float) -> bool:
 
     Of a state from a distant future nothing after it would be newer; so it is not believed.
     """
-    return known < sequence <= known + LEAP + 1000 * max(0.0, silence)
+    return known < sequence <= known + LEAP + (1000 * silence if silence > 0 else 0)
 
 
 @dataclass(frozen=True, slots=True)

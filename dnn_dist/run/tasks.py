@@ -98,7 +98,8 @@ class Books:
     def set_due(self, view: WorkerView, now: float) -> None:
         """A worker's leases have changed, or what is known of it."""
         view.set_due(now, self.settings)
-        self.due = min(self.due, view.due)
+        if view.due < self.due:
+            self.due = view.due
 
     def forget(self, frame: OpenFrame, key: TaskKey, why: LeaseState, now: float) -> None:
         """Nothing more is wanted of a task."""

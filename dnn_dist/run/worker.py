@@ -303,7 +303,7 @@ class Worker:
             len(self.refused),
             preparing,
         )
-        seen = dict(self.seen)
+        seen = self.seen  # replaced when it changes, never changed
         if (told, seen) == self._published and now < self._published_at + self.settings.heartbeat:
             return []
         self._published, self._published_at = (told, seen), now

@@ -207,9 +207,9 @@ class WorkerRun(Process):
 
     def _read_boards(self, part: Computer) -> float:
         """Take in what has reached this worker; when the next message will, in seconds."""
-        now, soonest, states = self.agenda.now, float("inf"), []
+        now, soonest, states, served = self.agenda.now, float("inf"), [], part.serves
         for ear in self._ears:
-            if ear.board.number == ear.seen or (ear.progress and not part.serves(ear.source.name)):
+            if ear.board.number == ear.seen or (ear.progress and ear.source.name not in served):
                 continue
             ear.seen, state, later = ear.board.read(ear.seen, ear.delay, now)
             if state is not None:
