@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("dnn_dist.msg", reason="messages are not built")
@@ -15,6 +19,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Log
 
+from dnn_dist.cli.supervisor import executables
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.shell import Shell, make_executor
 from dnn_dist.run.notes import Note
@@ -85,3 +90,23 @@ def test_each_lost_worker_is_logged(patient: Patient) -> None:
     patient.until(lambda: any("the end" in line for line in patient.logged), "the logs come")
     lost = [line for line in patient.logged if "worker lost" in line]
     assert lost == ["worker lost: worker 'r2' was not heard", "worker lost: worker 'r3' was not heard"]
+
+
+def test_a_camera_names_the_files_that_it_leaves_out(tmp_path: Path) -> None:
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((16, 16, 3), np.uint8))
+    for name in ("0a.png", "1a.jpg"):
+        (tmp_path / name).write_bytes(b"no picture")
+    words = [f"source:={tmp_path}", "loop:=false", "wait_for_subscriber:=false", "rate:=50.0"]
+    command = [executables() / "camera", "--ros-args", *(word for pair in words for word in ("-p", pair))]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as camera:
+        assert camera.stderr is not None
+        said = ""
+        for line in camera.stderr:
+            said += line
+            if "has ended after" in line:
+                break
+        camera.terminate()
+    assert "has ended after 3 frames" in said
+    for name in ("0a.png", "1a.jpg"):
+        assert f"file left out: {name}: not an image" in said
