@@ -26,6 +26,7 @@ COMMANDS = {
     "simulate": ("dnn_dist.cli.simulate", "a plan on a fleet in virtual time, with faults; a Gantt chart"),
     "profile": ("dnn_dist.cli.profile", "measure this robot op by op, for a fleet file"),
     "plan": ("dnn_dist.cli.plan", "choose how a model is cut for a fleet of robots, and say why"),
+    "set-plan": ("dnn_dist.cli.setplan", "have the sources that run take another plan, without a pause"),
     "demo": (
         "dnn_dist.cli.demo",
         "a cluster on this machine: synthetic camera, workers, live table, a picture",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dnn_dist.cli.given import plan_file
 from dnn_dist.errors import ConfigError, PlanError
 from dnn_dist.graph.digest import cached_sha256
 from dnn_dist.graph.network import Network
@@ -85,15 +86,11 @@ def read_plan(text: str, model: str | None) -> tuple[Network, Plan]:
 
     `model`: a .tflite file; None: the one that the plan names by its hash, or for a cut the shipped one.
     """
-    path = Path(text)
-    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+    plan = plan_file(text)
+    if plan is None:
         network = read_network(find_model(model or MODEL))
         return network, Plan(model=network.sha256, cut=text)
-    try:
-        plan = Plan.read(path)
-    except PlanError as error:
-        raise PlanError(f"{error}; give a plan file or a cut") from None
-    return read_network(find_model(model) if model else _model_of(plan, path)), plan
+    return read_network(find_model(model) if model else _model_of(plan, Path(text))), plan
 
 
 def _model_of(plan: Plan, path: Path) -> Path:
