@@ -58,7 +58,7 @@ class Patient(Shell):
 
 
 @pytest.fixture
-def patient() -> Iterator[Patient]:
+def patient(ros_domain: int) -> Iterator[Patient]:
     rclpy.init()
     try:
         node = Patient()
