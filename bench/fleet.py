@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from dnn_dist.cli.domain import DOMAINS, free_domain
 from dnn_dist.cli.supervisor import Supervisor, share
 from dnn_dist.cluster import Process, parse_cluster, processes
 
 PATIENCE = 90.0  # s for what should take a few, before a run is given up
 WARM_UP = 4  # frames that are not counted: interpreters, topics and measured speeds come into being
 TICKS = os.sysconf("SC_CLK_TCK")
-DOMAINS = count(os.getpid())  # of ROS; each run takes the next one, since what was killed haunts its own for a while
+NEXT_DOMAIN = cycle(DOMAINS)  # each run takes the next one, since what was killed haunts its own for a while
 
 
 @dataclass
@@ -73,7 +72,7 @@ def flying(
     started = processes(parse_cluster({"robots": robots, "parameters": parameters}, "bench"), _profiles())
     workers = sum(process.executable == "worker" for process in started)
     with ExitStack() as stack:
-        domain = stack.enter_context(_domain())
+        domain = stack.enter_context(free_domain(next(NEXT_DOMAIN)))
         environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(domain)}
         supervisor = stack.enter_context(Supervisor(logs, environment))
         watch = stack.enter_context(watching({**environment, **started[0].environment}, prefix=prefix))
@@ -129,21 +128,6 @@ def _ticks(pid: int) -> int:
     except OSError:
         return 0
     return int(words[11]) + int(words[12])
-
-
-@contextmanager
-def _domain() -> Iterator[int]:
-    """A ROS domain of a run's own. A lock, the tests' one, holds it against all else that runs on this machine."""
-    for _ in range(100):
-        domain = 1 + next(DOMAINS) % 100
-        with Path(tempfile.gettempdir(), f"dnn_dist-domain-{domain}.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield domain
-            return
-    raise RuntimeError("every ROS domain is taken by something that runs; wait for that")
 
 
 def _profiles() -> Path:

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures that every test may use."""
 
-import fcntl
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +15,22 @@ sys.path.sort(key=lambda entry: Path(entry).resolve() == Path(__file__).parents[
 # Before anything starts DDS, however pytest was started.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
-DOMAINS = range(1, 102)  # Linux keeps the ports of higher ones for outgoing connections
-_next_domain = os.getpid() % len(DOMAINS)
+_domains_used = os.getpid()
 
 
 @pytest.fixture
 def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A ROS_DOMAIN_ID of this test's own, set for it and for the processes it starts.
 
-    A lock holds it against other runs on this machine. Each test takes the next one, since what an earlier
-    test killed stays in its domain's discovery for some seconds.
+    Each test takes the next one, since what an earlier test killed stays in its domain's discovery for some seconds.
     """
-    global _next_domain
-    for domain in chain(DOMAINS[_next_domain:], DOMAINS[:_next_domain]):
-        path = Path(tempfile.gettempdir(), f"dnn_dist-domain-{domain}.lock")
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT)
-        except PermissionError:  # another user's
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            continue
-        _next_domain = domain % len(DOMAINS)
+    from dnn_dist.cli.domain import DOMAINS, free_domain
+
+    global _domains_used
+    with free_domain(DOMAINS[_domains_used % len(DOMAINS)]) as domain:
+        _domains_used = domain  # those from 1 on
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-        try:
-            yield domain
-        finally:
-            os.close(lock)
-        return
-    pytest.fail("every ROS domain is taken by a test that runs; wait for those")
+        yield domain
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ LAW = {
         *("run", "plan", "cut", "graph", "detect", "camera"),
     },
 }
-ROS = re.compile(r"(rclpy|rosidl_\w+|launch\w*|cv_bridge|\w+_(msgs|interfaces)|dnn_dist\.msg)(\.|$)")
+ROS = re.compile(r"(rclpy|rosidl_\w+|launch\w*|cv_bridge|\w+_(msgs|interfaces)|dnn_dist\.(msg|srv))(\.|$)")
 HEAVY = re.compile(r"(tensorflow|keras|torch|scipy|networkx)(\.|$)")
 
 
@@ -80,7 +80,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_command_line_needs_no_ros() -> None:
     # As after `pip install`: the command line is there, ROS and our messages are not.
-    hidden = "import sys; sys.modules.update(dict.fromkeys(['rclpy', 'std_msgs', 'dnn_dist.msg']))"
+    hidden = "import sys; sys.modules.update(dict.fromkeys(['rclpy', 'std_msgs', 'dnn_dist.msg', 'dnn_dist.srv']))"
     subprocess.run([sys.executable, "-c", f"{hidden}; import dnn_dist.cli.main"], check=True)
 
 

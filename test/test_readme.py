@@ -33,14 +33,14 @@ def files(page: str) -> set[str]:
     linked = {str((ROOT / page).parent.joinpath(link).resolve().relative_to(ROOT)) for link in links}
     named = set(re.findall(r"(?<![\w./-])\w[\w.-]*/[\w./*-]*", code(page)))
     below = {path for path in named if (ROOT / path.split("/")[0]).is_dir()}
-    endings = re.compile(r"\.(py|ya?ml|xml|md|rviz|rst|msg|tflite|toml|txt|png)$")
+    endings = re.compile(r"\.(py|ya?ml|xml|md|rviz|rst|msg|srv|tflite|toml|txt|png)$")
     found = linked | below | {path for path in named if endings.search(path)}
     return {path for path in found if path.split("/")[0] not in MADE}
 
 
 def exists(path: str) -> bool:
-    """A path from the repository's top, or from the Python package's; or the type of a message."""
-    path = re.sub(r"^dnn_dist/(msg/\w+)$", r"\1.msg", path)
+    """A path from the repository's top, or from the Python package's; or the type of a message or service."""
+    path = re.sub(r"^dnn_dist/(msg|srv)/(\w+)$", r"\1/\2.\1", path)
     return any(any(top.glob(path)) for top in (ROOT, ROOT / "dnn_dist"))
 
 
@@ -71,7 +71,7 @@ def test_the_two_commands_come_first() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_exist(page: str) -> None:
-    named = set(re.findall(r"(?m)(?:^\s*|/)dnn_dist ([a-z]+)", code(page)))
+    named = set(re.findall(r"(?m)(?:^\s*|/)dnn_dist ([a-z][a-z-]*)", code(page)))
     assert named <= set(COMMANDS)
 
 

@@ -44,18 +44,20 @@ def folder(tmp_path):
 
 
 def test_a_folder_gives_all_its_images_in_natural_order(folder):
-    source = open_source(str(folder), 1, 1)
-    images = frames(source)
+    left_out = {}
+    images = frames(open_source(str(folder), 1, 1, warn=left_out.__setitem__))
     assert reds(images) == [0, 10, 20, 30, 40, 50]
     assert [image.shape[1] for image in images] == [32, 33, 34, 35, 36, 37]  # sizes stay
     assert tuple(images[1][0, 0]) == (10, 20, 250)  # RGB
-    assert source.skipped == 3
+    assert left_out.keys() == {"img3.png", "img4.jpg", "img5.png"}
+    assert "10 bytes" in left_out["img3.png"] and "directory" in left_out["img5.png"]
 
 
-def test_a_folder_that_loops_starts_again_and_counts_bad_files_once(folder):
-    source = open_source(str(folder), 1, 1, loop=True)
+def test_a_folder_that_loops_starts_again_and_tells_of_bad_files_once(folder):
+    left_out = []
+    source = open_source(str(folder), 1, 1, loop=True, warn=lambda file, why: left_out.append(file))
     assert reds(frames(source, limit=15)) == [0, 10, 20, 30, 40, 50] * 2 + [0, 10, 20]
-    assert source.skipped == 3
+    assert sorted(left_out) == ["img3.png", "img4.jpg", "img5.png"]
 
 
 def test_a_loop_over_images_that_have_gone_ends(folder):

@@ -12,6 +12,7 @@ The first frame is read when a source is opened, so that a useless one is told t
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -33,12 +34,19 @@ class Source(Protocol):
         """Gives back what is held; may be called twice."""
 
 
-def open_source(spec: str, height: int, width: int, seed: int = 0, loop: bool = False) -> Source:
+def open_source(
+    spec: str,
+    height: int,
+    width: int,
+    seed: int = 0,
+    loop: bool = False,
+    warn: Callable[[str, str], None] = lambda file, why: None,
+) -> Source:
     """The source that `spec` names; ConfigError in one line if it can't give a single frame.
 
     height, width: pixels of a synthetic scene, and what a camera device is asked for (it may give another
     size); folders and videos keep theirs. seed: of a scene whose spec has none. loop: folders and videos
-    start again at their end.
+    start again at their end. warn: told the name of each file that is left out, and why; by whoever opens or reads.
     """
     kind, _, rest = spec.partition(":")
     if kind == "scene":
@@ -59,7 +67,7 @@ def open_source(spec: str, height: int, width: int, seed: int = 0, loop: bool = 
             raise ConfigError(f"camera source '{spec}': no such camera; ls /dev/video* shows those there are")
         return DeviceSource(int(number[1]), height, width)
     if spec and path.is_dir():
-        return FolderSource(path, loop)
+        return FolderSource(path, loop, warn)
     if path.is_file():
         return VideoSource(str(path), loop)
     raise ConfigError(
@@ -87,15 +95,14 @@ class SceneSource:
 
 
 class FolderSource:
-    """The images of a folder in natural order. Unreadable files are left out and counted in `skipped`."""
+    """The images of a folder in natural order. Files that are none are left out, and `warn` is told."""
 
-    def __init__(self, folder: Path, loop: bool) -> None:
+    def __init__(self, folder: Path, loop: bool, warn: Callable[[str, str], None]) -> None:
         try:
             found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS]
         except OSError as error:
             raise ConfigError(f"camera source '{folder}': can't list the folder: {error.strerror}") from error
-        self.skipped = 0
-        self._loop = loop
+        self._loop, self._warn = loop, warn
         self._paths = sorted(found, key=_natural)
         self._next = 0
         self._first = self._decode()
@@ -119,13 +126,16 @@ class FolderSource:
                 if not self._loop:
                     return None
                 self._next = 0
-            image = _read_image(self._paths[self._next])
-            if image is not None:
+            path = self._paths[self._next]
+            try:
+                image = _read_image(path)
+            except ValueError as error:
+                # Never tried again: a loop over files that have all gone bad must end.
+                del self._paths[self._next]
+                self._warn(path.name, str(error))
+            else:
                 self._next += 1
                 return image
-            # Never tried again: a loop over files that have all gone bad must end.
-            del self._paths[self._next]
-            self.skipped += 1
         return None
 
 
@@ -193,12 +203,20 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [*((int(digits or 0), text) for digits, text in parts), (0, path.name)]
 
 
-def _read_image(path: Path) -> np.ndarray | None:
+def _read_image(path: Path) -> np.ndarray:
+    """RGB; ValueError says why not."""
     try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        return None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ValueError(f"can't be read: {error.strerror or error}") from None
+    try:
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ValueError(f"not an image that OpenCV can read ({content.size} bytes)")
+    rgb: np.ndarray = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return rgb
 
 
 def _grab(capture: cv2.VideoCapture) -> np.ndarray | None:

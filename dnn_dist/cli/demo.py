@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import re
 import sys
 import time
@@ -19,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dnn_dist.cli.chaos import Chaos, disturbance, schedule
+from dnn_dist.cli.domain import own_domain
 from dnn_dist.cli.summary import Summary
 from dnn_dist.cli.supervisor import Supervisor, share
 from dnn_dist.cluster import Cluster, processes, read_cluster, shipped_file, with_workers
@@ -71,7 +71,6 @@ def run(args: argparse.Namespace) -> int:
     others = [process for process in started if process.executable != "camera"]
     environment = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
-        "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.randint(1, 100)),
     }
     if args.chaos is not None:
         environment |= disturbance(args.chaos)
@@ -84,8 +83,9 @@ def run(args: argparse.Namespace) -> int:
     prefix = f"{_source(cluster)}/" if len([robot for robot in cluster.robots if robot.source]) > 1 else ""
     summary = Summary(args.out, args.frames, rate=float(cameras[0].parameters.get("rate", 5.0)))
     with (
-        Supervisor(args.out / "log", environment) as supervisor,
-        watching({**environment, **started[0].environment}, prefix=prefix, overlay=True) as watch,
+        own_domain() as domain,
+        Supervisor(args.out / "log", {**environment, **domain}) as supervisor,
+        watching({**environment, **domain, **started[0].environment}, prefix=prefix, overlay=True) as watch,
     ):
         watch.on_report = summary.add_report
         watch.on_overlay = summary.add_overlay

@@ -16,7 +16,7 @@ from dnn_dist.graph.tflite import read_network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a .tflite file")
+    parser.add_argument("model", metavar="MODEL", help="a .tflite file, or the name of a shipped one")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import dnn_dist
 from dnn_dist.errors import DnnDistError
+from dnn_dist.shipped import find_model
 
 # command -> (module with add_arguments and run, what it does)
 COMMANDS = {
@@ -25,6 +26,7 @@ COMMANDS = {
     "simulate": ("dnn_dist.cli.simulate", "a plan on a fleet in virtual time, with faults; a Gantt chart"),
     "profile": ("dnn_dist.cli.profile", "measure this robot op by op, for a fleet file"),
     "plan": ("dnn_dist.cli.plan", "choose how a model is cut for a fleet of robots, and say why"),
+    "set-plan": ("dnn_dist.cli.setplan", "have the sources that run take another plan, without a pause"),
     "demo": (
         "dnn_dist.cli.demo",
         "a cluster on this machine: synthetic camera, workers, live table, a picture",
@@ -83,7 +85,10 @@ def _run(words: list[str]) -> int:
         prog=f"dnn_dist {name}", description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(rest)))
+    args = parser.parse_args(rest)
+    if getattr(args, "model", None):  # one rule for all commands, and that of the nodes' parameters
+        args.model = str(find_model(args.model))
+    return int(module.run(args))
 
 
 def _fail(message: str) -> int:

@@ -30,7 +30,7 @@ _MOST_FRAMES = 16  # in work at once; the gateway's own limit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a .tflite file")
+    parser.add_argument("model", metavar="MODEL", help="a .tflite file, or the name of a shipped one")
     parser.add_argument("--fleet", required=True, metavar="F", help="a fleet file, e.g. config/fleets/six_pi3.yaml")
     parser.add_argument("--objective", choices=OBJECTIVES, default="latency", help="default: latency")
     parser.add_argument("--deadline", type=float, metavar="S", help="seconds that a frame may take")

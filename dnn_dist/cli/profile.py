@@ -23,7 +23,7 @@ from dnn_dist.yamlfile import read_yaml
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a .tflite file")
+    parser.add_argument("model", metavar="MODEL", help="a .tflite file, or the name of a shipped one")
     parser.add_argument("--fleet", type=Path, metavar="F", help="fleet file to write into; made if it is not there")
     parser.add_argument("--robot", default="this", metavar="NAME", help="name in the fleet file; default: this")
     parser.add_argument("--repeat", type=int, default=9, metavar="N", help="runs, of which the median counts; 9")

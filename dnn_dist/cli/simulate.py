@@ -9,12 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dnn_dist.cli.given import plan_file
 from dnn_dist.errors import ConfigError, PlanError
+from dnn_dist.graph.digest import cached_sha256
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import Fleet, read_fleet
@@ -22,13 +26,15 @@ from dnn_dist.plan.plan import WIRES, Plan
 from dnn_dist.run.report import Status
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.tasks import DispatcherSettings
-from dnn_dist.shipped import find_model
+from dnn_dist.shipped import find_model, shipped_models
 from dnn_dist.sim import Load, Outcome, Scenario, Source, draw_gantt, parse_faults, plan_load, simulate
 
 PERCENTILES = (50, 95, 99, 100)
 ENDLESS = 20.0
 """Without a deadline a frame is given up after this many times what one robot alone would take."""
 MOST_ROWS = 24
+MODEL = "warehouse_float32.tflite"
+"""What a cut is of, if nothing else is said."""
 FAULTS = 'e.g. "kill r2@3.0, restart r2@5, stop r3@1, go r3@2, slow r3 x5@2..6, chaos:7", seconds after the first image'
 
 
@@ -37,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("plan", metavar="PLAN", help="a plan file, or a cut as for `dnn_dist check`, e.g. tiles:3x3")
     add("--fleet", required=True, metavar="F", help="a fleet file; examples are in config/fleets")
-    add("--model", metavar="M", default="warehouse_float32.tflite", help="a .tflite file, or one that is shipped")
+    add("--model", metavar="M", help=f"a .tflite file, or the name of a shipped one; default: the plan's, or {MODEL}")
     add("--frames", type=int, metavar="N", default=20, help="images of each source (default 20)")
     add("--rate", type=float, metavar="HZ", help="images a second of each source; default: as there is a place")
     add("--sources", metavar="R,R", help="robots with a camera; default: the fleet's first")
@@ -75,16 +81,33 @@ def run(args: argparse.Namespace) -> int:
     return 1 if outcome.unreported else 0
 
 
-def read_plan(text: str, model: str) -> tuple[Network, Plan]:
-    """The network, and the plan in a file or of a cut. Raises one line when there is neither."""
-    network = read_network(find_model(model))
-    path = Path(text)
-    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+def read_plan(text: str, model: str | None) -> tuple[Network, Plan]:
+    """The network, and the plan in a file or of a cut. Raises one line when there is neither.
+
+    `model`: a .tflite file; None: the one that the plan names by its hash, or for a cut the shipped one.
+    """
+    plan = plan_file(text)
+    if plan is None:
+        network = read_network(find_model(model or MODEL))
         return network, Plan(model=network.sha256, cut=text)
-    try:
-        return network, Plan.read(path)
-    except PlanError as error:
-        raise PlanError(f"{error}; give a plan file or a cut") from None
+    return read_network(find_model(model) if model else _model_of(plan, Path(text))), plan
+
+
+def _model_of(plan: Plan, path: Path) -> Path:
+    """The file that a plan was made for: a shipped one, or one beside the plan."""
+    folders = [path.resolve().parent, *filter(None, [shipped_models()])]
+    for candidate in (file for folder in folders for file in sorted(folder.glob("*.tflite"))):
+        with suppress(OSError):  # not readable: another may be the one
+            descriptor = os.open(candidate, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                if cached_sha256(candidate, descriptor) == plan.model:
+                    return candidate
+            finally:
+                os.close(descriptor)
+    raise PlanError(
+        f"{path}: made for the model with SHA-256 {plan.model[:12]}..., which is no .tflite file beside the plan and "
+        "none that is shipped; name its file by --model"
+    )
 
 
 def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:

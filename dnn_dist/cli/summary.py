@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.run.report import Status
 
 
@@ -30,6 +31,7 @@ class Summary:
         self._kill: dict[str, Any] | None = None
         self.rate = rate
         self._video: cv2.VideoWriter | None = None
+        self._size = (0, 0)  # rows and columns of the video
         self._picture: tuple[int, np.ndarray] | None = None
         for old in ("summary.json", "demo.mp4", "demo.png"):
             (out / old).unlink(missing_ok=True)
@@ -44,11 +46,14 @@ class Summary:
 
     def add_overlay(self, image: np.ndarray) -> None:
         """An annotated image, RGB."""
+        rows, columns = image.shape[:2]
         if self._video is None:
-            size = (image.shape[1], image.shape[0])
             codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(self._out / "demo.mp4"), codec, self.rate, size)
-        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            self._video = cv2.VideoWriter(str(self._out / "demo.mp4"), codec, self.rate, (columns, rows))
+            self._size = rows, columns
+        # A video has one size: the first picture's. OpenCV leaves out what has another.
+        fitted = Letterbox(rows, columns, *self._size).apply(image)
+        self._video.write(cv2.cvtColor(fitted, cv2.COLOR_RGB2BGR))
         self.pictures += 1
         if self.pictures <= max(1, 2 * self._frames // 3):
             self._picture = (self.pictures, image)

@@ -33,7 +33,9 @@ class Camera(Shell):
 
     def configure(self) -> None:
         settings = self._settings.now
-        self._source = open_source(settings.source, settings.height, settings.width, loop=settings.loop)
+        self._source = open_source(
+            settings.source, settings.height, settings.width, loop=settings.loop, warn=self._left_out
+        )
 
     def start(self) -> None:
         type_, topic = image_topic(self._settings.now.compressed)
@@ -50,6 +52,10 @@ class Camera(Shell):
 
     def health(self) -> dict[str, Any]:
         return {"frames published": self._taken, "frames dropped": self._dropped}
+
+    def _left_out(self, file: str, why: str) -> None:
+        # On the thread that reads.
+        self.soon(lambda: self.note(Note("file left out", f"{file}: {why}", about=file)))
 
     def _retime(self) -> None:
         """The rate has changed: what was to come after the old period comes after the new one."""

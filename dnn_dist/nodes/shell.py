@@ -34,6 +34,7 @@ from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.joining import join, joined
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
+from dnn_dist.run.health import HOLD, judge
 from dnn_dist.run.net import Net
 from dnn_dist.run.notes import Note, Notebook
 
@@ -63,7 +64,6 @@ class Shell(Node):
         self.notes = Notebook()
         self.net = Net(self.note, self._end)
         self.ending = ""  # why the process must end; see run()
-        self._warned_told = 0
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
         self._alarms = Alarms()
         # Not the node's own clock, which may stand still (use_sim_time) or be set back.
@@ -129,37 +129,43 @@ class Shell(Node):
     # Notes
 
     def note(self, note: Note) -> None:
-        """Count a note; log its first of a kind, and every hundredth."""
-        count = self.notes.add(note)
-        if count == 1 or count % 100 == 0:
-            line = f"{note.kind}: {note.text}" + (f" ({count} so far)" if count > 1 else "")
-            # Two calls: rclpy refuses a call site that changes its severity.
-            if note.warn:
-                self.get_logger().warning(line)
-            else:
-                self.get_logger().info(line)
+        """Count a note, and log it if its Notebook says so."""
+        self._log(self.notes.say(note, self.now()), note.warn)
+
+    def _log(self, line: str, warn: bool) -> None:
+        # Two calls: rclpy refuses a call site that changes its severity.
+        if line and warn:
+            self.get_logger().warning(line)
+        elif line:
+            self.get_logger().info(line)
 
     def _publish_diagnostics(self) -> None:
-        warned = self.notes.warned > self._warned_told
-        self._warned_told = self.notes.warned
+        now = self.now()
+        self._log(self.notes.sum_up(now), warn=True)
+        found = judge(self.troubles(), self.notes.warned(now - HOLD))
+        values = {f"trouble {number}": trouble for number, trouble in enumerate(found.troubles, start=1)}
+        values |= {key: str(value) for key, value in self.health().items()}
+        values |= {kind: f"{n} x, last: {self.notes.texts[kind]}" for kind, n in self.notes.counts.items()}
         status = DiagnosticStatus(
-            level=DiagnosticStatus.WARN if warned else DiagnosticStatus.OK,
+            level=DiagnosticStatus.OK if found.well else DiagnosticStatus.WARN,
             name=self.get_fully_qualified_name(),
-            message="something to look at in the last second" if warned else "running",
+            message=found.message,
             hardware_id=self.robot,
-            values=[
-                KeyValue(key=kind, value=f"{n} x, last: {self.notes.texts[kind]}")
-                for kind, n in self.notes.counts.items()
-            ],
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
-        values = [KeyValue(key=key, value=str(value)) for key, value in self.health().items()]
-        status.values = [*values, *status.values]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self.send(self._diagnostics, array)
 
+    def troubles(self) -> list[str]:
+        """What is wrong now, in words, the most important first; /diagnostics warns while there is any.
+
+        For conditions that last, e.g. "no image for 7 s". What happens at one moment is a note.
+        """
+        return []
+
     def health(self) -> dict[str, Any]:
-        """What /diagnostics says of this node beside its notes."""
+        """What /diagnostics says of this node beside its troubles and notes."""
         return {}
 
     # Topics
