@@ -74,6 +74,7 @@ def read_cluster(path: str | Path) -> Cluster:
 
 def parse_cluster(tree: Any, where: str) -> Cluster:
     """The cluster in a parsed YAML document; `where` opens the error messages."""
+    _no_ros_parameters(tree, where)
     top = Keys.of(tree, where, ("network", "robots", "parameters"))
     network = top.choice("network", NETWORKS, "local")
     entries = Keys.of(top.get("robots"), f"{where}: robots").content
@@ -82,6 +83,7 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
     doubled = sorted({source for source in sources if sources.count(source) > 1})
     if doubled:
         raise ConfigError(f"{where}: source {doubled[0]!r} stands at two robots; give each camera a name of its own")
+    _no_doubled_workers(robots, where)
     parameters = _parameters(top.get("parameters", None) or {}, f"{where}: parameters", ("all", *NODES))
     return Cluster(robots, network, parameters)
 
@@ -129,7 +131,7 @@ def processes(
             own: dict[str, Any] = {"robot": entry.name, "source": entry.source}
             if node == "worker":
                 workers += 1
-                own["worker"] = entry.name if workers == 1 else f"{entry.name}_{workers}"
+                own["worker"] = _worker_name(entry.name, workers)
                 name = f"worker_{own['worker']}"
             if node == "camera":
                 del own["source"]  # of a camera, that is what it sees
@@ -166,6 +168,38 @@ def transport(network: str, profiles: str | Path) -> dict[str, str]:
     }
 
 
+def _worker_name(robot: str, number: int) -> str:
+    """Name of a robot's first, second, ... worker."""
+    return robot if number == 1 else f"{robot}_{number}"
+
+
+def _no_doubled_workers(robots: tuple[Robot, ...], where: str) -> None:
+    """Topics carry workers' names: two workers of one name would take each other's work."""
+    taken: dict[str, str] = {}  # worker -> its robot
+    for robot in robots:
+        for number in range(1, robot.nodes.count("worker") + 1):
+            worker = _worker_name(robot.name, number)
+            if worker in taken:
+                raise ConfigError(
+                    f"{where}: robots {taken[worker]} and {robot.name} both have a worker named {worker!r}; "
+                    "rename one of the robots"
+                )
+            taken[worker] = robot.name
+
+
+def _no_ros_parameters(tree: Any, where: str) -> None:
+    """A ROS parameter file names nodes, perhaps below a namespace, and their `ros__parameters`."""
+    for node, values in tree.items() if isinstance(tree, dict) else ():
+        inner = values if isinstance(values, dict) else {}
+        below = (one for one in inner.values() if isinstance(one, dict))
+        if any("ros__parameters" in one for one in (inner, *below)):
+            raise ConfigError(
+                f"{where}: this is a ROS parameter file (it has {str(node)!r} with 'ros__parameters'), expected "
+                "'robots: {r1: {source: front, nodes: [camera, gateway, worker]}}' and values by node, "
+                "'parameters: {gateway: {deadline: 0.35}}'; see config/cluster.yaml"
+            )
+
+
 def _robot(name: Any, entry: Any, where: str) -> Robot:
     here = f"{where}: robots: {name}"
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -175,7 +209,7 @@ def _robot(name: Any, entry: Any, where: str) -> Robot:
     if not isinstance(nodes, list) or not nodes:
         raise ConfigError(f"{here}: nodes is {nodes!r}, expected a list of {', '.join(NODES)}")
     for node in nodes:
-        if node not in NODES:
+        if not isinstance(node, str) or node not in NODES:
             raise ConfigError(f"{here}: nodes has {node!r}, expected {', '.join(NODES)}{near(str(node), NODES)}")
         if node != "worker" and nodes.count(node) > 1:
             raise ConfigError(f"{here}: nodes has {node} twice; only workers may stand several times")
