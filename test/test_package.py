@@ -21,7 +21,8 @@ SOURCE = ROOT / "dnn_dist"
 # Who may import what of ours, besides itself. Anything may import errors. Only nodes may import ROS.
 LAW = {
     "errors": set(),
-    "executables": set(),
+    "signals": set(),
+    "executables": {"signals"},
     "yamlfile": set(),
     "shipped": set(),
     "graph": set(),
@@ -33,9 +34,9 @@ LAW = {
     "camera": set(),
     "settings": set(),
     "cluster": {"settings", "run", "yamlfile"},
-    "nodes": {"shipped", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+    "nodes": {"signals", "shipped", "cluster", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
     "cli": {
-        *("yamlfile", "shipped", "sim", "nodes", "cluster", "settings"),
+        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "settings"),
         *("run", "plan", "cut", "graph", "detect", "camera"),
     },
 }

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import dnn_dist
 from dnn_dist.errors import DnnDistError
+from dnn_dist.signals import restore
 
 # command -> (module with add_arguments and run, what it does)
 COMMANDS = {
@@ -79,6 +80,8 @@ def _run(words: list[str]) -> int:
         )
     module_name, text = COMMANDS[name]
     module = import_module(module_name)
+    if restore():  # our executables hold signals while they import
+        raise KeyboardInterrupt
     parser = _Parser(
         prog=f"dnn_dist {name}", description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )

@@ -2,7 +2,7 @@
 """Takes a process into the ROS network before the modules of its node are imported, which takes longer than all else.
 
 DDS finds other processes in threads of its own. Their topics are known when those of the node are made; a gateway that
-was killed then hears its camera and its workers at once. rmw makes the DDS participant with the first node, hence a node
+was killed then hears its camera and its workers at once. rmw makes the DDS participant with the first node, hence one
 that does nothing else.
 """
 
@@ -12,14 +12,22 @@ import rclpy
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from dnn_dist.errors import ConfigError
+
 _first: list[Node] = []
 
 
 def join(arguments: list[str] | None = None) -> None:
-    """Initialise ROS, unless that is done, and make the participant. Signals stay with the caller."""
+    """Initialise ROS, unless that is done, and make the participant. Signals stay with the caller.
+
+    ConfigError when `arguments` are wrong, e.g. a parameter file that is missing.
+    """
     if rclpy.ok():
         return
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except (RuntimeError, ValueError) as error:  # RCLError and several like it, by the version of rclpy
+        raise ConfigError(f"the ROS arguments are wrong: {' '.join(str(error).split())}") from None
     # Hidden, and none of the node's own arguments: neither its name nor its parameters.
     _first.append(
         Node("_joining", use_global_arguments=False, enable_rosout=False, start_parameter_services=False)
