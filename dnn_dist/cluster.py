@@ -7,7 +7,8 @@ part of a process's environment and not of its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ GIVEN = {"robot", "source", "worker"}
 
 OUTPUTS = ("image", "image/compressed", "detections", "detections_2d", "overlay", "report")
 """Topics of a source that carry its name when the cluster has several."""
+
+
+SOURCE_NODES = {"gateway", "partition", "aggregator"}
+"""Without these nodes of its robot a source has no results."""
+
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+"""What a launch argument that is a switch may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +165,37 @@ def processes(
                 )
             )
     return tuple(started)
+
+
+def ordered(arguments: Mapping[str, str], profiles: str | Path) -> tuple[Cluster, tuple[Process, ...]]:
+    """The cluster and its processes that the launch arguments of these names ask for: params_file, robot, workers,
+    namespace, network, rviz. ConfigError in one line when one is wrong.
+    """
+    cluster = read_cluster(arguments["params_file"])
+    if workers := arguments["workers"]:
+        if not workers.isdecimal():
+            raise ConfigError(f"workers is {workers!r}, expected a whole number, e.g. 4")
+        cluster = with_workers(cluster, int(workers))
+    namespace = arguments["namespace"]
+    if namespace and not re.fullmatch(r"/?([A-Za-z_]\w*/)*[A-Za-z_]\w*/?", namespace, re.ASCII):
+        raise ConfigError(f"namespace is {namespace!r}, expected names of letters, digits and _, e.g. fleet or /site/a")
+    if arguments["rviz"].lower() not in TRUTH:
+        raise ConfigError(f"rviz is {arguments['rviz']!r}, expected true or false")
+    return cluster, processes(cluster, profiles, arguments["robot"], namespace, arguments["network"])
+
+
+def hopeless(cluster: Cluster, started: Collection[Process], ended: Collection[str]) -> str:
+    """Why no result can come any more when the processes of these names have ended for good; empty while one can.
+
+    A robot without a gateway of its own serves those of others. So its workers go on as long as there may be one.
+    """
+    if all(process.name in ended for process in started):
+        return "all nodes have ended for good"
+    sources = {robot.name for robot in cluster.robots if SOURCE_NODES & set(robot.nodes)}
+    lost = {one.robot: one.name for one in started if one.executable in SOURCE_NODES and one.name in ended}
+    if sources and sources == lost.keys():
+        return f"{', '.join(lost.values())} ended for good, and the cluster has no other"
+    return ""
 
 
 def transport(network: str, profiles: str | Path) -> dict[str, str]:
