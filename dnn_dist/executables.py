@@ -20,11 +20,11 @@ EXECUTABLES = {
 
 
 def run(name: str) -> int:
-    """Run an executable. Signals to stop are held from here to the interpreter's end; see signals.py."""
+    """Run an executable, and take care of signals to stop from here to the interpreter's end; see signals.py."""
     # Not at the top: CMake and setup.py read this file where the package is not yet to be found.
-    from dnn_dist.signals import hold, ignore
+    from dnn_dist.signals import ignore, leave_at_once
 
-    hold()
+    leave_at_once(130 if name == "dnn_dist" else 0)  # a command that was interrupted, as shells say it; an orderly end
     try:
         return _run(name)
     finally:
@@ -60,7 +60,7 @@ def script(name: str) -> str:
 
 @cache
 def _shebang() -> str:
-    """Signals to stop wait until `hold` takes them, where this system's `env` can block them (coreutils 8.31).
+    """Signals to stop wait until `run` takes them, where this system's `env` can block them (coreutils 8.31).
 
     Python starts for a good tenth of a second before its first line, on a busy robot for longer; a signal in that time
     ends it with code -2 or a traceback.

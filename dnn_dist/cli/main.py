@@ -80,8 +80,7 @@ def _run(words: list[str]) -> int:
         )
     module_name, text = COMMANDS[name]
     module = import_module(module_name)
-    if restore():  # our executables hold signals while they import
-        raise KeyboardInterrupt
+    restore()  # our executables take signals while they import
     parser = _Parser(
         prog=f"dnn_dist {name}", description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )

@@ -34,7 +34,7 @@ from dnn_dist.nodes.joining import join, joined
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
 from dnn_dist.run.notes import Note, Notebook
-from dnn_dist.signals import hold, told_to_stop
+from dnn_dist.signals import hold, leave_at_once, told_to_stop
 
 try:
     from rclpy._rclpy_pybind11 import RCLError
@@ -236,9 +236,9 @@ def make_executor() -> Any:
 def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
     """Run one node until it is told to stop. Returns the exit code of its process, see errors.py."""
     _no_page_faults()
-    # Signals are held and not given to rclpy: they must never be raised in the middle of a callback, and launch and
-    # the terminal may both send one, where the second must not cut the end short.
-    hold()
+    # Signals are not given to rclpy: they must never be raised in the middle of a callback, and launch and the terminal
+    # may both send one, where the second must not cut the end short.
+    leave_at_once(0)
     times = [time.monotonic()]
     node: Shell | None = None
     code = 0
@@ -249,6 +249,7 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
         joined()
         executor.add_node(node)
         times.append(time.monotonic())
+        hold()  # from here on there are files and devices to give back
         for step in (node.configure, node.start):
             if not told_to_stop():
                 step()
