@@ -7,7 +7,8 @@ part of a process's environment and not of its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ GIVEN = {"robot", "source", "worker"}
 
 OUTPUTS = ("image", "image/compressed", "detections", "detections_2d", "overlay", "report")
 """Topics of a source that carry its name when the cluster has several."""
+
+
+SOURCE_NODES = {"gateway", "partition", "aggregator"}
+"""Without these nodes of its robot a source has no results."""
+
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+"""What a launch argument that is a switch may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,7 @@ def read_cluster(path: str | Path) -> Cluster:
 
 def parse_cluster(tree: Any, where: str) -> Cluster:
     """The cluster in a parsed YAML document; `where` opens the error messages."""
+    _no_ros_parameters(tree, where)
     top = Keys.of(tree, where, ("network", "robots", "parameters"))
     network = top.choice("network", NETWORKS, "local")
     entries = Keys.of(top.get("robots"), f"{where}: robots").content
@@ -91,6 +100,7 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
     doubled = sorted({source for source in sources if sources.count(source) > 1})
     if doubled:
         raise ConfigError(f"{where}: source {doubled[0]!r} stands at two robots; give each camera a name of its own")
+    _no_doubled_workers(robots, where)
     parameters = _parameters(top.get("parameters", None) or {}, f"{where}: parameters", ("all", *NODES))
     return Cluster(robots, network, parameters)
 
@@ -171,6 +181,39 @@ def processes(
     return tuple(started)
 
 
+def ordered(arguments: Mapping[str, str], folder: str | Path) -> tuple[Cluster, tuple[Process, ...]]:
+    """The cluster and its processes that the launch arguments of these names ask for: params_file, robot, workers,
+    namespace, network, rviz. `folder`: of the shipped configuration. ConfigError in one line when one is wrong.
+    """
+    folder, network = Path(folder), arguments["network"]
+    cluster = read_cluster(arguments["params_file"] or folder / shipped_file(network))
+    if workers := arguments["workers"]:
+        if not workers.isdecimal():
+            raise ConfigError(f"workers is {workers!r}, expected a whole number, e.g. 4")
+        cluster = with_workers(cluster, int(workers))
+    namespace, rviz = arguments["namespace"], arguments["rviz"].lower()
+    if namespace and not re.fullmatch(r"/?([A-Za-z_]\w*/)*[A-Za-z_]\w*/?", namespace, re.ASCII):
+        raise ConfigError(f"namespace is {namespace!r}, expected names of letters, digits and _, e.g. fleet or /site/a")
+    if rviz not in TRUTH:
+        raise ConfigError(f"rviz is {arguments['rviz']!r}, expected true or false")
+    where = (arguments["robot"], namespace, network)
+    return cluster, processes(cluster, folder / "network", *where, watched=TRUTH[rviz])
+
+
+def hopeless(cluster: Cluster, started: Collection[Process], ended: Collection[str]) -> str:
+    """Why no result can come any more when the processes of these names have ended for good; empty while one can.
+
+    A robot without a gateway of its own serves those of others. So its workers go on as long as there may be one.
+    """
+    if all(process.name in ended for process in started):
+        return "all nodes have ended for good"
+    sources = {robot.name for robot in cluster.robots if SOURCE_NODES & set(robot.nodes)}
+    lost = {one.robot: one.name for one in started if one.executable in SOURCE_NODES and one.name in ended}
+    if sources and sources == lost.keys():
+        return f"{', '.join(lost.values())} ended for good, and the cluster has no other"
+    return ""
+
+
 def transport(network: str, profiles: str | Path, unpaced: Sequence[str] = ()) -> dict[str, str]:
     """The environment in which DDS takes up a network profile. `unpaced`: topics that do not leave the robot."""
     return profile_environment(Path(profiles) / NETWORKS[network], unpaced if network in PACED else ())
@@ -193,6 +236,32 @@ def worker_names(robot: Robot) -> list[str]:
     return [robot.name if number == 1 else f"{robot.name}_{number}" for number in range(1, count + 1)]
 
 
+def _no_doubled_workers(robots: tuple[Robot, ...], where: str) -> None:
+    """Topics carry workers' names: two workers of one name would take each other's work."""
+    taken: dict[str, str] = {}  # worker -> its robot
+    for robot in robots:
+        for worker in worker_names(robot):
+            if worker in taken:
+                raise ConfigError(
+                    f"{where}: robots {taken[worker]} and {robot.name} both have a worker named {worker!r}; "
+                    "rename one of the robots"
+                )
+            taken[worker] = robot.name
+
+
+def _no_ros_parameters(tree: Any, where: str) -> None:
+    """A ROS parameter file names nodes, perhaps below a namespace, and their `ros__parameters`."""
+    for node, values in tree.items() if isinstance(tree, dict) else ():
+        inner = values if isinstance(values, dict) else {}
+        below = (one for one in inner.values() if isinstance(one, dict))
+        if any("ros__parameters" in one for one in (inner, *below)):
+            raise ConfigError(
+                f"{where}: this is a ROS parameter file (it has {str(node)!r} with 'ros__parameters'), expected "
+                "'robots: {r1: {source: front, nodes: [camera, gateway, worker]}}' and values by node, "
+                "'parameters: {gateway: {deadline: 0.35}}'; see config/cluster.yaml"
+            )
+
+
 def _robot(name: Any, entry: Any, where: str) -> Robot:
     here = f"{where}: robots: {name}"
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -202,7 +271,7 @@ def _robot(name: Any, entry: Any, where: str) -> Robot:
     if not isinstance(nodes, list) or not nodes:
         raise ConfigError(f"{here}: nodes is {nodes!r}, expected a list of {', '.join(NODES)}")
     for node in nodes:
-        if node not in NODES:
+        if not isinstance(node, str) or node not in NODES:
             raise ConfigError(f"{here}: nodes has {node!r}, expected {', '.join(NODES)}{near(str(node), NODES)}")
         if node != "worker" and nodes.count(node) > 1:
             raise ConfigError(f"{here}: nodes has {node} twice; only workers may stand several times")

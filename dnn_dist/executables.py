@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one list of executables: CMake makes lib/dnn_dist/* of it by running this file, setup.py a script."""
 
+import subprocess
 import sys
+from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -17,27 +20,56 @@ EXECUTABLES = {
 
 
 def run(name: str) -> int:
-    """Run an executable; what is missing to run it is one line, with the cure."""
-    module, function = EXECUTABLES[name].split(":")
+    """Run an executable, and take care of signals to stop from here to the interpreter's end; see signals.py."""
+    # Not at the top: CMake and setup.py read this file where the package is not yet to be found.
+    from dnn_dist.signals import ignore, leave_at_once
+
+    leave_at_once(130 if name == "dnn_dist" else 0)  # a command that was interrupted, as shells say it; an orderly end
     try:
-        if module.startswith("dnn_dist.nodes."):
+        return _run(name)
+    finally:
+        ignore()
+
+
+def _run(name: str) -> int:
+    from dnn_dist.errors import PERMANENT, DnnDistError
+
+    module, function = EXECUTABLES[name].split(":")
+    node = module.startswith("dnn_dist.nodes.")
+    try:
+        if node:
             import_module("dnn_dist.nodes.joining").join(sys.argv)  # others are met while the rest is imported
         main = getattr(import_module(module), function)
+    except DnnDistError as error:
+        text = str(error)
     except ImportError as error:
-        print(
-            f"dnn_dist: error: {name} needs {error.name or 'ROS 2'}, which is not here ({error}); "
-            "nodes need ROS 2 and this package's messages: build it with colcon or `make build`, and source the result",
-            file=sys.stderr,
+        text = (
+            f"{name} needs {error.name or 'ROS 2'}, which is not here ({error}); "
+            "nodes need ROS 2 and this package's messages: build it with colcon or `make build`, and source the result"
         )
-        return 1
-    except KeyboardInterrupt:
-        return 0  # told to stop while it was still starting
-    return int(main())
+    else:
+        return int(main())
+    print(f"dnn_dist: error: {text}", file=sys.stderr)
+    return PERMANENT if node else 1
 
 
 def script(name: str) -> str:
     """The text of an executable. `env` finds the interpreter, so that an environment with LiteRT wins."""
-    return f"#!/usr/bin/env python3\nimport sys\n\nfrom dnn_dist.executables import run\n\nsys.exit(run({name!r}))\n"
+    return f"{_shebang()}\nimport sys\n\nfrom dnn_dist.executables import run\n\nsys.exit(run({name!r}))\n"
+
+
+@cache
+def _shebang() -> str:
+    """Signals to stop wait until `run` takes them, where this system's `env` can block them (coreutils 8.31).
+
+    Python starts for a good tenth of a second before its first line, on a busy robot for longer; a signal in that time
+    ends it with code -2 or a traceback.
+    """
+    options = "-S --block-signal=INT,TERM"
+    with suppress(OSError):
+        if subprocess.run(["/usr/bin/env", f"{options} true"], capture_output=True, check=False).returncode == 0:
+            return f"#!/usr/bin/env {options} python3"
+    return "#!/usr/bin/env python3"
 
 
 def write_scripts(folder: Path) -> None:

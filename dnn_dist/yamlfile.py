@@ -149,7 +149,7 @@ class Keys:
 
     def choice(self, key: str, known: Collection[str], default: Any = _REQUIRED) -> str:
         value = self.get(key, default)
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise self.wrong(key, value, f"one of {', '.join(known)}{near(str(value), known)}")
         return str(value)
 

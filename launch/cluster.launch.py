@@ -2,18 +2,26 @@
 """Starts a cluster, or one robot's part of it: `ros2 launch dnn_dist cluster.launch.py [robot:=r2]`.
 
 Which processes, with which parameters and environment, is decided in dnn_dist/cluster.py; here they become actions.
+Exit code: 0 after Ctrl-C; 1 when an argument is wrong, or when what ended for good leaves nothing that could give a
+result. A node that ends for good (PERMANENT) is not started again, the others go on.
 """
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, TimerAction
+from launch.events import matches_action
+from launch.events.process import ShutdownProcess
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from dnn_dist.cluster import RESPAWN_DELAY, processes, read_cluster, shipped_file, with_workers
-from dnn_dist.errors import DnnDistError
-from launch import LaunchContext, LaunchDescription
+from dnn_dist.cluster import RESPAWN_DELAY, TRUTH, Cluster, Process, hopeless, ordered
+from dnn_dist.errors import PERMANENT, ConfigError, DnnDistError
+from dnn_dist.yamlfile import near
+from launch import Action, LaunchContext, LaunchDescription
 
 SHARE = Path(get_package_share_directory("dnn_dist"))
 
@@ -29,41 +37,97 @@ ARGUMENTS = {
     "workers": ("", "number of workers, instead of those in the parameter file"),
     "namespace": ("", "namespace of all nodes, the same for every robot"),
     "network": ("", "transport profile instead of the parameter file's: local, wired or wifi"),
-    "rviz": ("false", "start RViz with the overlay and the cluster"),
+    "rviz": ("false", "start RViz with the overlay and the cluster: true or false"),
 }
 
+OF_LAUNCH = ("launch-prefix", "launch-prefix-filter", "emulate_tty", "sigterm_timeout", "sigkill_timeout", "log_level")
+"""Arguments that launch itself understands."""
 
-def start(context: LaunchContext) -> list:
+
+def start(context: LaunchContext) -> list[Action]:
     """The actions that the arguments ask for."""
     asked = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     try:
-        cluster = read_cluster(asked["params_file"] or SHARE / "config" / shipped_file(asked["network"]))
-        if asked["workers"]:
-            cluster = with_workers(cluster, int(asked["workers"]))
-        where = (asked["robot"], asked["namespace"], asked["network"])
-        watched = asked["rviz"].lower() in ("true", "1", "yes")
-        started = processes(cluster, SHARE / "config" / "network", *where, watched=watched)
-    except (DnnDistError, ValueError) as error:
-        return [LogInfo(msg=f"dnn_dist: error: {error}"), Shutdown(reason="the parameters are wrong")]
-    actions = [
-        Node(
-            package="dnn_dist",
-            executable=process.executable,
-            name=process.name,
-            namespace=process.namespace,
-            parameters=[dict(process.parameters)],
-            remappings=list(process.remappings.items()),
-            additional_env=dict(process.environment),
-            output="screen",
-            respawn=True,
-            respawn_delay=RESPAWN_DELAY,
-        )
-        for process in started
-    ]
-    if watched:
-        rviz = ["-d", str(SHARE / "rviz" / "cluster.rviz")]
-        actions.append(Node(package="rviz2", executable="rviz2", namespace=asked["namespace"], arguments=rviz))
+        check_names(sys.argv)
+        cluster, started = ordered(asked, SHARE / "config")
+    except DnnDistError as error:
+        return [fail(str(error))]
+    ended: set[str] = set()
+    actions: list[Action] = [node(process, on_exit(process, cluster, started, ended)) for process in started]
+    if TRUTH[asked["rviz"].lower()]:
+        actions += rviz(asked["namespace"])
     return actions
+
+
+def check_names(command: list[str]) -> None:
+    """Launch takes arguments of any name; those on a command line that names this file are meant for it."""
+    if Path(__file__).name not in [Path(word).name for word in command]:
+        return  # included by another launch file, which has arguments of its own
+    known = [*ARGUMENTS, *OF_LAUNCH]
+    for name, assigned, _ in (word.partition(":=") for word in command):
+        if assigned and name not in known:
+            raise ConfigError(f"unknown argument {name!r}{near(name, known) or ', expected ' + ', '.join(ARGUMENTS)}")
+
+
+def node(process: Process, ended: Callable[..., list[Action]]) -> Node:
+    """One process of ours."""
+    return Node(
+        package="dnn_dist",
+        executable=process.executable,
+        name=process.name,
+        namespace=process.namespace,
+        parameters=[dict(process.parameters)],
+        remappings=list(process.remappings.items()),
+        additional_env=dict(process.environment),
+        output="screen",
+        on_exit=ended,
+        respawn=True,
+        respawn_delay=RESPAWN_DELAY,
+    )
+
+
+def on_exit(
+    process: Process, cluster: Cluster, started: tuple[Process, ...], ended: set[str]
+) -> Callable[..., list[Action]]:
+    """What to do when the process has ended. `ended` collects the names of those that did for good."""
+
+    def handle(event, context: LaunchContext) -> list[Action]:
+        if event.returncode != PERMANENT or process.name in ended or context.is_shutdown:
+            return []
+        ended.add(process.name)
+        get_logger("dnn_dist").error(f"{process.name} ended for good, its error is above; it is not started again")
+        # `respawn` knows no exit codes. While it waits for its delay, a process can still be told to shut down.
+        actions: list[Action] = [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(event.action)))]
+        if reason := hopeless(cluster, started, ended):
+            actions.append(fail(reason))
+        return actions
+
+    return handle
+
+
+def rviz(namespace: str) -> list[Action]:
+    """RViz where it is installed. The cluster does not depend on it."""
+    try:
+        there = Path(get_package_prefix("rviz2"), "lib", "rviz2", "rviz2").exists()
+    except PackageNotFoundError:
+        there = False
+    if not there:
+        get_logger("dnn_dist").warning("rviz:=true, but rviz2 is not installed; the cluster runs without it")
+        return []
+    config = str(SHARE / "rviz" / "cluster.rviz")
+    return [Node(package="rviz2", executable="rviz2", namespace=namespace, arguments=["-d", config])]
+
+
+def fail(reason: str) -> Action:
+    """Ends launch with one line and exit code 1, which it has for exceptions only.
+
+    In an event of its own: launch forgets the processes of an event whose handling raises, and leaves them behind.
+    """
+
+    def raise_(context: LaunchContext) -> None:
+        raise RuntimeError(f"dnn_dist: error: {reason}")
+
+    return TimerAction(period=0.0, actions=[OpaqueFunction(function=raise_)])
 
 
 def generate_launch_description() -> LaunchDescription:

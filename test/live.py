@@ -108,3 +108,16 @@ def robots(workers: int, nodes: tuple[str, ...] = ("gateway",)) -> dict[str, Any
     """Robot r1 with the source, and workers each on a robot of its own from r1 on."""
     first = {"source": "front", "nodes": [*nodes, "worker"]}
     return {"r1": first, **{f"r{number}": {"nodes": ["worker"]} for number in range(2, workers + 1)}}
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids below a process, from the kernel."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(status.read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == pid:
+            found += [int(status.parent.name), *children_of(int(status.parent.name))]
+    return found

@@ -131,6 +131,18 @@ def test_the_shipped_files_are_right(network: str) -> None:
         ({**TWO, "parameters": {"worker": {"prefetch": 1.5}}}, "expected a whole number"),
         ({**TWO, "parameters": {"robot": {"prefetch": 1}}}, "unknown key 'robot'"),
         ({**TWO, "parameters": {"camera": {"loop": 1}}}, "expected true or false"),
+        ({"robots": {"r1": {"nodes": [{"worker": 2}]}}}, "nodes has {'worker': 2}, expected camera,"),
+        ({"robots": {"r1": {"nodes": [["worker"]]}}}, "nodes has \\['worker'\\], expected camera,"),
+        ({**TWO, "network": ["wifi"]}, "network is \\['wifi'\\], expected one of local"),
+        ({**TWO, "network": {"wifi": {}}}, "expected one of local"),
+        ({**TWO, "network": None}, "expected one of local"),
+        (
+            {"robots": {"r1": {"nodes": ["worker", "worker"]}, "r1_2": {"nodes": ["worker"]}}},
+            "robots r1 and r1_2 both have a worker named 'r1_2'; rename",
+        ),
+        ({"/**": {"ros__parameters": {"deadline": 0.5}}}, "ROS parameter file .*'parameters: {gateway:"),
+        ({"gateway_r1": {"ros__parameters": {"deadline": 0.5}}}, "ROS parameter file .*'robots: {r1"),
+        ({"/ns": {"gateway": {"ros__parameters": {"deadline": 0.5}}}}, "ROS parameter file"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_cure(tree: object, cure: str) -> None:

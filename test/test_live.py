@@ -15,13 +15,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="no ROS 2 here")
 
-from live import PATIENCE, Live, live, robots
+from live import PATIENCE, Live, children_of, live, robots
 
 from dnn_dist.camera.scene import SceneFilm
 from dnn_dist.cli.demo import WARNING
 from dnn_dist.cli.supervisor import executables, share
 from dnn_dist.cluster import parse_cluster, processes
 from dnn_dist.detect.letterbox import Letterbox
+from dnn_dist.errors import PERMANENT
 from dnn_dist.nodes.planning import load_card, load_head, load_network, make_plan
 from dnn_dist.run.report import Status
 from dnn_dist.run.store import TensorStore
@@ -185,19 +186,6 @@ def test_a_deadline_too_short_for_the_work_gives_reports_and_stops_nothing(tmp_p
     assert not [log.name for log in (tmp_path / "log").glob("*.log") if "Traceback" in log.read_text()]
 
 
-def children_of(pid: int) -> list[int]:
-    """Process ids below a process, from the kernel."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rsplit(")", 1)[1].split()[1])
-        except (OSError, IndexError):
-            continue
-        if parent == pid:
-            found += [int(status.parent.name), *children_of(int(status.parent.name))]
-    return found
-
-
 def test_ctrl_c_ends_everything_in_order(tmp_path: Path) -> None:
     """The demo is stopped in the middle as a person would: exit code 0, no traceback, no process left."""
     command = [str(executables() / "dnn_dist"), "demo", "--frames", "10000", "--out", str(tmp_path)]
@@ -242,8 +230,8 @@ def test_bad_settings_are_one_clear_line(tmp_path: Path, node: str, parameter: s
     value = value.replace("BROKEN", str(broken))
     command = [str(executables() / node), "--ros-args", "-p", f"{parameter}:={value!r}"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    lines = [line for line in ended.stderr.splitlines() if line.startswith("dnn_dist: error:")]
-    assert ended.returncode == 1, ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("[FATAL] ")]
+    assert ended.returncode == PERMANENT, ended.stderr
     assert len(lines) == 1 and says in lines[0], ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -21,7 +21,8 @@ SOURCE = ROOT / "dnn_dist"
 # Who may import what of ours, besides itself. Anything may import errors. Only nodes may import ROS.
 LAW = {
     "errors": set(),
-    "executables": set(),
+    "signals": set(),
+    "executables": {"signals"},
     "yamlfile": set(),
     "shipped": set(),
     "dds": set(),
@@ -34,9 +35,9 @@ LAW = {
     "camera": set(),
     "settings": set(),
     "cluster": {"dds", "settings", "run", "yamlfile"},
-    "nodes": {"shipped", "dds", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+    "nodes": {"signals", "shipped", "cluster", "dds", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
     "cli": {
-        *("yamlfile", "shipped", "sim", "nodes", "cluster", "settings"),
+        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "settings"),
         *("run", "plan", "cut", "graph", "detect", "camera"),
     },
 }

@@ -19,7 +19,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from dnn_dist.errors import ConfigError
+from dnn_dist.errors import AbsentError, ConfigError
 
 IMAGE_ENDINGS = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -64,7 +64,7 @@ def open_source(
         # Links such as /dev/v4l/by-id/... lead to /dev/videoN; the number is what every OpenCV opens.
         number = re.fullmatch(r"/dev/video(\d+)", str(path.resolve()))
         if not path.exists() or number is None:
-            raise ConfigError(f"camera source '{spec}': no such camera; ls /dev/video* shows those there are")
+            raise AbsentError(f"camera source '{spec}': no such camera; ls /dev/video* shows those there are")
         return DeviceSource(int(number[1]), height, width)
     if spec and path.is_dir():
         return FolderSource(path, loop, warn)
@@ -149,7 +149,7 @@ class VideoSource:
         self._first = _grab(self._capture)
         if self._first is None:
             self._capture.release()
-            raise ConfigError(
+            raise (AbsentError if "://" in path else ConfigError)(
                 f"camera source '{path}': OpenCV finds no video in it; "
                 "give a video file that ffprobe can show, or a folder for still images"
             )
@@ -183,7 +183,7 @@ class DeviceSource:
         self._first = _grab(self._capture)
         if self._first is None:
             self._capture.release()
-            raise ConfigError(
+            raise AbsentError(
                 f"camera source 'device:{number}': can't be opened or gives no picture; "
                 f"is /dev/video{number} there, free, and may this user read it (group video)?"
             )

@@ -23,6 +23,7 @@ from dnn_dist.cli.summary import Summary
 from dnn_dist.cli.supervisor import Supervisor, share
 from dnn_dist.cluster import Cluster, processes, read_cluster, shipped_file, with_workers
 from dnn_dist.errors import ConfigError
+from dnn_dist.signals import hold, restore, told_to_stop
 
 WARNING = re.compile(r"^\[WARN\] \[[\d.]+\] \[\w+\]: (?P<kind>[^:]+): (?P<text>.*)$", re.MULTILINE)
 """A note of a node in its log."""
@@ -58,7 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Start, watch, stop, sum up. 0 when every frame was reported once and at least one was complete."""
+    """Start, watch, stop, sum up. 0 when every frame was reported once and at least one was complete.
+
+    Ctrl-C and SIGTERM end it early, in the same order and with 0: what was seen so far is still worth its summary.
+    """
+    hold()  # ROS is in this process, and must see no KeyboardInterrupt
+    try:
+        return _run(args)
+    finally:
+        restore()
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.frames < 1:
         raise ConfigError(f"--frames is {args.frames}, expected 1 or more")
     profiles = share() / "config" / "network"
@@ -89,21 +101,18 @@ def run(args: argparse.Namespace) -> int:
     ):
         watch.on_report = summary.add_report
         watch.on_overlay = summary.add_overlay
-        stopped = False
-        try:
-            supervisor.start(others)
-            _await_workers(watch, supervisor, args)
+        supervisor.start(others)
+        _await_workers(watch, supervisor, args)
+        if not told_to_stop():
             supervisor.start(cameras)
             _watch(watch, supervisor, summary, args)
-        except KeyboardInterrupt:
-            stopped = True  # what was seen so far is still worth its summary
         codes = supervisor.stop()
     summary.detections = {key: len(found.detections) for key, found in watch.detections.items()}
     told = summary.write(exit_codes=codes, pace=args.pace)
     Console().print(_table(told, None))
     _print_warnings(supervisor, [process.name for process in started])
     print(summary.closing_line(told))
-    return 0 if stopped or (told["frames_reported"] >= args.frames and told["reported"]["complete"]) else 1
+    return 0 if told_to_stop() or (told["frames_reported"] >= args.frames and told["reported"]["complete"]) else 1
 
 
 def _print_warnings(supervisor: Supervisor, names: Sequence[str]) -> None:
@@ -132,14 +141,13 @@ def _source(cluster: Cluster) -> str:
 
 
 def _await_workers(watch: Any, supervisor: Supervisor, args: argparse.Namespace) -> None:
-    """Wait until all workers offer room, so that the first frame finds a cluster."""
+    """Wait until all workers offer room, so that the first frame finds a cluster, or until told to stop."""
     end = time.monotonic() + args.timeout
-    while not watch.ready(args.workers):
+    while not watch.ready(args.workers) and not told_to_stop():
         watch.spin(0.1)
         for name, child in supervisor.running.items():
             if child.poll():
-                last = supervisor.log(name).strip().splitlines()
-                raise ConfigError(f"{name} ended: {last[-1] if last else 'no word'}")
+                raise ConfigError(f"{name} ended: {supervisor.last_word(name)}")
         if time.monotonic() > end:
             raise ConfigError(
                 f"only {sorted(watch.workers) or 'no worker'} answered within {args.timeout:g} s; "
@@ -148,7 +156,7 @@ def _await_workers(watch: Any, supervisor: Supervisor, args: argparse.Namespace)
 
 
 def _watch(watch: Any, supervisor: Supervisor, summary: Summary, args: argparse.Namespace) -> None:
-    """The live table, until all frames are reported or nothing comes any more."""
+    """The live table, until all frames are reported, nothing comes any more, or it is told to stop."""
     victim = sorted(name for name in supervisor.running if name.startswith("worker"))[-1] if args.kill else ""
     console = Console()
     told = 0
@@ -157,9 +165,11 @@ def _watch(watch: Any, supervisor: Supervisor, summary: Summary, args: argparse.
         workers = sorted(name for name in supervisor.running if name.startswith("worker"))
         chaos = Chaos(supervisor, schedule(args.chaos, args.frames / summary.rate, workers))
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        while len(summary.reports) < args.frames:
+        while len(summary.reports) < args.frames and not told_to_stop():
             watch.spin(0.1)
             supervisor.look()
+            for name, why in supervisor.ended.items():
+                raise ConfigError(f"{name} ended for good: {why}")
             if chaos is not None:
                 chaos.look(time.monotonic() - began)
             if victim and len(summary.reports) >= args.frames // 2:
@@ -179,7 +189,7 @@ def _watch(watch: Any, supervisor: Supervisor, summary: Summary, args: argparse.
         print(*chaos.done, sep="\n")
     # The pictures of the last frames are still being drawn.
     end = time.monotonic() + 1.0
-    while summary.pictures < len(summary.reports) and time.monotonic() < end:
+    while summary.pictures < len(summary.reports) and time.monotonic() < end and not told_to_stop():
         watch.spin(0.05)
 
 

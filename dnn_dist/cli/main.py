@@ -18,6 +18,7 @@ from typing import NoReturn
 import dnn_dist
 from dnn_dist.errors import DnnDistError
 from dnn_dist.shipped import find_model
+from dnn_dist.signals import restore
 
 # command -> (module with add_arguments and run, what it does)
 COMMANDS = {
@@ -81,6 +82,7 @@ def _run(words: list[str]) -> int:
         )
     module_name, text = COMMANDS[name]
     module = import_module(module_name)
+    restore()  # our executables take signals while they import
     parser = _Parser(
         prog=f"dnn_dist {name}", description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )

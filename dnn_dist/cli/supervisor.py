@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -16,7 +17,8 @@ from pathlib import Path
 import yaml
 
 from dnn_dist.cluster import RESPAWN_DELAY, Process
-from dnn_dist.errors import ConfigError
+from dnn_dist.errors import PERMANENT, ConfigError
+from dnn_dist.signals import STOPPING
 
 
 def executables() -> Path:
@@ -60,6 +62,7 @@ class Supervisor:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._due: dict[str, float] = {}  # name -> when to start it again, s
         self.respawns: dict[str, int] = {}
+        self.ended: dict[str, str] = {}  # name -> why it ended for good
         self._parameters = tempfile.TemporaryDirectory(prefix="dnn_dist_")
 
     def __enter__(self) -> Supervisor:
@@ -77,11 +80,15 @@ class Supervisor:
             self._start(process)
 
     def look(self) -> None:
-        """Start again what has died; call this often."""
+        """Start again what has died, unless it would die in the same way; call this often."""
         now = time.monotonic()
         for name, child in list(self.running.items()):
-            if child.poll() is not None:
-                del self.running[name]
+            if child.poll() is None:
+                continue
+            del self.running[name]
+            if child.returncode == PERMANENT:
+                self.ended[name] = self.last_word(name)
+            else:
                 self._due[name] = now + self._respawn_delay
         for name, due in list(self._due.items()):
             if now >= due:
@@ -116,6 +123,11 @@ class Supervisor:
             return (self._logs / f"{name}.log").read_text(errors="replace")
         return ""
 
+    def last_word(self, name: str) -> str:
+        """The last line that a process has printed, without what the logger puts before it."""
+        lines = self.log(name).strip().splitlines()
+        return re.sub(r"^(\[\w+\] \[[\d.]+\] \[[\w.]+\]|dnn_dist: error): ", "", lines[-1]) if lines else "no word"
+
     def _start(self, process: Process) -> None:
         settings = Path(self._parameters.name) / f"{process.name}.yaml"
         settings.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(process.parameters)}}))
@@ -132,11 +144,15 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for this process, which then stops its children itself
-                preexec_fn=_die_with_parent,
+                preexec_fn=_before_exec,
             )
 
 
-def _die_with_parent() -> None:
-    """Linux: have the kernel end this process when its parent is gone, however that went."""
+def _before_exec() -> None:
+    """Linux: have the kernel end this process when its parent is gone, however that went.
+
+    Signals wait until the node takes them.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

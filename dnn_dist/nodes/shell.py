@@ -11,10 +11,9 @@ from __future__ import annotations
 import ctypes
 import itertools
 import random
-import signal
 import sys
-import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -28,7 +27,7 @@ from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
-from dnn_dist.errors import DnnDistError
+from dnn_dist.errors import PERMANENT, UNEXPECTED, DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.joining import join, joined
@@ -37,12 +36,19 @@ from dnn_dist.nodes.transport import transport_asked_for, transport_refused
 from dnn_dist.run.health import HOLD, judge
 from dnn_dist.run.net import Net
 from dnn_dist.run.notes import Note, Notebook
+from dnn_dist.signals import hold, leave_at_once, told_to_stop
 
 try:
     from rclpy._rclpy_pybind11 import RCLError
 except ImportError:  # another rclpy hides it elsewhere; then no publish() of ours can raise it by this name
     RCLError = RuntimeError  # type: ignore[misc, assignment]
 
+
+DISCOVERY = 1.0
+"""Seconds for which a failing node waits for listeners of /rosout."""
+
+DELIVERY = 0.25
+"""Seconds for which it stays when it knows of one."""
 
 IDLE = 3600.0
 """Seconds between two rings of a timer that nobody has set."""
@@ -57,9 +63,11 @@ class Shell(Node):
     """A node with notes, diagnostics and a timer that fires when its machine wants to be woken."""
 
     robot = ""  # that it runs on, as diagnostics name it
+    latest: Shell | None = None  # of this process; says why it ends when its parameters are refused
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        Shell.latest = self
         self.session = new_session()
         self.notes = Notebook()
         self.net = Net(self.note, self._end)
@@ -241,44 +249,71 @@ def make_executor() -> Any:
 
 
 def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
-    """Run one node until it is told to stop. Exit code: 0 after Ctrl-C or SIGTERM, 1 after an error of one line."""
+    """Run one node until it is told to stop. Returns the exit code of its process, see errors.py."""
     _no_page_faults()
-    # Signals are taken here and not by rclpy: they must never be raised in the middle of a callback, and launch and
-    # the terminal may both send one, where the second must not cut the end short.
+    # Signals are not given to rclpy: they must never be raised in the middle of a callback, and launch and the terminal
+    # may both send one, where the second must not cut the end short.
+    leave_at_once(0)
     times = [time.monotonic()]
-    told_to_stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told_to_stop.set())
-    join(arguments)
     node: Shell | None = None
-    executor = make_executor()
+    code = 0
     try:
+        join(arguments)
+        executor = make_executor()
         node = make()
         joined()
         executor.add_node(node)
         times.append(time.monotonic())
-        node.configure()
-        times.append(time.monotonic())
-        node.start()
-        times.append(time.monotonic())
-        took = [after - before for before, after in itertools.pairwise(times)]
-        node.get_logger().info("started: ROS {:.3f} s, loading {:.3f} s, topics {:.3f} s".format(*took))
-        while rclpy.ok() and not told_to_stop.is_set() and not node.ending:
+        hold()  # from here on there are files and devices to give back
+        for step in (node.configure, node.start):
+            if not told_to_stop():
+                step()
+                times.append(time.monotonic())
+        if not told_to_stop():
+            took = [after - before for before, after in itertools.pairwise(times)]
+            node.get_logger().info("started: ROS {:.3f} s, loading {:.3f} s, topics {:.3f} s".format(*took))
+        while rclpy.ok() and not told_to_stop():
+            if node.ending:
+                code = UNEXPECTED
+                _say_last(node.ending)
+                break
             executor.spin_once(timeout_sec=0.2)
     except ExternalShutdownException:
         pass
-    except RCLError:
-        if rclpy.ok():
-            raise
-    except (DnnDistError, InvalidParameterException, ParameterException, ValueError) as error:
-        if not isinstance(error, DnnDistError) and node is not None:
-            raise
-        print(f"dnn_dist: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    except Exception as error:  # noqa: BLE001 (the process ends here, in one line)
+        if rclpy.ok() or not isinstance(error, RCLError):
+            code, text = _last_words(error, node is not None)
+            _say_last(text)
     finally:
         if node is not None:
             node.stop()
             with suppress(RCLError):
                 node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    return code
+
+
+def _last_words(error: Exception, constructed: bool) -> tuple[int, str]:
+    """Exit code and text for an error that ends the process."""
+    text = " ".join(str(error).split())
+    if isinstance(error, DnnDistError):
+        return error.exit_code, text
+    if not constructed and isinstance(error, (InvalidParameterException, ParameterException, ValueError)):
+        return PERMANENT, text  # a parameter of another type, or out of range
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return UNEXPECTED, f"{type(error).__name__} at {place.filename}:{place.lineno}: {text}"
+
+
+def _say_last(text: str) -> None:
+    """To the terminal and to /rosout, and wait until whoever listens there can have it."""
+    if Shell.latest is None or not rclpy.ok():
+        print(f"dnn_dist: error: {text}", file=sys.stderr)
+        return
+    Shell.latest.get_logger().fatal(text)
+    # /rosout is reliable and keeps what was said, but only while its writer lives; a process that fails at its start
+    # is younger than DDS needs to find the listeners.
+    end = time.monotonic() + DISCOVERY
+    while time.monotonic() < end and not told_to_stop():
+        if Shell.latest.count_subscribers("/rosout"):
+            end = min(end, time.monotonic() + DELIVERY)
+        time.sleep(0.02)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from dnn_dist import msg
@@ -71,7 +72,8 @@ class Watch(Shell):
 def watching(environment: Mapping[str, str], **options: Any) -> Iterator[Watch]:
     """A Watch in this process, with the cluster's transport. ROS starts once in a process: so does this."""
     os.environ.update(environment)
-    rclpy.init()
+    # Signals stay with the caller: the handlers of rclpy would take the context away below a callback.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         watch = Watch(**options)
         try:
