@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from dnn_dist import __version__
-from dnn_dist.run.lease import Lease, LeaseState, Stray
+from dnn_dist.run.lease import Lease, LeaseState, Stray, silence
 from dnn_dist.run.pace import Pace
 from dnn_dist.run.state import WorkerState, newer
 from dnn_dist.run.twins import Twins
@@ -124,7 +124,7 @@ class WorkerView:
         """Bring `due` up to date, after leases or what is known of the worker have changed."""
         due = min([lease.end(self.state, settings) for lease in self.leases.values()], default=float("inf"))
         if not self.silent:
-            due = min(due, self.heard_at + settings.worker_timeout)
+            due = min(due, self.heard_at + silence(self.state, settings))
         if self.strays:
             due = min([due, *(stray.sent_at + settings.lifespan for stray in self.strays)])
         self.due = min(due, self.left_out_until) if self.left_out_until > now else due
