@@ -39,6 +39,8 @@ from dnn_dist.run.report import Status
 
 EXACT = (Status.COMPLETE, Status.DECODED, Status.RECOMPUTED)
 """Frames in which nothing is missing."""
+MOST_RESPAWNS = 20
+"""In one case; then it is over."""
 STRIDE = 32  # of YOLOv2: pixels of the input per cell
 ANCHORS = ((0.57273, 0.677385), (1.87446, 2.06253), (3.33843, 5.47434), (7.88282, 3.52778), (9.77052, 9.16828))
 """Of yolov2.cfg, in cells."""
@@ -98,13 +100,14 @@ class Watched:
         return {name: child.pid for name, child in self.fleet.supervisor.running.items()}
 
     def enough(self, frames: int) -> bool:
-        """Whether so many frames are reported."""
+        """Whether so many frames are reported, or processes die so often that there is nothing to wait for."""
         self.fleet.supervisor.look()
         if time.monotonic() - self._looked > 1.0:
             self._looked = time.monotonic()
             for name, pid in self.pids().items():
                 self.memory[name] = max(self.memory.get(name, 0.0), pss(pid))
-        return len(self.fleet.watch.reports) >= frames
+        died = sum(self.fleet.supervisor.respawns.values())
+        return len(self.fleet.watch.reports) >= frames or died >= MOST_RESPAWNS
 
 
 def run(case: Case, args: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +125,7 @@ def run(case: Case, args: argparse.Namespace) -> dict[str, Any]:
         fleet.start_cameras()
         watched = Watched(fleet)
         with suppress(RuntimeError):  # fewer were reported: the figures say so
-            fleet.until(lambda: watched.enough(args.frames), "", args.frames * args.deadline)
+            fleet.until(lambda: watched.enough(args.frames), "frames are reported", args.frames * args.deadline)
         reports = fleet.watch.reports[: args.frames]
         ended = watched.pids()
         respawns = {name: fleet.supervisor.respawns.get(name, 0) for name in watched.started}

@@ -414,6 +414,23 @@ def test_what_always_fails_is_given_up(settings: DispatcherSettings) -> None:
     assert cluster.notes.counts["task failed"] <= 3 * 3 * (DispatcherSettings().max_attempts + 1), "and one more copy"
 
 
+@pytest.mark.parametrize(("preparing", "patient"), [(False, 0.5), (True, 2.0)])
+def test_a_worker_that_reads_weights_may_be_silent_for_longer_but_not_for_ever(preparing: bool, patient: float) -> None:
+    """The runtime packs weights without letting go of the interpreter, so it neither speaks nor listens."""
+    machine = source_with_frames(1)
+    machine.handle(WorkerReachable("w1", True), 0.9)
+    state = WorkerState("w1", "r1", 1, 1, plans=frozenset({"plan"}), room=2, offered_to="cam", preparing=preparing)
+    sent = [action for action in machine.handle(WorkerHeard(state), 1.0) if isinstance(action, SendWork)]
+    assert len(sent) == 1
+
+    def lost(now: float) -> list[str]:
+        return [action.kind for action in machine.handle(Tick(), now) if isinstance(action, Note) and action.warn]
+
+    times = [1.0 + 0.05 * step for step in range(1, 60)]
+    told = [now for now in times if lost(now)]
+    assert told and 1.0 + patient - 0.05 < told[0] < 1.0 + patient + 0.1
+
+
 # Robots that start anew -----------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans change while real nodes run: no frame is lost, none is inexact, and what cannot be is refused with the reason."""
+"""Plans change while real nodes run: no frame is lost, none is inexact; what cannot be is refused with the reason."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from dnn_dist import __version__
-from dnn_dist.run.lease import Lease, LeaseState, Stray
+from dnn_dist.run.lease import Lease, LeaseState, Stray, silence
 from dnn_dist.run.pace import Pace
 from dnn_dist.run.state import WorkerState, newer
 from dnn_dist.run.twins import Twins
@@ -122,7 +122,7 @@ class WorkerView:
 
     def set_due(self, now: float, settings: PartitionSettings) -> None:
         """Bring `due` up to date, after leases or what is known of the worker have changed."""
-        due = float("inf") if self.silent else self.heard_at + settings.worker_timeout
+        due = float("inf") if self.silent else self.heard_at + silence(self.state, settings)
         if self.leases:
             due = min(due, *[lease.end(self.state, settings) for lease in self.leases.values()])
         if self.strays:

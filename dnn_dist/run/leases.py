@@ -2,8 +2,8 @@
 """When leases are lost, and what becomes of their tasks.
 
 A lease is lost, and its task goes to the front of the queue and to another worker if there is one, when
-  the worker restarted, or was silent for `worker_timeout`;
-  the work was not acknowledged within its transit;
+  the worker restarted, or was silent for `worker_timeout`, several times that while it reads weights;
+  the work was not acknowledged within its transit, or within that silence while weights are read;
   the worker has seen a work of this or a later number and neither holds nor answered the task;
   the task headed the worker's list for longer than the lease; what waits behind it goes too. While weights are read
   there, the clock stands still;
@@ -18,7 +18,7 @@ it is the network that was lost, and no worker is blamed.
 from __future__ import annotations
 
 from dnn_dist.run.fleetview import WorkerView
-from dnn_dist.run.lease import Lease, LeaseState
+from dnn_dist.run.lease import Lease, LeaseState, silence
 from dnn_dist.run.notes import Note
 from dnn_dist.run.tasks import Books
 
@@ -33,7 +33,7 @@ def end_overdue(books: Books, now: float) -> list[Note]:
         if now < view.due:
             continue
         view.forget_strays(now, settings)
-        if not view.silent and now - view.heard_at > settings.worker_timeout:
+        if not view.silent and now - view.heard_at > silence(view.state, settings):
             notes += lose(books, view, f"is silent since {now - view.heard_at:.2f} s", now)
             view.silent = True
         for lease in list(view.leases.values()):
