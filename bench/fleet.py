@@ -119,10 +119,11 @@ class Load:
     def _read(self) -> tuple[int, int, int]:
         """Clock ticks: of the nodes (one that has died counts no more), of all that was busy, of all."""
         all_ = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-        return sum(map(_ticks, self._pids)), sum(all_) - all_[3] - all_[4], sum(all_)
+        return sum(map(ticks, self._pids)), sum(all_) - all_[3] - all_[4], sum(all_)
 
 
-def _ticks(pid: int) -> int:
+def ticks(pid: int) -> int:
+    """Clock ticks of processor time that a process has used; 0 when it is gone."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
