@@ -26,7 +26,7 @@ from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.picture import Picture
 from dnn_dist.nodes.planning import load_card, load_head, load_network
 from dnn_dist.nodes.qos import FRAME, LATCHED_IN, STATE, tensors
-from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.shell import NodePart, Shell, run
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.plan.plan import Plan
@@ -40,7 +40,7 @@ from dnn_dist.run.wire import WireError
 from dnn_dist.settings import AggregatorSettings, adopt
 
 
-class AggregatorTopics:
+class AggregatorTopics(NodePart):
     """An aggregator with its topics."""
 
     def __init__(
@@ -53,6 +53,7 @@ class AggregatorTopics:
     ) -> None:
         """`make_store`: for plans of a partition in another process."""
         self._shell, self._world, self._settings = shell, world, settings
+        shell.parts.append(self)
         self.source = convert.name_of(settings.now.source, "source")
         self._head = load_head(network, load_card(network))
         self._card_thresholds = (self._head.score_threshold, self._head.nms_threshold)
@@ -66,7 +67,6 @@ class AggregatorTopics:
         return adopt(GathererSettings, self._settings.now)
 
     def change(self) -> None:
-        """Parameters have changed."""
         p = self._settings.now
         self.part.change(self._adopted())
         score, nms = self._card_thresholds
@@ -83,10 +83,9 @@ class AggregatorTopics:
         self.part.post(Tick())
 
     def health(self) -> dict[str, Any]:
-        """What diagnostics say of it."""
         return {"workers connected": " ".join(sorted(self._results)) or "none", **self.part.health()}
 
-    def _detect(self, store: TensorStore, frame: int, picture: Picture) -> list[Detection]:
+    def _detect(self, store: Any, frame: int, picture: Any) -> list[Detection]:
         return self._head(store.results(frame), picture.letterbox)
 
     def _most_workers(self) -> int:
@@ -113,37 +112,32 @@ class AggregatorTopics:
 class AggregatorNode(Shell):
     """An aggregator by itself: plans, frames and images come by topics."""
 
+    _network: Network
+    _topics: AggregatorTopics
+
     def __init__(self) -> None:
         super().__init__("aggregator")
-        self._part: AggregatorTopics | None = None
-        self._settings = Parameters(self, AggregatorSettings, lambda: self._part and self._part.change())
+        self._settings = Parameters(self, AggregatorSettings, self.change)
         self.robot = self._settings.now.robot
         self._images: dict[tuple[int, int], np.ndarray] = {}  # stamp -> image, the newest few
 
     def configure(self) -> None:
-        self.network = load_network(self._settings.now.model)
-        self.world = RosWorld(self, lambda: self._settings.now.pace)
-        self._part = AggregatorTopics(self, self.world, self._settings, self.network, self._make_store)
+        self._network = load_network(self._settings.now.model)
+        world = RosWorld(self, lambda: self._settings.now.pace)
+        self._topics = AggregatorTopics(self, world, self._settings, self._network, self._make_store)
 
     def start(self) -> None:
-        self._part.start(WorkerTopics(self))
-        source = self._part.source
-        self.receive(msg.Plan, "plan", LATCHED_IN, lambda message: self._part.part.post(convert.read_plan(message)))
-        self.receive(msg.Frame, f"{source}/frame", FRAME, self._hear_frame)
+        topics = self._topics
+        topics.start(WorkerTopics(self))
+        self.receive(msg.Plan, "plan", LATCHED_IN, lambda message: topics.part.post(convert.read_plan(message)))
+        self.receive(msg.Frame, f"{topics.source}/frame", FRAME, self._hear_frame)
         self._reader = ImageReader(self, self._settings.now.compressed, self._hear_image)
 
-    def stop(self) -> None:
-        if hasattr(self, "world"):
-            self.world.stop()
-
-    def health(self) -> dict[str, Any]:
-        return self._part.health() if self._part else {}
-
     def _make_store(self, plan: PlanText) -> TensorStore:
-        store = TensorStore(self.network, Plan.from_yaml(plan.text), self._settings.now.threads)
+        store = TensorStore(self._network, Plan.from_yaml(plan.text), self._settings.now.threads)
         if store.pieces_digest != plan.pieces:
             raise WireError(f"plan {plan.plan}: its source derives other pieces; install one version everywhere")
-        if any(not stage.distributed and set(stage.inputs) & set(self.network.inputs) for stage in store.stages):
+        if any(not stage.distributed and set(stage.inputs) & set(self._network.inputs) for stage in store.stages):
             raise WireError(f"plan {plan.plan}: its local stage reads the image; run the gateway instead")
         if sum(stage.distributed for stage in store.stages) > 1:
             raise WireError(f"plan {plan.plan}: has several distributed stages; run the gateway instead")
@@ -155,12 +149,12 @@ class AggregatorNode(Shell):
             del self._images[next(iter(self._images))]
 
     def _hear_frame(self, message: msg.Frame) -> None:
-        height, width = self.network.tensors[self.network.inputs[0]].array_shape[:2]
+        height, width = self._network.tensors[self._network.inputs[0]].array_shape[:2]
         seen = message.height and message.width
         letterbox = Letterbox(message.height, message.width, height, width) if seen else None
         image = self._images.get((message.header.stamp.sec, message.header.stamp.nanosec))
         picture = Picture(message.header, image=image if letterbox else None, letterbox=letterbox)
-        self._part.part.post(convert.read_frame(message, picture))
+        self._topics.part.post(convert.read_frame(message, picture))
 
 
 def main() -> int:

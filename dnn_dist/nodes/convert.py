@@ -33,7 +33,7 @@ def name_of(text: str, what: str) -> str:
     return text
 
 
-def _few(entries: Sequence, what: str) -> Sequence:
+def _few(entries: Sequence[Any], what: str) -> Sequence[Any]:
     if len(entries) > MOST:
         raise WireError(f"{what}: {len(entries)} entries, expected at most {MOST}")
     return entries

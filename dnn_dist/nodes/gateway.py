@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from dnn_dist.nodes.aggregator import AggregatorTopics
 from dnn_dist.nodes.parameters import Parameters
@@ -22,39 +21,31 @@ from dnn_dist.settings import GatewaySettings
 class Gateway(Shell):
     """Both parts in one world."""
 
+    _topics: tuple[PartitionTopics, AggregatorTopics]
+
     def __init__(self) -> None:
         super().__init__("gateway")
-        self._parts: tuple[PartitionTopics, AggregatorTopics] | None = None
-        self._settings = Parameters(self, GatewaySettings, self._change)
+        self._settings = Parameters(self, GatewaySettings, self.change)
         self.robot = self._settings.now.robot
 
     def configure(self) -> None:
         network = load_network(self._settings.now.model)
-        world = self.world = RosWorld(self, lambda: self._settings.now.pace)
+        world = RosWorld(self, lambda: self._settings.now.pace)
         partition = PartitionTopics(self, world, self._settings, network)
         aggregator = AggregatorTopics(self, world, self._settings, network)
-        for kind in (Frame, Installed):
+        to_aggregator: tuple[type, ...] = (Frame, Installed)
+        to_partition: tuple[type, ...] = (Progress, NextStage, FrameRefused)
+        for kind in to_aggregator:
             world.route(kind, lambda value, to: aggregator.part.post(value))
-        for kind in (Progress, NextStage, FrameRefused):
+        for kind in to_partition:
             world.route(kind, lambda value, to: partition.part.post(value))
-        self._parts = partition, aggregator
+        self._topics = partition, aggregator
 
     def start(self) -> None:
         workers = WorkerTopics(self)
-        partition, aggregator = self._parts
+        partition, aggregator = self._topics
         aggregator.start(workers)
         partition.start(workers)
-
-    def stop(self) -> None:
-        if hasattr(self, "world"):
-            self.world.stop()
-
-    def health(self) -> dict[str, Any]:
-        return {key: value for part in self._parts or () for key, value in part.health().items()}
-
-    def _change(self) -> None:
-        for part in self._parts or ():
-            part.change()
 
 
 def main() -> int:

@@ -107,7 +107,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
         raise ImageError(f"compressed image can't be decoded: {_line(error)}") from error
     if image is None:
         raise ImageError(f"compressed image of {content.size} bytes ('{message.format}') can't be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def rgb_to_image(rgb: np.ndarray, header: Header) -> Image:
@@ -183,9 +183,9 @@ def _convert(rows: np.ndarray, message: Image, encoding: Encoding) -> np.ndarray
     if sample.itemsize == 2:
         pixels = cv2.convertScaleAbs(pixels.astype(np.uint16), alpha=255 / 65535)  # rounds, as cv_bridge does
     if encoding.to_rgb is None:
-        return pixels
+        return np.asarray(pixels)
     try:
-        return cv2.cvtColor(pixels, encoding.to_rgb)
+        return np.asarray(cv2.cvtColor(pixels, encoding.to_rgb))
     except cv2.error as error:  # some versions refuse YUV with an odd number of columns
         raise ImageError(
             f"{message.height}x{message.width} image in {message.encoding} can't be converted: {_line(error)}"

@@ -19,8 +19,6 @@ LOOK = 0.25
 SILENCE = 5.0
 """Seconds without an image, while somebody publishes there, after which that is a warning; not before three of the
 camera's own periods."""
-AGAIN = 0.5
-"""Seconds between two such warnings: diagnostics, published each second, stay at WARN."""
 
 
 def image_topic(compressed: bool) -> tuple[type, str]:
@@ -42,7 +40,7 @@ class ImageReader:
         self._type, self._topic = image_topic(compressed)
         self._since = shell.now()  # s; the newest image, or when somebody began to publish
         self._gap = 0.0  # s between the two newest images
-        self._told = 0.0  # s; the newest warning
+        self._silent = ""  # why it may be that images are published and none comes
         self._subscribe(reliable=bool(_all_reliable(self._publishers())))
         shell.every(LOOK, self._look)
 
@@ -56,7 +54,7 @@ class ImageReader:
         self._handle(message)
 
     def _publishers(self) -> list[Any]:
-        return self._shell.get_publishers_info_by_topic(self._topic)
+        return list(self._shell.get_publishers_info_by_topic(self._topic))
 
     def _look(self) -> None:
         publishers = self._publishers()
@@ -67,17 +65,21 @@ class ImageReader:
         now = self._shell.now()
         if not publishers:
             self._since, self._gap = now, 0.0
-        elif now - self._since > max(SILENCE, 3 * self._gap) and now - self._told >= AGAIN:
-            self._told = now
-            self._shell.note(self._silence(publishers, now - self._since))
+        silent = now - self._since > max(SILENCE, 3 * self._gap)
+        if silent and not self._silent:
+            self._shell.note(Note(f"no images on {self._subscription.topic_name}", self._why(publishers)))
+        self._silent = self._why(publishers) if silent else ""
 
-    def _silence(self, publishers: list[Any], seconds: float) -> Note:
-        topic = self._subscription.topic_name
+    def trouble(self) -> list[str]:
+        """That images are published and none comes; empty while all is well."""
+        return [f"no images on {self._subscription.topic_name}: {self._silent}"] if self._silent else []
+
+    def _why(self, publishers: list[Any]) -> str:
+        topic, seconds = self._subscription.topic_name, self._shell.now() - self._since
         names = sorted({f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in publishers})
-        return Note(
-            f"no images on {topic}",
+        return (
             f"published by {', '.join(names)}, none came for {seconds:.0f} s; does it send (ros2 topic hz {topic})? "
-            f"then sysctl -w net.core.rmem_max={WANTED} on this robot, and look for a DDS profile that cuts datagrams",
+            f"then sysctl -w net.core.rmem_max={WANTED} on this robot, and look for a DDS profile that cuts datagrams"
         )
 
 

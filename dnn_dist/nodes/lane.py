@@ -6,6 +6,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dnn_dist.nodes.shell import Shell
@@ -47,7 +48,7 @@ class Lane:
                 result = job()
             except Exception as caught:  # noqa: BLE001  whatever a job raises is its answer, not the end of this thread
                 error = caught
-            self._shell.soon(lambda done=done, result=result, error=error: self._end(done, result, error))
+            self._shell.soon(partial(self._end, done, result, error))
 
     def _end(self, done: Callable[[Any, Exception | None], None], result: Any, error: Exception | None) -> None:
         self._waiting -= 1

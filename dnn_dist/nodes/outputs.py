@@ -62,7 +62,8 @@ class Outputs:
         for piece, (state, worker) in sorted(outcome.tiles.items()):
             extent = outcome.store.extent(0, piece)
             if extent is not None:
-                tiles.append(TileMark(*picture.letterbox.tile_to_image(*extent), state, worker))
+                y0, x0, y1, x1 = picture.letterbox.tile_to_image(*extent)
+                tiles.append(TileMark(y0, x0, y1, x1, state, worker))
         status = report.status.name.lower().replace("_", " ")
         caption = f"{status}  quality {report.quality:.2f}  {report.latency * 1000:.0f} ms"
         scale = self._settings.now.overlay_scale

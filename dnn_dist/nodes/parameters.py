@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 
 from dnn_dist.settings import Meaning, meanings
 
-T = TypeVar("T")
+T = TypeVar("T", covariant=True)
 
 
 class Parameters(Generic[T]):

@@ -20,9 +20,10 @@ from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.picture import Picture
 from dnn_dist.nodes.planning import load_network, plan_in_force, plan_of_text
 from dnn_dist.nodes.qos import FRAME, LATCHED, STATE, tensors
-from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.shell import NodePart, Shell, run
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
+from dnn_dist.plan.plan import Plan
 from dnn_dist.run.events import WorkerReachable
 from dnn_dist.run.partition import Partition, SetPlan
 from dnn_dist.run.state import SourceState, WorkerState
@@ -32,7 +33,7 @@ from dnn_dist.run.values import Frame, PlanText, Work
 from dnn_dist.settings import PartitionSettings, adopt
 
 
-class PartitionTopics:
+class PartitionTopics(NodePart):
     """A partition with its topics and its service."""
 
     def __init__(
@@ -41,21 +42,27 @@ class PartitionTopics:
         world: RosWorld,
         settings: Parameters[PartitionSettings],
         network: Network,
-        heard: Callable[[], bool] = lambda: True,
+        heard: Callable[[], bool] | None = None,
     ) -> None:
-        """`heard`: whether an aggregator would hear an announcement."""
+        """`heard`: whether an aggregator in another process would hear an announcement; None: it is in this one."""
         self._shell, self._world, self._settings, self._network = shell, world, settings, network
+        shell.parts.append(self)
         self.source = convert.name_of(settings.now.source, "source")
         self._work: dict[str, Any] = {}  # worker -> publisher
         self._reachable: dict[str, bool] = {}
-        self.part = Partition(world, world.loop, self.source, shell.session, self._adopted(), heard)
-        self._first = TensorStore(network, plan_in_force(network, settings.now), settings.now.threads)
+        self._local = heard is None
+        self.part = Partition(
+            world, world.loop, self.source, shell.session, self._adopted(), heard or (lambda: True)
+        )
+        self._first = self._store(plan_in_force(network, settings.now))
+
+    def _store(self, plan: Plan) -> TensorStore:
+        return TensorStore(self._network, plan, self._settings.now.threads, self._local)
 
     def _adopted(self) -> DispatcherSettings:
         return adopt(DispatcherSettings, self._settings.now)
 
     def change(self) -> None:
-        """Parameters have changed."""
         self.part.change(self._adopted())
 
     def start(self, workers: WorkerTopics) -> None:
@@ -74,12 +81,14 @@ class PartitionTopics:
         self.part.start(self._first)
 
     def health(self) -> dict[str, Any]:
-        """What diagnostics say of it."""
         if not self.part.plan:
             return {}
         plan = self.part.store.plan
         robots = " ".join(plan.robots) or "all"
         return {"cut": plan.cut, "robots of the plan": robots, **self.part.health()}
+
+    def troubles(self) -> list[str]:
+        return [*self._images.trouble(), *self.part.troubles()] if self.part.plan else []
 
     def _most_workers(self) -> int:
         return self._settings.now.max_workers
@@ -104,10 +113,9 @@ class PartitionTopics:
     async def _set_plan(self, request: srv.SetPlan.Request, response: srv.SetPlan.Response) -> srv.SetPlan.Response:
         """Answered when the plan is in force, or cannot be."""
         answered: Future = Future()
-        threads = self._settings.now.threads
 
         def make() -> TensorStore:
-            return TensorStore(self._network, plan_of_text(self._network, request.plan, self._settings.now), threads)
+            return self._store(plan_of_text(self._network, request.plan, self._settings.now))
 
         self.part.post(SetPlan(make, answered.set_result))
         response.message = await answered
@@ -119,37 +127,30 @@ class PartitionTopics:
 class PartitionNode(Shell):
     """A partition by itself: frames are announced, and progress is heard, by topics."""
 
+    _topics: PartitionTopics
+
     def __init__(self) -> None:
         super().__init__("partition")
-        self._part: PartitionTopics | None = None
-        self._settings = Parameters(self, PartitionSettings, lambda: self._part and self._part.change())
+        self._settings = Parameters(self, PartitionSettings, self.change)
         self.robot = self._settings.now.robot
 
     def configure(self) -> None:
         network = load_network(self._settings.now.model)
-        self.world = RosWorld(self, lambda: self._settings.now.pace)
-        self._part = PartitionTopics(self, self.world, self._settings, network, self._heard)
+        world = RosWorld(self, lambda: self._settings.now.pace)
+        self._topics = PartitionTopics(self, world, self._settings, network, self._heard)
+        world.route(Frame, lambda value, to: self.send(self._frames, convert.frame_message(value)))
 
     def start(self) -> None:
-        source = self._part.source
-        self._frames = self.offer(msg.Frame, f"{source}/frame", FRAME)
-        self.world.route(Frame, lambda value, to: self.send(self._frames, convert.frame_message(value)))
+        self._frames = self.offer(msg.Frame, f"{self._topics.source}/frame", FRAME)
         self.receive(msg.Progress, "progress", STATE, self._hear_progress)
-        self._part.start(WorkerTopics(self))
-
-    def stop(self) -> None:
-        if hasattr(self, "world"):
-            self.world.stop()
-
-    def health(self) -> dict[str, Any]:
-        return self._part.health() if self._part else {}
+        self._topics.start(WorkerTopics(self))
 
     def _heard(self) -> bool:
         return bool(self._frames.get_subscription_count())
 
     def _hear_progress(self, message: msg.Progress) -> None:
-        if message.source == self._part.source:
-            self._part.part.post(convert.read_progress(message))
+        if message.source == self._topics.source:
+            self._topics.part.post(convert.read_progress(message))
 
 
 def main() -> int:

@@ -41,7 +41,7 @@ from dnn_dist.signals import hold, leave_at_once, told_to_stop
 try:
     from rclpy._rclpy_pybind11 import RCLError
 except ImportError:  # another rclpy hides it elsewhere; then no publish() of ours can raise it by this name
-    RCLError = RuntimeError  # type: ignore[misc, assignment]
+    RCLError = RuntimeError
 
 
 DISCOVERY = 1.0
@@ -59,6 +59,24 @@ def new_session() -> int:
     return random.SystemRandom().getrandbits(63) | 1
 
 
+class NodePart:
+    """What a node is made of: it has something to say, and an end."""
+
+    def change(self) -> None:
+        """Parameters have changed."""
+
+    def health(self) -> dict[str, Any]:
+        """What diagnostics say of it."""
+        return {}
+
+    def troubles(self) -> list[str]:
+        """What is wrong now, the most important first."""
+        return []
+
+    def stop(self) -> None:
+        """End threads and give devices back."""
+
+
 class Shell(Node):
     """A node with notes, diagnostics and a timer that fires when its machine wants to be woken."""
 
@@ -72,6 +90,7 @@ class Shell(Node):
         self.notes = Notebook()
         self.net = Net(self.note, self._end)
         self.ending = ""  # why the process must end; see run()
+        self.parts: list[NodePart] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
         self._alarms = Alarms()
         # Not the node's own clock, which may stand still (use_sim_time) or be set back.
@@ -91,6 +110,13 @@ class Shell(Node):
 
     def stop(self) -> None:
         """End threads and give devices back; topics go with the node."""
+        for part in self.parts:
+            part.stop()
+
+    def change(self) -> None:
+        """Parameters have changed."""
+        for part in self.parts:
+            part.change()
 
     # Time
 
@@ -170,11 +196,11 @@ class Shell(Node):
 
         For conditions that last, e.g. "no image for 7 s". What happens at one moment is a note.
         """
-        return []
+        return [trouble for part in self.parts for trouble in part.troubles()]
 
     def health(self) -> dict[str, Any]:
         """What /diagnostics says of this node beside its troubles and notes."""
-        return {}
+        return {key: value for part in self.parts for key, value in part.health().items()}
 
     # Topics
 

@@ -27,43 +27,41 @@ from dnn_dist.settings import adopt
 class WorkerNode(Shell):
     """A worker with its topics."""
 
+    part: Computer
+    _world: RosWorld
+
     def __init__(self) -> None:
         super().__init__("worker")
-        self.part: Computer | None = None
-        self._settings = Parameters(self, Declared, self._change)
+        self._settings = Parameters(self, Declared, self.change)
         self.robot = self._settings.now.robot
         self._name = convert.name_of(self._settings.now.worker, "worker")
         self._pairs: dict[str, tuple[Any, Any]] = {}  # source -> subscription to work, publisher of results
         self._reachable: dict[str, bool] = {}
 
-    def _adopted(self) -> WorkerSettings:
-        return adopt(WorkerSettings, self._settings.now)
-
-    def _change(self) -> None:
-        if self.part is not None:
-            self.part.change(self._adopted())
-
     def configure(self) -> None:
         network = load_network(self._settings.now.model)
-        world = self.world = RosWorld(self, lambda: self._settings.now.pace)
-        pieces = Workshop(network, self._settings.now)
-        self.part = Computer(world, world.loop, self.session, network.sha256, pieces, self._adopted())
+        world = self._world = RosWorld(self, lambda: self._settings.now.pace)
+        settings = adopt(WorkerSettings, self._settings.now)
+        self.part = Computer(world, world.loop, self.session, network.sha256, Workshop(network, settings), settings)
 
     def start(self) -> None:
         state = self.offer(msg.WorkerState, f"{self._name}/state", heartbeats())
-        self.world.route(WorkerState, lambda value, to: self.send(state, convert.worker_message(value)))
-        self.world.route(Result, lambda value, to: self.send(self._pairs[to][1], convert.result_message(value)))
+        self._world.route(WorkerState, lambda value, to: self.send(state, convert.worker_message(value)))
+        self._world.route(Result, lambda value, to: self.send(self._pairs[to][1], convert.result_message(value)))
         self.receive(msg.Plan, "plan", LATCHED_IN, lambda message: self.part.post(convert.read_plan(message)))
         self.receive(msg.SourceState, "source_state", STATE, self._hear_source)
         self.receive(msg.Progress, "progress", STATE, lambda m: self.part.post(convert.read_progress(m)))
         self.part.post(Tick())
 
-    def stop(self) -> None:
-        if hasattr(self, "world"):
-            self.world.stop()
+    def change(self) -> None:
+        if hasattr(self, "part"):
+            self.part.change(adopt(WorkerSettings, self._settings.now))
 
     def health(self) -> dict[str, Any]:
-        return self.part.health() if self.part is not None else {}
+        return self.part.health() if hasattr(self, "part") else {}
+
+    def troubles(self) -> list[str]:
+        return self.part.troubles() if hasattr(self, "part") else []
 
     def _hear_source(self, message: msg.SourceState) -> None:
         state = convert.read_source(message)

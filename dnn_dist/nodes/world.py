@@ -9,12 +9,12 @@ from typing import Any
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.lane import Lane, one_line
-from dnn_dist.nodes.shell import Shell
+from dnn_dist.nodes.shell import NodePart, Shell
 from dnn_dist.run.notes import Note
 from dnn_dist.run.world import Done, Job, Loop
 
 
-class RosWorld:
+class RosWorld(NodePart):
     """One for each node."""
 
     def __init__(self, shell: Shell, pace: Callable[[], float]) -> None:
@@ -23,6 +23,7 @@ class RosWorld:
         self._routes: dict[type, list[Callable[[Any, str], None]]] = {}
         self._lanes: dict[str, Lane] = {}
         self.loop = Loop(self)
+        shell.parts.append(self)
 
     def route(self, kind: type, send: Callable[[Any, str], None]) -> None:
         """Values of a type go this way too; `send(value, to)`."""

@@ -105,7 +105,7 @@ class Aggregator(Part):
 
         def done(store: Store | None, error: str, seconds: float) -> None:
             if store is None:
-                self.world.note(Note("plan refused", error))
+                self.world.note(Note("plan refused", error, about=plan.plan))
             else:
                 self.post(Installed(store))
 

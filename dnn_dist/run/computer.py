@@ -22,6 +22,7 @@ from dnn_dist.run.events import (
     PublishWorker,
     SendResult,
     StatesHeard,
+    Unready,
     WorkArrived,
 )
 from dnn_dist.run.sourceviews import WorkerSettings
@@ -43,6 +44,7 @@ class _Task:
     computed: float = 0.0
     outputs: Any = None
     error: str = ""
+    failed: bool = False  # its weights cannot be read
 
 
 class Computer(Part):
@@ -72,6 +74,12 @@ class Computer(Part):
             "speed (MMAC/s)": round(machine.speed / 1e6),
             "sources": " ".join(machine.sources) or "none",
         }
+
+    def troubles(self) -> list[str]:
+        """What stands in the way of work now, worst first."""
+        machine = self.machine
+        refused = [f"plan {plan} is refused: {why}" for plan, why in machine.refused.items()]
+        return [*refused, *([] if machine.sources else ["no source is heard"])]
 
     @property
     def hungry(self) -> bool:
@@ -152,13 +160,21 @@ class Computer(Part):
     def _prepare(self, action: Prepare) -> None:
         key, plan = action.key, self._tasks[action.key].work.plan
         job = Job("prepare", lambda: self._pieces.prepare(plan, key.stage, key.piece), key, plan)
-        # An error comes again, and counts, when the piece is run.
-        self.world.run(job, lambda result, error, seconds: self.post(Prepared(key)))
+        task = self._tasks[key]
+
+        def done(result: Any, error: str, seconds: float) -> None:
+            task.failed = bool(error)  # it comes again, and counts, when the piece is run
+            self.post(Prepared(key))
+
+        self.world.run(job, done)
 
     def _compute(self, action: Compute) -> None:
         key, task = action.key, self._tasks[action.key]
         plan, inputs = task.work.plan, task.work.inputs
         macs = self._pieces.macs(plan, key.stage, key.piece)
+        if not self._pieces.ready(plan, key.stage, key.piece) and not task.failed:
+            self.post(Unready(key))
+            return
 
         def done(result: Any, error: str, seconds: float) -> None:
             size, task.outputs = result if not error else (0, None)

@@ -196,7 +196,8 @@ class Dispatcher:
         progress, known = event.progress, self._progress
         books = self._books
         if progress.source != books.source or progress.session not in (books.session, 0):
-            return [Note("foreign progress", f"progress of {progress.source!r} session {progress.session:x} ignored")]
+            text = f"progress of {progress.source!r} session {progress.session:x} ignored"
+            return [Note("foreign progress", text, about=progress.source)]
         if progress.session and progress.oldest_open > self._next_frame:
             text = f"progress says that frames below {progress.oldest_open} are closed; {self._next_frame} were begun"
             return [Note("broken progress", text)]
@@ -270,19 +271,21 @@ class Dispatcher:
             self._make_place()
             if len(self.workers) >= self.settings.max_workers:
                 text = f"worker {state.worker!r} ignored: {len(self.workers)} are known"
-                return [Note("too many workers", text)]
+                return [Note("too many workers", text, about=state.worker)]
             # Numbers go on where the worker last saw them: it may be one that was forgotten here.
             number = state.seen.get((books.source, books.session), 0) + 1
             reachable = state.worker in self._reachable
             view = self.workers[state.worker] = WorkerView(state, now, reachable, next_number=number)
             books.due = min(books.due, view.due)
-            joined = Note("worker joined", f"worker {state.worker!r} on robot {state.robot!r} joined", warn=False)
+            text = f"worker {state.worker!r} on robot {state.robot!r} joined"
+            joined = Note("worker joined", text, warn=False, about=state.worker)
             return [joined, *said, *self._refusal(frozenset(), state), *self._foreign(state)]
         before, silent = view.state, view.silent
         if not view.hear(state, now):
             another = state.session != view.state.session
             text = f"worker {state.worker!r} is two processes, one on {state.robot!r}: give each a name of its own"
-            return [Note("two workers of one name", text)] if another and view.twins.heard(now) else []
+            two = another and view.twins.heard(now)
+            return [Note("two workers of one name", text, about=state.worker)] if two else []
         view.due = books.due = now
         if silent:  # it may not have heard us either, and offers its room to who is heard
             self._published_at = float("-inf")
@@ -307,17 +310,14 @@ class Dispatcher:
         """What there is to say when a worker has come to refuse a plan of this source."""
         refused = sorted((state.refused - known) & self._books.plans.keys())
         text = f"worker {state.worker!r} cannot serve plan {', '.join(refused)}: its model is {state.model[:12]}"
-        return (
-            [Note("plan refused by worker", f"{text}; see its log, and give every robot the same file")]
-            if refused
-            else []
-        )
+        text += "; see its log, and give every robot the same file"
+        return [Note("plan refused by worker", text, about=state.worker)] if refused else []
 
     def _foreign(self, state: WorkerState) -> list[Any]:
         if state.version == __version__:
             return []
         text = f"worker {state.worker!r} has dnn_dist {state.version[:32]!r}, this is {__version__!r}: it gets no work"
-        return [Note("another version", f"{text}; install one version everywhere")]
+        return [Note("another version", f"{text}; install one version everywhere", about=state.worker)]
 
     def _make_place(self) -> None:
         """Forget workers that fell silent, when there are as many as may be remembered."""

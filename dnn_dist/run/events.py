@@ -306,6 +306,13 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Unready:
+    """Event: the task to be computed lacks its weights: they were dropped since it came."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
 class Computed:
     """Event: the task at the head of the list was computed, or failed with `error` in one line."""
 

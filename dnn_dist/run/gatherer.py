@@ -192,35 +192,31 @@ class Gatherer:
         if self._worker_heard_at is not None:
             self._worker_heard_at = now
         key = event.key
+
+        def told(kind: str, why: str, warn: bool = True) -> list[Any]:
+            return [Note(kind, f"result {key} of worker {event.worker!r}: {why}", warn, about=event.worker)]
+
         if key.source != self.source or key.session != (self.session or key.session):
-            return [Note("foreign result", f"result {key} of worker {event.worker!r}: not of this source's session")]
+            return told("foreign result", "not of this source's session")
         if self.session is None or key.frame >= self.next_frame:
-            if self._keep_early(event):
-                return []
-            return [Note("foreign result", f"result {key} of worker {event.worker!r}: no such frame")]
+            return [] if self._keep_early(event) else told("foreign result", "no such frame")
         frame = self.frames.get(key.frame)
         if frame is None:
-            return [Note("late result", f"result {key} of worker {event.worker!r}: the frame is closed", warn=False)]
+            return told("late result", "the frame is closed", warn=False)
         if event.plan != frame.plan:
-            return [Note("foreign plan", f"result {key} of worker {event.worker!r}: plan {event.plan!r}")]
+            return told("foreign plan", f"plan {event.plan!r}")
         stages = self._plans[frame.plan].stages
         if not 0 <= key.stage < len(stages) or not 0 <= key.piece < len(stages[key.stage].pieces):
-            return [Note("broken result", f"result {key} of worker {event.worker!r}: no such stage or piece")]
+            return told("broken result", "no such stage or piece")
         if event.error:
-            return [Note("worker failed", f"task {key} at worker {event.worker!r}: {event.error}")]
+            return told("worker failed", event.error)
         if key.stage > frame.stage:
-            return [Note("foreign result", f"result {key} of worker {event.worker!r}: the stage has not begun")]
+            return told("foreign result", "the stage has not begun")
         if key.stage < frame.stage:
-            return [
-                Note(
-                    "late result",
-                    f"result {key} of worker {event.worker!r}: the stage is settled",
-                    warn=False,
-                )
-            ]
+            return told("late result", "the stage is settled", warn=False)
         held = frame.held.setdefault(key.stage, set())
         if key.piece in held:
-            return [Note("doubled result", f"result {key} of worker {event.worker!r}: held already", warn=False)]
+            return told("doubled result", "held already", warn=False)
         held.add(key.piece)
         self._changed = True
         frame.account(event, stages[key.stage].pieces[key.piece].bytes_in)
@@ -249,7 +245,8 @@ class Gatherer:
             ]
         frame.local += event.seconds
         if event.error:
-            note = Note("local stage failed", f"frame {event.frame}: stage {event.stage}: {event.error}")
+            text = f"frame {event.frame}: stage {event.stage}: {event.error}"
+            note = Note("local stage failed", text, about=str(event.stage))
             return [note, self._end(event.frame, Status.NO_RESULT, now)]
         return self._settle(event.frame, now)
 

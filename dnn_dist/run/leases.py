@@ -73,7 +73,7 @@ def lose(books: Books, view: WorkerView, why: str, now: float) -> list[Note]:
     seconds = view.fail(now, books.settings) if anybody else 0.0
     text = f"worker {view.name!r} {why}" + (f"; it is left out for {seconds:g} s" if seconds else "")
     ended = [_end(books, view, lease, f"worker {view.name!r} {why}", now) for lease in list(view.leases.values())]
-    return [Note("worker lost", text), *ended]
+    return [Note("worker lost", text, about=view.name), *ended]
 
 
 def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> Note:
@@ -85,10 +85,10 @@ def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> 
     if task.attempt >= books.settings.max_attempts:
         if lease.key in books.queue:  # another copy of it was wanted
             books.queue.remove(lease.key)
-        return Note("task given up", f"task {lease.key}: {why}; given up after {task.attempt} tries")
+        return Note("task given up", f"task {lease.key}: {why}; given up after {task.attempt} tries", about=view.name)
     if lease.key not in books.queue:
         books.queue.insert(0, lease.key)
-    return Note("task sent again", f"task {lease.key}: {why}; goes to another worker")
+    return Note("task sent again", f"task {lease.key}: {why}; goes to another worker", about=view.name)
 
 
 def double_overdue(books: Books, now: float) -> list[Note]:

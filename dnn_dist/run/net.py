@@ -30,7 +30,7 @@ class Net:
         frames = traceback.extract_tb(error.__traceback__)
         at = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
         text = f"{type(error).__name__} in {at} while {where}: {' '.join(str(error).split()) or 'no text'}"
-        self._note(Note("internal error", f"{text}; please report it"))
+        self._note(Note("internal error", f"{text}; please report it", about=at))
         if self._row >= MOST_IN_A_ROW:
             self._end(f"{self._row} internal errors in a row, the last: {text}")
 

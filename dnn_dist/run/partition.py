@@ -144,6 +144,16 @@ class Partition(Part):
             "bytes on the way": self.machine.in_flight(),
         }
 
+    def troubles(self) -> list[str]:
+        """What stands in the way of results now, worst first."""
+        plan, now, views = self.machine.plan, self.world.now(), self.machine.workers.values()
+        distributed = any(not stage.local for stage in self.store.shape.stages) if plan else False
+        found = []
+        if distributed and not any(view.serves(plan, now) for view in views):
+            found.append(f"no worker is ready for plan {plan}")
+        found += [f"worker {name!r} is silent" for name in sorted(self.silent())]
+        return [*found, "nobody listens to the frames of this source"] if self._unheard else found
+
     # What is heard
 
     def take_image(self, picture: Picture) -> None:
@@ -196,7 +206,7 @@ class Partition(Part):
         """The topic of all sources: another process with our name?"""
         if state.source == self.source and state.session != self.session and self._twins.heard(self.world.now()):
             text = f"source {self.source!r} also runs on robot {state.robot!r}: give each a name of its own"
-            self.world.note(Note("two sources of one name", text))
+            self.world.note(Note("two sources of one name", text, about=state.robot))
 
     # Plans
 
@@ -225,11 +235,11 @@ class Partition(Part):
     def _put_in_force(self, action: PlanInForce) -> None:
         store = self._stores[action.plan]
         text = f"plan {action.plan}: {store.plan.cut}, from frame {self._frame} on"
-        self.world.note(Note("plan in force", text, warn=False))
+        self.world.note(Note("plan in force", text, warn=False, about=action.plan))
         self._answer(action.plan, "")
 
     def _withdraw(self, action: PlanWithdrawn) -> None:
-        self.world.note(Note("plan withdrawn", f"plan {action.plan}: {action.why}"))
+        self.world.note(Note("plan withdrawn", f"plan {action.plan}: {action.why}", about=action.plan))
         self._answer(action.plan, f"plan {action.plan}: {action.why}")
 
     def _drop_stores(self) -> None:

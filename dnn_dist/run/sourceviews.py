@@ -76,17 +76,19 @@ class SourceViews:
         if known is None:
             self._make_place(busy, now)
             if len(self.sources) >= self._owner.settings.max_sources:
-                return [Note("too many sources", f"source {state.source!r} ignored: {len(self.sources)} are known")]
+                text = f"source {state.source!r} ignored: {len(self.sources)} are known"
+                return [Note("too many sources", text, about=state.source)]
             # Each worker has an order of its own, or all would run to the same one of equal queues.
             preference = crc32(f"{state.source} {self._owner.name}".encode())
             known = self.sources[state.source] = SourceView(state, now, preference)
             text = f"source {state.source!r} on robot {state.robot!r} joined"
-            return [Note("source joined", text, warn=False), *_foreign(known)]
+            return [Note("source joined", text, warn=False, about=state.source), *_foreign(known)]
         another, silence = state.session != known.state.session, now - known.heard_at
         older = not newer(state.sequence, known.state.sequence, silence)
         if (older or (another and state.session in known.twins.former)) and silence <= timeout:
             text = f"source {state.source!r} is two processes, one on {state.robot!r}: give each a name of its own"
-            return [Note("two sources of one name", text)] if another and known.twins.heard(now) else []
+            two = another and known.twins.heard(now)
+            return [Note("two sources of one name", text, about=state.source)] if two else []
         if another:
             known.twins.former.append(known.state.session)
             known.progress = None
@@ -133,4 +135,5 @@ def _foreign(source: SourceView) -> list[Note]:
     if not source.foreign:
         return []
     text = f"source {source.state.source!r} has dnn_dist {source.state.version[:32]!r}, this is {__version__!r}"
-    return [Note("another version", f"{text}: its work is refused; install one version everywhere")]
+    text += ": its work is refused; install one version everywhere"
+    return [Note("another version", text, about=source.state.source)]

@@ -64,7 +64,8 @@ class Store(Protocol):
 class TensorStore:
     """All tensors of one plan's open frames at a source."""
 
-    def __init__(self, network: Network, plan: Plan, threads: int = 1) -> None:
+    def __init__(self, network: Network, plan: Plan, threads: int = 1, local: bool = True) -> None:
+        """`local`: local stages are computed here; a partition whose aggregator is elsewhere needs no weights."""
         self.network, self.plan = network, plan
         self.stages: tuple[Stage, ...] = plan.stages(network)
         self.shape = PlanShape.of(network, self.stages, plan.wire, plan.replicas, plan.robots)
@@ -72,7 +73,8 @@ class TensorStore:
         height, width = network.tensors[network.inputs[0]].array_shape[:2]
         self.input_size = height, width
         self._pieces = PieceSet(network, plan, self.stages, local=True, threads=threads)
-        self._pieces.prepare()
+        if local:
+            self._pieces.prepare()
         self._begun: dict[int, int] = {}  # frame -> by how many
         self._pixels: dict[int, np.ndarray] = {}  # frame -> the model's input as bytes
         self._frames: dict[int, Tensors] = {}

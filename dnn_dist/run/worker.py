@@ -36,6 +36,7 @@ from dnn_dist.run.events import (
     SourceReachable,
     StatesHeard,
     Tick,
+    Unready,
     WorkArrived,
 )
 from dnn_dist.run.notes import Note
@@ -112,9 +113,10 @@ class Worker:
             return []
         if not takes_part(self.robot, event.robots):
             text = f"plan {event.plan}: is for robots {', '.join(event.robots)}; this is {self.robot}"
-            return [Note("plan of other robots", text, warn=False)]
+            return [Note("plan of other robots", text, warn=False, about=event.plan)]
         if sum(not built for built in self.plans.values()) >= self.settings.max_plans:
-            return [Note("too many plans", f"plan {event.plan}: {self.settings.max_plans} are being built already")]
+            text = f"plan {event.plan}: {self.settings.max_plans} are being built already"
+            return [Note("too many plans", text, about=event.plan)]
         self.refused.pop(event.plan, None)  # offered anew: what stood in the way may be gone
         self.plans[event.plan] = False
         actions: list[Any] = [BuildPlan(event.plan)]
@@ -134,39 +136,42 @@ class Worker:
             while len(self.refused) >= self.settings.max_plans:
                 del self.refused[next(iter(self.refused))]
             self.refused[event.plan] = event.refused
-            return [Note("plan refused", event.refused)]
+            return [Note("plan refused", event.refused, about=event.plan)]
         self.plans[event.plan] = True
         if event.on_demand:
             self.on_demand.add(event.plan)
             text = "its pieces are large, so each is made ready when it is first given"
         else:
             text = "all pieces are ready"
-        return [Note("plan ready", f"plan {event.plan}: {text}", warn=False)]
+        return [Note("plan ready", f"plan {event.plan}: {text}", warn=False, about=event.plan)]
 
     def _handle_work(self, event: WorkArrived, now: float) -> list[Any]:
         key = event.key
+
+        def told(kind: str, why: str, warn: bool = True) -> list[Any]:
+            return [Note(kind, f"task {key}: {why}", warn, about=key.source)]
+
+        source = self.sources.get(key.source)
         if event.worker_session != self.session:
-            source = self.sources.get(key.source)
             if source is not None and source.state.session == key.session:
                 self._remember_seen((key.source, key.session), event.number)  # it is on its way no longer
-            return [Note("foreign work", f"task {key}: meant for session {event.worker_session:x}")]
+            return told("foreign work", f"meant for session {event.worker_session:x}")
         pair = (key.source, key.session)
         doubled = event.number <= self.seen.get(pair, 0) or key in self.held
         self._remember_seen(pair, event.number)
         if doubled:
-            return [Note("doubled work", f"task {key}: work number {event.number} came again")]
-        source = self.sources.get(key.source)
+            return told("doubled work", f"work number {event.number} came again")
         if source is not None and source.foreign:
-            return [Note("work refused", f"task {key}: its source has another version of dnn_dist")]
+            return told("work refused", "its source has another version of dnn_dist")
         if not self.plans.get(event.plan, False):
-            return [Note("foreign plan", f"task {key}: plan {event.plan!r} is not ready here")]
+            return told("foreign plan", f"plan {event.plan!r} is not ready here")
         if self._views.unwanted(key):
-            return [Note("late work", f"task {key}: no longer wanted on arrival", warn=False)]
+            return told("late work", "no longer wanted on arrival", warn=False)
         if key in self.outbox:
             self.answered[key] = now
-            return [Note("work answered already", f"task {key}: its result waits to be sent", warn=False)]
+            return told("work answered already", "its result waits to be sent", warn=False)
         if len(self.held) + len(self.outbox) >= self.settings.max_held:
-            return [Note("work refused", f"task {key}: {len(self.held)} tasks are held already")]
+            return told("work refused", f"{len(self.held)} tasks are held already")
         self.answered.pop(key, None)
         self.held.append(key)
         self.expires[key] = now + event.budget
@@ -193,6 +198,11 @@ class Worker:
         self.reading = None
         if event.key in self.unready:
             self.unready.remove(event.key)
+        return []
+
+    def _handle_unready(self, event: Unready, now: float) -> list[Any]:
+        self.computing = False
+        self.unready.append(event.key)
         return []
 
     def _handle_computed(self, event: Computed, now: float) -> list[Any]:
@@ -343,6 +353,7 @@ _HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {
     WorkArrived: Worker._handle_work,
     Computed: Worker._handle_computed,
     Prepared: Worker._handle_prepared,
+    Unready: Worker._handle_unready,
     StatesHeard: Worker._handle_states,
     SourceReachable: Worker._handle_reachable,
     Tick: lambda worker, event, now: [],
