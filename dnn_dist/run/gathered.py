@@ -39,9 +39,9 @@ class GatheredFrame:
         """How a frame that went through all its stages ended: as its worst piece."""
         if self.filled:
             return Status.FILLED
-        if self.recomputed:
-            return Status.RECOMPUTED
-        return Status.DECODED if self.decoded else Status.COMPLETE
+        if self.decoded:  # exact up to rounding only, though other pieces were computed again
+            return Status.DECODED
+        return Status.RECOMPUTED if self.recomputed else Status.COMPLETE
 
     def account(self, event: ResultArrived, bytes_in: int) -> None:
         """A result is used."""
