@@ -29,7 +29,7 @@ LAW = {
     "graph": set(),
     "cut": {"graph"},
     "plan": {"cut", "graph", "yamlfile"},
-    "run": {"plan", "cut", "graph"},
+    "run": {"settings", "plan", "cut", "graph"},
     "sim": {"run", "plan", "cut", "graph"},
     "detect": {"yamlfile"},
     "camera": set(),
@@ -77,6 +77,51 @@ def test_imports_go_one_way(path: Path) -> None:
         if part != "nodes":
             assert not ROS.match(name), f"only nodes may import ROS, not {part}: {name}"
         assert not HEAVY.match(name), f"no robot has {name}"
+
+
+# The runtime is written once, in run/: nodes and the simulator are worlds around it, and never touch a machine.
+MACHINES = {f"dnn_dist.run.{name}" for name in ("dispatcher", "gatherer", "worker")}
+MOST_LINES = 400  # of a file
+MOST_GLUE = 7300  # lines of run/, sim/ and nodes/ together
+
+
+@pytest.mark.parametrize("part", ["nodes", "sim"])
+def test_a_world_touches_no_machine(part: str) -> None:
+    for path in (path for path in modules() if part_of(path) == part):
+        touched = MACHINES.intersection(imports(path))
+        assert not touched, f"{path.relative_to(ROOT)} imports {sorted(touched)}; ask the parts of run/ instead"
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = node.attr if isinstance(node, ast.Attribute) else ""
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            assert named not in ("machine", "_machine"), f"{where} touches a machine; ask the part instead"
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_no_file_is_long() -> None:
+    long = {str(path.relative_to(ROOT)): n for path in modules() if (n := lines(path)) > MOST_LINES}
+    assert not long, f"files of more than {MOST_LINES} lines: {long}"
+
+
+def test_the_glue_does_not_grow() -> None:
+    parts = {part: sum(lines(path) for path in SOURCE.joinpath(part).rglob("*.py")) for part in ("run", "sim", "nodes")}
+    total = sum(parts.values())
+    assert total <= MOST_GLUE, f"{total} lines, expected at most {MOST_GLUE}: {parts}"
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """Also not one that is made when a function runs, or for types only."""
+    names = {".".join(["dnn_dist", *path.relative_to(SOURCE).with_suffix("").parts]): path for path in modules()}
+    uses = {name: (set(imports(path)) & names.keys()) - {name} for name, path in names.items()}
+    while free := [name for name, used in uses.items() if not used & uses.keys()]:
+        for name in free:
+            del uses[name]
+    while ends := uses.keys() - set().union(*uses.values(), set()):  # who only leads to a circle is not in it
+        for name in ends:
+            del uses[name]
+    assert not uses, f"these import each other: {', '.join(sorted(uses))}"
 
 
 def test_command_line_needs_no_ros() -> None:

@@ -1,29 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One source and its workers in the simulator, over links that lose, double and delay, with faults by seed.
+"""Sources and their workers in the simulator, over links that lose, double and delay, with faults by seed.
 
 The laws of "what always holds" are checked after every event; a test states which of them it is about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
-from dnn_dist.run.gatherer import GathererSettings
+from dnn_dist.run.dispatcher import Dispatcher
+from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.sourceviews import WorkerSettings
+from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
 from dnn_dist.run.tasks import DispatcherSettings
-from dnn_dist.run.values import Work
+from dnn_dist.run.values import Result, Work
 from dnn_dist.run.wire import TaskKey
+from dnn_dist.run.worker import Worker
 from dnn_dist.sim import cluster
 from dnn_dist.sim.agenda import Agenda
 from dnn_dist.sim.air import Air
 from dnn_dist.sim.faults import Fault
 from dnn_dist.sim.outcome import FrameRun
+from dnn_dist.sim.robot import WorkerRun
 from dnn_dist.sim.scenario import Load, Scenario, Seconds, Source
+from dnn_dist.sim.source import SourceRun
 
 LOCAL = StageShape(True, (PieceShape(0, 0, 2),))  # 2 ms at the gateway
 
@@ -45,6 +51,7 @@ class Faults:
     failing: float = 0.0  # computations that end in an error
     events: list[tuple[Any, ...]] = field(default_factory=list)  # as Fault has them: (s, kind, worker), or a factor too
     cuts: list[tuple[float, float]] = field(default_factory=list)  # (from, to): no message arrives, all links are cut
+    forged: int = 0  # values of random content in the right session, posted into the parts of all processes
 
     def healed_at(self, now: float) -> float:
         """When links are there again; `now` where they are."""
@@ -55,6 +62,7 @@ class Faults:
 class UnderWay:
     """Work that has not arrived."""
 
+    source: str
     worker: str
     bytes: int
 
@@ -90,7 +98,7 @@ class BadAir(Air):
             return super().carry(a, b, size, kind, deliver, *args)
         if not kind.endswith("work"):
             return self._send(a, b, kind, self.lifespan, deliver, args)
-        work = UnderWay(b, size)
+        work = UnderWay(kind.removesuffix(" work"), b, size)
 
         def arrive(*args: Any) -> None:
             if work in self.under_way:
@@ -103,8 +111,21 @@ class BadAir(Air):
         return time
 
 
+@dataclass
+class Ledger:
+    """What the simulator told of one source. Frames by number."""
+
+    begun: dict[int, float] = field(default_factory=dict)  # frame -> s
+    held: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # merged (stage, piece); doubles would show
+    reports: list[FrameReport] = field(default_factory=list)
+    reported_at: dict[int, float] = field(default_factory=dict)  # frame -> s
+
+
 class Cluster(cluster.Cluster):
-    """One source and its workers. `run(frames, period, budget)` returns when all is quiet."""
+    """Sources and their workers. `run(frames, period, budget)` returns when all is quiet.
+
+    Sources are named cam, cam2, ...; `dispatcher`, `gatherer`, `reports`, ... are those of the first.
+    """
 
     def __init__(
         self,
@@ -117,38 +138,63 @@ class Cluster(cluster.Cluster):
         on_demand: bool = False,
         seconds: Seconds | None = None,
         worker: WorkerSettings | None = None,
+        sources: int = 1,
+        others: Sequence[PlanShape] = (),
+        switches: Sequence[float] = (),
+        **options: float,
     ) -> None:
-        """`speeds` in MAC/s; `seconds` that pieces take where MACs do not say it."""
+        """`speeds` in MAC/s; `seconds` that pieces take where MACs do not say it.
+
+        At each time of `switches` (s) some source is asked for some plan of `others`, or for its first one.
+        `options` are the scenario's: lag, build, prepare, in seconds.
+        """
         names = [f"w{number + 1}" for number in range(workers)]
+        homes = ["gateway", *(f"gateway{number + 1}" for number in range(1, sources))]
         robots = [Robot(name, speed) for name, speed in zip(names, speeds or [1000.0] * workers, strict=True)]
-        self.fleet = Fleet((*robots, Robot("gateway", 1000.0)), (LinkRule((), Link(float("inf"))),))
+        robots += [Robot(home, 1000.0) for home in homes]
+        self.fleet = Fleet(tuple(robots), (LinkRule((), Link(float("inf"))),))
         self.bad, self.seed, self.on_demand, self.seconds = faults or Faults(), seed, on_demand, seconds
-        self.limits = worker or WorkerSettings()
+        self.limits, self.options = worker or WorkerSettings(), options
         self.plan, self.settings = plan or shape(), dispatcher or DispatcherSettings()
+        self.homes = {f"cam{number + 1}" if number else "cam": home for number, home in enumerate(homes)}
+        self.switches = list(switches)
+        self.asked: list[list[str]] = []  # for each plan asked for: the answers to that
+        self.shapes = (self.plan, *others)
         self.computed: list[tuple[str, TaskKey]] = []
-        self.begun: dict[int, float] = {}  # frame -> s
-        self.held: dict[int, list[tuple[int, int]]] = {}  # frame -> merged (stage, piece), doubled merges would show
-        self.reports: list[FrameReport] = []
-        self.reported_at: dict[int, float] = {}
+        self.ledgers = {name: Ledger() for name in self.homes}
+        first = self.ledgers["cam"]
+        self.begun, self.held = first.begun, first.held
+        self.reports, self.reported_at = first.reports, first.reported_at
+
+    def loads(self) -> list[Load]:
+        """The plans; the first is in force at first."""
+        return [
+            Load(shape, self.seconds, plan=f"plan{number}" if number else "plan")
+            for number, shape in enumerate(self.shapes)
+        ]
 
     def run(self, frames: int, period: float = 0.1, budget: float = 0.5) -> list[FrameReport]:  # type: ignore[override]
-        """Reports in their order, when all is quiet."""
-        source = Source(
-            "gateway",
-            Load(self.plan, self.seconds),
-            frames=frames,
-            rate=1 / period,
-            start=0.3,
-            deadline=budget,
-            max_frames=frames,
-            dispatcher=self.settings,
-            gatherer=GathererSettings(),
-            name="cam",
+        """Reports of the first source in their order, when all is quiet."""
+        loads = self.loads()
+        sources = tuple(
+            Source(
+                home,
+                loads[0],
+                frames=frames,
+                rate=1 / period,
+                start=0.3,
+                deadline=budget,
+                max_frames=frames,
+                dispatcher=self.settings,
+                gatherer=GathererSettings(),
+                name=name,
+            )
+            for name, home in self.homes.items()
         )
         scenario = Scenario(
             self.fleet,
-            (source,),
-            workers=self.fleet.names[:-1],
+            sources,
+            workers=tuple(name for name in self.fleet.names if name not in self.homes.values()),
             faults=tuple(Fault(*event) for event in self.bad.events),
             seed=self.seed,
             worker=self.limits,
@@ -156,17 +202,35 @@ class Cluster(cluster.Cluster):
             failing=self.bad.failing,
             warm_up=0.0,
             exact=True,
+            **self.options,  # type: ignore[arg-type]
         )
         lifespan = self.settings.lifespan
         super().__init__(scenario, lambda agenda: BadAir(self.fleet, agenda, self.seed, self.bad, lifespan))
         cam = self.sources["cam"]
         self.dispatcher, self.gatherer = cam.partition.machine, cam.aggregator.machine
-        self.most_steps = 3000 * (frames + 10)
+        end = 0.3 + frames * period + 2 * budget
+        self.most_steps = (3000 * (frames + 10) + 100 * self.bad.forged) * len(self.sources)
+        rng = random.Random(f"{self.seed}/tests")
+        for at in self.switches:
+            self.agenda.at(at, self._switch, self.sources[rng.choice(list(self.sources))], rng.choice(loads))
+        if self.bad.forged:
+            self.forger = Forger(self, rng)
+            for _ in range(self.bad.forged):
+                self.agenda.at(rng.uniform(0.0, 0.3 + frames * period), self.forger.strike)
         super().run(self.check)
         self.agenda.ended = False
-        self.agenda.run(0.3 + frames * period + 2 * budget, self.check)
-        self.check_end(frames, budget)
+        if self.switches:
+            building = self.options.get("build", 0.0) * (len(self.switches) + 1)  # one after the other
+            end = max(end, max(self.switches) + building + self.settings.switch_within + 1.0)
+        self.agenda.run(end, self.check)
+        for name in self.sources:
+            self.check_end(name, frames, budget)
         return self.reports
+
+    def _switch(self, source: SourceRun, load: Load) -> None:
+        answers: list[str] = []
+        self.asked.append(answers)
+        source.set_plan(load, answers.append)
 
     def exact(self, frame: int) -> bool:
         """True when nothing is missing in what the frame was reported with."""
@@ -175,63 +239,164 @@ class Cluster(cluster.Cluster):
     # What the simulator tells
 
     def announced(self, source: str, frame: int) -> None:
-        self.begun[frame] = self.agenda.now
+        self.ledgers[source].begun[frame] = self.agenda.now
 
     def kept(self, key: TaskKey) -> None:
-        self.held.setdefault(key.frame, []).append((key.stage, key.piece))
+        self.ledgers[key.source].held.setdefault(key.frame, []).append((key.stage, key.piece))
 
     def computing(self, robot: str, key: TaskKey) -> None:
         self.computed.append((robot, key))
 
     def report(self, run: FrameRun) -> None:
         super().report(run)
-        self.reports.append(run.report)
-        self.reported_at[run.report.frame] = self.agenda.now
+        ledger = self.ledgers[run.source]
+        ledger.reports.append(run.report)
+        ledger.reported_at[run.report.frame] = self.agenda.now
 
     # Laws
 
     def check(self) -> None:
         """What holds after every event."""
         assert self.agenda.steps < self.most_steps, "the machines chase their own tails"
-        numbers = [report.frame for report in self.reports]
-        assert len(numbers) == len(set(numbers)), "a frame was reported twice"
-        for frame, merged in self.held.items():
-            assert len(merged) == len(set(merged)), f"frame {frame}: a piece was merged twice"
-        leases = [lease for view in self.dispatcher.workers.values() for lease in view.leases.values()]
-        queue = self.dispatcher.queue
-        assert len(queue) == len(set(queue)), "a task is queued twice"
-        for number, frame in self.dispatcher.frames.items():
-            for key, task in frame.tasks.items():
-                assert key.frame == number and len(task.leases) <= task.copies, "a task has more copies than wanted"
-                given_up = task.attempt >= self.dispatcher.settings.max_attempts
-                assert key in queue if task.wanting and not given_up else True, "a task is forgotten"
-                assert not (given_up and key in queue), "a task that was given up goes out again"
-        for view in self.dispatcher.workers.values():
-            for key, lease in view.leases.items():
-                assert self.dispatcher.frames[key.frame].tasks[key].leases[view.name] is lease
-        assert sum(lease.bytes_in_flight for lease in leases) <= self.dispatcher.settings.window or len(leases) == 1
+        for name, source in self.sources.items():
+            self._check_source(self.ledgers[name], source.partition.machine)
         for run in self.workers.values():
             if run.part is not None:
-                machine = run.part.machine
-                held, outbox = machine.held, machine.outbox
-                assert len(held) + len(outbox) <= machine.settings.max_held
-                assert machine.expires.keys() == {*held, *outbox}
-                assert {*machine.unready} <= {*held}
-                assert len(held) == len(set(held)), "a worker holds a task twice"
+                self._check_worker(run.part.machine)
+
+    def _check_source(self, ledger: Ledger, machine: Dispatcher) -> None:
+        assert len(ledger.reports) == len(ledger.reported_at), "a frame was reported twice"
+        for frame in machine.frames:
+            merged = ledger.held.get(frame, [])
+            assert len(merged) == len(set(merged)), f"frame {frame}: a piece was merged twice"
+        leases = [lease for view in machine.workers.values() for lease in view.leases.values()]
+        queue = machine.queue
+        waiting = set(queue)
+        assert len(queue) == len(waiting), "a task is queued twice"
+        for number, frame in machine.frames.items():
+            for key, task in frame.tasks.items():
+                assert key.frame == number and len(task.leases) <= task.copies, "a task has more copies than wanted"
+                given_up = task.attempt >= machine.settings.max_attempts
+                assert key in waiting if task.wanting and not given_up else True, "a task is forgotten"
+                assert not (given_up and key in waiting), "a task that was given up goes out again"
+        for view in machine.workers.values():
+            for key, lease in view.leases.items():
+                assert machine.frames[key.frame].tasks[key].leases[view.name] is lease
+        assert sum(lease.bytes_in_flight for lease in leases) <= machine.settings.window or len(leases) == 1
+
+    def _check_worker(self, machine: Worker) -> None:
+        held, outbox = machine.held, machine.outbox
+        assert len(held) + len(outbox) <= machine.settings.max_held
+        assert machine.expires.keys() == {*held, *outbox}
+        assert {*machine.unready} <= {*held}
+        assert len(held) == len(set(held)), "a worker holds a task twice"
 
     def sending(self, source: str, work: Work, worker: str) -> None:
         """What holds when work is sent: what has not arrived, given up or not, is in the window, or this one alone."""
-        size = self.plan.stages[work.key.stage].pieces[work.key.piece].bytes_in
-        views = self.dispatcher.workers
-        sizes = [size, *(way.bytes for way in self.air.under_way if not views[way.worker].silent)]
+        if self.bad.forged:
+            return  # the source was told that it has arrived
+        run = self.sources[source]
+        size = run.loads[work.plan].shape.stages[work.key.stage].pieces[work.key.piece].bytes_in
+        views = run.partition.machine.workers
+        ways = (way for way in self.air.under_way if way.source == source)
+        sizes = [size, *(way.bytes for way in ways if not views[way.worker].silent)]
         assert sum(sizes) <= self.settings.window or len(sizes) == 1, "the window is exceeded"
 
-    def check_end(self, frames: int, budget: float) -> None:
+    def check_end(self, name: str, frames: int, budget: float) -> None:
         """What holds when all is quiet."""
-        assert sorted(self.reported_at) == sorted(self.begun), "a frame was not reported"
-        dropped = self.sources["cam"].dropped  # while the window was full
-        assert len(self.reports) + dropped == frames, "an image was lost"
-        for number, at in self.reported_at.items():
-            assert at <= self.begun[number] + budget + 1e-4, f"frame {number} was reported late"
-        assert not self.gatherer.frames and not self.dispatcher.frames and not self.dispatcher.queue
-        assert not any(view.leases for view in self.dispatcher.workers.values()), "a lease outlived its frame"
+        ledger, source = self.ledgers[name], self.sources[name]
+        assert sorted(ledger.reported_at) == sorted(ledger.begun), "a frame was not reported"
+        assert len(ledger.reports) + source.dropped == frames, "an image was lost"  # dropped: the window was full
+        for number, at in ledger.reported_at.items():
+            assert at <= ledger.begun[number] + budget + 1e-4, f"frame {number} was reported late"
+        for merged in ledger.held.values():
+            assert len(merged) == len(set(merged)), "a piece was merged twice"
+        gatherer, dispatcher = source.aggregator.machine, source.partition.machine
+        assert not gatherer.frames and not dispatcher.frames and not dispatcher.queue
+        assert not any(view.leases for view in dispatcher.workers.values()), "a lease outlived its frame"
+        assert all(len(answers) == 1 for answers in self.asked), f"asked for a plan, and answered: {self.asked}"
+        assert len(dispatcher.plans) <= 2, "plans that nobody needs are kept"
+
+
+class Forger:
+    """Posts values of random content in the right session: one that was said, with some fields changed."""
+
+    KINDS = (WorkerState, SourceState, Progress, Work, Result)
+
+    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
+        self._cluster, self._rng = cluster, rng
+
+    def strike(self) -> None:
+        """One value, into one process."""
+        cluster, rng = self._cluster, self._rng
+        source = cluster.sources[rng.choice(list(cluster.sources))]
+        worker = cluster.workers[rng.choice(list(cluster.workers))]
+        if worker.part is None:
+            return
+        genuine = rng.choice((self._worker_state, self._source_state, self._progress, self._work, self._result))
+        value = genuine(source, worker)
+        if value is None:
+            return
+        names = [field.name for field in fields(value) if field.name not in ("worker", "source", "inputs", "outputs")]
+        changed = {name: self._change(getattr(value, name)) for name in rng.sample(names, rng.randint(0, 3))}
+        value = replace(value, **changed)
+        home, gatherers = source._processes
+        if isinstance(value, WorkerState):
+            home.deliver(rng.choice((source.partition, source.aggregator)), value)
+        elif isinstance(value, Result):
+            gatherers.deliver(source.aggregator, value)
+        elif isinstance(value, Work) or rng.random() < 0.5:
+            if value.key.source in worker.sources if isinstance(value, Work) else True:
+                worker.deliver(worker.part, value)
+        else:
+            home.deliver(source.partition, value)
+
+    def _worker_state(self, source: SourceRun, worker: WorkerRun) -> Any:
+        view = source.partition.machine.workers.get(worker.robot)
+        return view and replace(view.state, sequence=view.state.sequence + self._rng.choice((0, 1, 50)))
+
+    def _source_state(self, source: SourceRun, worker: WorkerRun) -> Any:
+        view = worker.part.machine.sources.get(source.name)
+        return view and replace(view.state, sequence=view.state.sequence + self._rng.choice((0, 1, 50)))
+
+    def _progress(self, source: SourceRun, worker: WorkerRun) -> Any:
+        known = source.partition.machine._progress
+        return known and replace(known, sequence=known.sequence + self._rng.choice((0, 1, 50)))
+
+    def _key(self, source: SourceRun) -> TaskKey:
+        frame = max(0, source.announced - self._rng.choice((0, 1, 1, 2, 5)))
+        return TaskKey(source.name, source.session, frame, self._rng.randrange(3), self._rng.randrange(5))
+
+    def _work(self, source: SourceRun, worker: WorkerRun) -> Any:
+        plan = self._rng.choice(sorted(source.loads))
+        number = worker.part.machine.seen.get((source.name, source.session), 0) + self._rng.choice((0, 1, 2))
+        return Work(self._key(source), plan, worker.part.machine.session, number, 0, 0.3, 100)
+
+    def _result(self, source: SourceRun, worker: WorkerRun) -> Any:
+        plan, session = self._rng.choice(sorted(source.loads)), worker.part.machine.session
+        return Result(self._key(source), plan, worker.robot, session, 0, 0.0, 0.01, "", 50)
+
+    def _change(self, value: Any) -> Any:
+        rng = self._rng
+        match value:
+            case TaskKey():
+                name = rng.choice(("session", "frame", "stage", "piece"))
+                return value._replace(**{name: self._change(getattr(value, name))})
+            case bool():
+                return not value
+            case int():
+                return rng.choice((0, 1, value + 1, max(0, value - 1), 2**16 - 1, 2**32 - 1, 2**63 - 1))
+            case float():
+                return rng.choice((0.0, 1e-9, 0.5, 1e30))
+            case str():
+                return rng.choice(("", "plan", "cam", "w1", "another"))
+            case tuple():
+                return rng.choice(((), value[:1], value * 2))
+            case frozenset():
+                return rng.choice((frozenset(), value | {self._key(next(iter(self._cluster.sources.values())))})) \
+                    if not value or isinstance(next(iter(value)), TaskKey) else frozenset()
+            case dict():
+                return {key: self._change(one) for key, one in value.items() if rng.random() < 0.7}
+            case StageProgress():
+                return StageProgress(frozenset(range(rng.randrange(6))), rng.random() < 0.5)
+        return value

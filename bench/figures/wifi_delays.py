@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
-from dnn_dist.run.gatherer import GathererSettings
+from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.run.wire import TaskKey

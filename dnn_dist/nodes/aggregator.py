@@ -32,7 +32,7 @@ from dnn_dist.nodes.world import RosWorld
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.aggregator import Aggregator
 from dnn_dist.run.events import Tick
-from dnn_dist.run.gatherer import GathererSettings
+from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.state import Progress
 from dnn_dist.run.store import TensorStore
 from dnn_dist.run.values import PlanText

@@ -27,7 +27,8 @@ from dnn_dist.run.events import (
     Settled,
     WorkerHeard,
 )
-from dnn_dist.run.gatherer import Gatherer, GathererSettings
+from dnn_dist.run.gathered import GathererSettings
+from dnn_dist.run.gatherer import Gatherer
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.state import WorkerState

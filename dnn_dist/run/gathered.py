@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a gatherer holds of an open frame, its report, and how long stages take."""
+"""What a gatherer is told by its settings, what it holds of an open frame, its report, and how long stages take."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from dataclasses import dataclass, field
 from dnn_dist.run.events import ResultArrived
 from dnn_dist.run.report import FrameReport, Status, WorkerShare
 from dnn_dist.run.shape import PlanShape, StageShape
+from dnn_dist.settings import AggregatorSettings
+
+
+@dataclass(frozen=True)
+class GathererSettings(AggregatorSettings):
+    """The parameters of an aggregator, and what is no parameter. Durations in seconds. All may change while running."""
+
+    heartbeat: float = 0.1  # longest gap between two Progress messages, also while no frame is open
+    max_early: int = 64  # results kept that overtook their frame's announcement
+    max_gap: int = 1024  # frame numbers that may be missing; a longer leap is a new beginning
+    history: int = 64  # frames whose times are remembered for the p95
+    max_plans: int = 4  # plans that no open frame names, the last installed ones
 
 
 @dataclass(slots=True)
@@ -39,9 +51,9 @@ class GatheredFrame:
         """How a frame that went through all its stages ended: as its worst piece."""
         if self.filled:
             return Status.FILLED
-        if self.recomputed:
-            return Status.RECOMPUTED
-        return Status.DECODED if self.decoded else Status.COMPLETE
+        if self.decoded:  # exact up to rounding only, though other pieces were computed again
+            return Status.DECODED
+        return Status.RECOMPUTED if self.recomputed else Status.COMPLETE
 
     def account(self, event: ResultArrived, bytes_in: int) -> None:
         """A result is used."""

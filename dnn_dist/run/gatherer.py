@@ -19,7 +19,6 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from dnn_dist.run.events import (
@@ -40,28 +39,16 @@ from dnn_dist.run.events import (
     Tick,
     WorkerHeard,
 )
-from dnn_dist.run.gathered import GatheredFrame, StageTimes
+from dnn_dist.run.gathered import GatheredFrame, GathererSettings, StageTimes
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.state import Progress, StageProgress, next_sequence
 from dnn_dist.run.twins import Twins
 from dnn_dist.run.wire import TaskKey
-from dnn_dist.settings import AggregatorSettings
 
 SILENT_SHARE = 0.5
 """Of a frame's budget; nobody's silence for less than that ends it: it may still become whole when links are back."""
-
-
-@dataclass(frozen=True)
-class GathererSettings(AggregatorSettings):
-    """The parameters of an aggregator, and what is no parameter. Durations in seconds. All may change while running."""
-
-    heartbeat: float = 0.1  # longest gap between two Progress messages, also while no frame is open
-    max_early: int = 64  # results kept that overtook their frame's announcement
-    max_gap: int = 1024  # frame numbers that may be missing; a longer leap is a new beginning
-    history: int = 64  # frames whose times are remembered for the p95
-    max_plans: int = 4  # plans that no open frame names, the last installed ones
 
 
 class Gatherer:

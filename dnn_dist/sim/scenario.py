@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.plan.fleet import Fleet, Robot
-from dnn_dist.run.gatherer import GathererSettings
+from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.tasks import DispatcherSettings
