@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnn_dist.cli.main import main
+from dnn_dist.cli.measure import measure, normalised, ranges
 from dnn_dist.cli.profile import merged
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import ConfigError
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.cost import piece_seconds
 from dnn_dist.plan.fleet import read_fleet
-from dnn_dist.run.measure import measure, normalised, ranges
 
 MODELS = ["chain_float32", "residual_int8", "dilated_float32", "siamese_float32", "zoo/mobilenet_v3_int8"]
 SECONDS = st.floats(1e-6, 10)

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dnn_dist.cli.gantt import draw_gantt
 from dnn_dist.cli.main import main
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.tflite import read_network
@@ -33,7 +34,6 @@ from dnn_dist.sim import (
     Scenario,
     SimulationError,
     Source,
-    draw_gantt,
     parse_faults,
     random_faults,
     simulate,

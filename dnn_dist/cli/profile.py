@@ -13,12 +13,12 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dnn_dist.cli.measure import Measured, measure, ranges
 from dnn_dist.errors import ConfigError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import FORMAT, measured_text, parse_fleet
 from dnn_dist.plan.units import DURATION, POWER, SIZE, SPEED, brief
-from dnn_dist.run.measure import Measured, measure, ranges
 from dnn_dist.yamlfile import read_yaml
 
 

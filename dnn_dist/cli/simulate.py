@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dnn_dist.cli.gantt import draw_gantt
 from dnn_dist.cli.given import plan_file
 from dnn_dist.errors import ConfigError, PlanError
 from dnn_dist.graph.digest import cached_sha256
@@ -27,7 +28,7 @@ from dnn_dist.run.report import Status
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.shipped import find_model, shipped_models
-from dnn_dist.sim import Load, Outcome, Scenario, Source, draw_gantt, parse_faults, plan_load, simulate
+from dnn_dist.sim import Load, Outcome, Scenario, Source, parse_faults, plan_load, simulate
 
 PERCENTILES = (50, 95, 99, 100)
 ENDLESS = 20.0

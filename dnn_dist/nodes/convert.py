@@ -7,8 +7,10 @@ Every `read_...` raises WireError in one line when a message does not hold what 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 from std_msgs.msg import Header
@@ -17,11 +19,11 @@ from dnn_dist import msg
 from dnn_dist.detect.boxes import Detection
 from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import Plan
-from dnn_dist.run.report import WorkerShare
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
 from dnn_dist.run.values import Frame, Outcome, PlanText, Result, Work
 from dnn_dist.run.wire import NAME, TaskKey, WireError, WireTensor, array_from_bytes
 
+T = TypeVar("T")
 MOST = 4096
 """Entries of any list in a control message; a longer one is not ours."""
 
@@ -61,17 +63,17 @@ def work_number(value: int) -> int:
     return value
 
 
-def plan_message(plan: PlanText) -> msg.Plan:
-    return msg.Plan(source=plan.source, session=plan.session, plan=plan.plan, text=plan.text, pieces=plan.pieces)
+@cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    """Names of a message's fields, or of a dataclass's."""
+    if is_dataclass(kind):
+        return tuple(entry.name for entry in fields(kind))
+    return tuple(kind.get_fields_and_field_types())
 
 
-def read_plan(message: msg.Plan) -> PlanText:
-    """A plan whose text is what its hash was made of."""
-    plan = Plan.from_yaml(message.text)
-    if plan.hash != message.plan:
-        raise WireError(f"plan {message.plan[:32]!r} has the hash {plan.hash}; its text was changed on the way")
-    source = name_of(message.source, "source")
-    return PlanText(source, message.session, plan.hash, message.text, message.pieces[:64], plan.robots)
+def _made(kind: Callable[..., T], of: Any, **own: Any) -> T:
+    """A message of a value or a value of a message: `own` fields, and the others as they stand in `of`."""
+    return kind(**own, **{name: getattr(of, name) for name in _fields(kind) if name not in own})
 
 
 # Keys and tensors
@@ -115,203 +117,131 @@ def read_tensor(message: msg.Tensor) -> WireTensor:
     return WireTensor(message.name, array, float(message.scale), int(message.zero_point), region)
 
 
-# Tasks
+# Plans and tasks
+
+
+def plan_message(plan: PlanText) -> msg.Plan:
+    return _made(msg.Plan, plan)
+
+
+def read_plan(message: msg.Plan) -> PlanText:
+    """A plan whose text is what its hash was made of."""
+    plan = Plan.from_yaml(message.text)
+    if plan.hash != message.plan:
+        raise WireError(f"plan {message.plan[:32]!r} has the hash {plan.hash}; its text was changed on the way")
+    return _made(PlanText, message, source=name_of(message.source, "source"), robots=plan.robots)
 
 
 def work_message(work: Work) -> msg.Work:
-    return msg.Work(
-        key=key_message(work.key),
-        plan=work.plan,
-        worker_session=work.worker_session,
-        number=work.number,
-        attempt=work.attempt,
-        budget=work.budget,
-        inputs=[tensor_message(tensor) for tensor in work.inputs],
-    )
+    inputs = [tensor_message(tensor) for tensor in work.inputs]
+    return _made(msg.Work, work, key=key_message(work.key), inputs=inputs, awaited=[], destinations=[])
 
 
 def read_work(message: msg.Work) -> Work:
     key = read_key(message.key)
     if message.awaited or message.destinations:
         raise WireError(f"task {key}: inputs from other workers are not known to this version; update it")
-    return Work(
-        key,
-        message.plan,
-        message.worker_session,
-        work_number(message.number),
-        message.attempt,
-        seconds(message.budget, "budget"),
-        [read_tensor(tensor) for tensor in message.inputs],
+    return _made(
+        Work,
+        message,
+        key=key,
+        number=work_number(message.number),
+        budget=seconds(message.budget, "budget"),
+        inputs=[read_tensor(tensor) for tensor in message.inputs],
     )
 
 
 def result_message(result: Result) -> msg.Result:
-    return msg.Result(
-        key=key_message(result.key),
-        plan=result.plan,
-        worker=result.worker,
-        worker_session=result.worker_session,
-        attempt=result.attempt,
-        waited=result.waited,
-        computed=result.computed,
-        error=result.error,
-        outputs=[tensor_message(tensor) for tensor in result.outputs or ()],
-    )
+    outputs = [tensor_message(tensor) for tensor in result.outputs or ()]
+    return _made(msg.Result, result, key=key_message(result.key), outputs=outputs)
 
 
 def read_result(message: msg.Result) -> Result:
-    return Result(
-        read_key(message.key),
-        message.plan,
-        name_of(message.worker, "worker"),
-        message.worker_session,
-        message.attempt,
-        seconds(message.waited, "waited"),
-        seconds(message.computed, "computed"),
-        message.error[:200],
-        [] if message.error else [read_tensor(tensor) for tensor in message.outputs],
+    return _made(
+        Result,
+        message,
+        key=read_key(message.key),
+        worker=name_of(message.worker, "worker"),
+        waited=seconds(message.waited, "waited"),
+        computed=seconds(message.computed, "computed"),
+        error=message.error[:200],
+        outputs=[] if message.error else [read_tensor(tensor) for tensor in message.outputs],
     )
 
 
 def frame_message(frame: Frame) -> msg.Frame:
     picture = frame.about
     height, width = picture.image.shape[:2] if picture.image is not None else (0, 0)
-    return msg.Frame(
-        header=picture.header,
-        source=frame.source,
-        session=frame.session,
-        frame=frame.frame,
-        plan=frame.plan,
-        budget=frame.budget,
-        height=height,
-        width=width,
-        dropped=frame.dropped,
-        error=frame.error,
-    )
+    return _made(msg.Frame, frame, header=picture.header, height=height, width=width)
 
 
 def read_frame(message: msg.Frame, about: Any) -> Frame:
     """`about`: what the outputs of the frame need; see run/values.py."""
     if message.frame == 2**32 - 1:
         raise WireError(f"frame {message.frame}: is the last number there is, and must have a next one")
-    error = message.error[:200]
-    if not error and not (message.height and message.width):
+    if not message.error and not (message.height and message.width):
         raise WireError(f"frame {message.frame}: its image has {message.height} x {message.width} pixels")
-    return Frame(
-        name_of(message.source, "source"),
-        message.session,
-        message.frame,
-        message.plan,
-        seconds(message.budget, "budget"),
-        about,
-        message.dropped,
-        error,
-    )
+    source, budget = name_of(message.source, "source"), seconds(message.budget, "budget")
+    return _made(Frame, message, source=source, budget=budget, about=about, error=message.error[:200])
 
 
-# Control
+# States
 
 
 def worker_message(state: WorkerState) -> msg.WorkerState:
-    return msg.WorkerState(
-        worker=state.worker,
-        robot=state.robot,
-        session=state.session,
-        sequence=state.sequence,
-        model=state.model,
-        plans=sorted(state.plans),
-        on_demand=sorted(state.on_demand),
-        refused=sorted(state.refused),
-        held=[key_message(key) for key in state.held],
-        answered=[key_message(key) for key in state.answered],
-        room=state.room,
-        offered_to=state.offered_to,
+    return _made(
+        msg.WorkerState,
+        state,
+        **{name: sorted(getattr(state, name)) for name in ("plans", "on_demand", "refused")},
+        **{name: [key_message(key) for key in getattr(state, name)] for name in ("held", "answered")},
         seen=[
             msg.SeenWork(source=source, session=session, number=number)
             for (source, session), number in state.seen.items()
         ],
-        speed=state.speed,
         speeds=[msg.StageSpeed(plan=plan, stage=stage, speed=speed) for (plan, stage), speed in state.speeds.items()],
-        preparing=state.preparing,
-        version=state.version,
     )
 
 
 def read_worker(message: msg.WorkerState) -> WorkerState:
-    return WorkerState(
+    return _made(
+        WorkerState,
+        message,
         worker=name_of(message.worker, "worker"),
-        robot=message.robot,
-        session=message.session,
-        sequence=message.sequence,
-        model=message.model,
-        plans=frozenset(_few(message.plans, "plans")),
-        on_demand=frozenset(_few(message.on_demand, "on_demand")),
-        refused=frozenset(_few(message.refused, "refused")),
+        **{name: frozenset(_few(getattr(message, name), name)) for name in ("plans", "on_demand", "refused")},
         held=tuple(read_key(key) for key in _few(message.held, "held")),
         answered=frozenset(read_key(key) for key in _few(message.answered, "answered")),
-        room=message.room,
-        offered_to=message.offered_to,
         seen={(seen.source, seen.session): work_number(seen.number) for seen in _few(message.seen, "seen")},
         speed=_speed(message.speed),
         speeds={(entry.plan, entry.stage): _speed(entry.speed) for entry in _few(message.speeds, "speeds")},
-        preparing=message.preparing,
-        version=message.version,
     )
 
 
 def source_message(state: SourceState) -> msg.SourceState:
-    return msg.SourceState(
-        source=state.source,
-        robot=state.robot,
-        session=state.session,
-        sequence=state.sequence,
-        plan=state.plan,
-        oldest_open=state.oldest_open,
-        queued=state.queued,
-        version=state.version,
-    )
+    return _made(msg.SourceState, state)
 
 
 def read_source(message: msg.SourceState) -> SourceState:
-    return SourceState(
-        source=name_of(message.source, "source"),
-        robot=message.robot,
-        session=message.session,
-        sequence=message.sequence,
-        plan=message.plan,
-        oldest_open=message.oldest_open,
-        queued=message.queued,
-        version=message.version,
-    )
+    return _made(SourceState, message, source=name_of(message.source, "source"))
 
 
 def progress_message(progress: Progress) -> msg.Progress:
-    return msg.Progress(
-        source=progress.source,
-        session=progress.session,
-        sequence=progress.sequence,
-        oldest_open=progress.oldest_open,
-        aggregator=progress.aggregator,
-        plans=sorted(progress.plans),
-        stages=[
-            msg.StageProgress(frame=frame, stage=stage, settled=state.settled, held=_bits(state.held))
-            for (frame, stage), state in progress.stages.items()
-        ],
-    )
+    stages = [
+        msg.StageProgress(frame=frame, stage=stage, settled=state.settled, held=_bits(state.held))
+        for (frame, stage), state in progress.stages.items()
+    ]
+    return _made(msg.Progress, progress, plans=sorted(progress.plans), stages=stages)
 
 
 def read_progress(message: msg.Progress) -> Progress:
-    return Progress(
+    return _made(
+        Progress,
+        message,
         source=name_of(message.source, "source"),
-        session=message.session,
-        sequence=message.sequence,
-        oldest_open=message.oldest_open,
+        plans=frozenset(_few(message.plans, "plans")),
         stages={
             (entry.frame, entry.stage): StageProgress(_pieces(entry.held), entry.settled)
             for entry in _few(message.stages, "stages")
         },
-        aggregator=message.aggregator,
-        plans=frozenset(_few(message.plans, "plans")),
     )
 
 
@@ -331,62 +261,28 @@ def _pieces(held: Sequence[int]) -> frozenset[int]:
 
 def detections_message(outcome: Outcome, detections: Sequence[Detection]) -> msg.Detections:
     frame, report = outcome.frame, outcome.report
-    return msg.Detections(
+    return _made(
+        msg.Detections,
+        report,
         header=frame.about.header,
         source=frame.source,
         session=frame.session,
-        frame=report.frame,
         status=int(report.status),
-        quality=report.quality,
-        detections=[
-            msg.Detection(
-                class_id=found.class_id,
-                label=found.label,
-                score=found.score,
-                y0=found.y0,
-                x0=found.x0,
-                y1=found.y1,
-                x1=found.x1,
-            )
-            for found in detections
-        ],
+        detections=[_made(msg.Detection, found) for found in detections],
     )
 
 
 def report_message(outcome: Outcome) -> msg.FrameReport:
     frame, report = outcome.frame, outcome.report
-    return msg.FrameReport(
+    return _made(
+        msg.FrameReport,
+        report,
         header=frame.about.header,
         source=frame.source,
         session=frame.session,
-        frame=report.frame,
-        plan=report.plan,
-        status=int(report.status),
-        quality=report.quality,
-        pieces=report.pieces,
-        came=report.came,
-        decoded=report.decoded,
-        recomputed=report.recomputed,
-        filled=report.filled,
-        latency=report.latency,
-        budget=report.budget,
-        computed=report.computed,
-        local=report.local,
-        waited=report.waited,
         dropped=frame.dropped,
-        workers=[_share_message(name, share) for name, share in sorted(report.workers.items())],
-    )
-
-
-def _share_message(name: str, share: WorkerShare) -> msg.WorkerShare:
-    return msg.WorkerShare(
-        worker=name,
-        tasks=share.tasks,
-        stolen=share.stolen,
-        recomputed=share.recomputed,
-        bytes_in=share.bytes_in,
-        bytes_out=share.bytes_out,
-        computed=share.computed,
+        status=int(report.status),
+        workers=[_made(msg.WorkerShare, share, worker=name) for name, share in sorted(report.workers.items())],
     )
 
 
