@@ -125,6 +125,13 @@ class Computer(Part):
         if plan.plan not in self.machine.plans:  # not taken, or refused
             self._offered.pop(plan.plan, None)
 
+    def _hear_states(self, heard: StatesHeard) -> None:
+        if not heard.later:
+            self.handle(heard)
+            return
+        for note in self.machine.handle(heard, self.world.now()):
+            self.world.note(note)
+
     def _hear_work(self, work: Work) -> None:
         key, plan = work.key, work.plan
         ready = True
@@ -217,6 +224,7 @@ class Computer(Part):
     takes = {
         PlanText: _hear_plan,
         Work: _hear_work,
+        StatesHeard: _hear_states,
         SourceState: lambda self, state: self.handle(StatesHeard((state,))),
         Progress: lambda self, progress: self.handle(StatesHeard((progress,))),
     }

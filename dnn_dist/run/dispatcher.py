@@ -120,11 +120,16 @@ class Dispatcher:
             event = WorkersHeard(news)
         books = self._books
         actions = self._handlers[type(event)](event, now)
-        actions += leases.end_overdue(books, now)
-        actions += leases.double_overdue(books, now)
-        actions += self._close_overdue(now)
-        actions += self._switch.look(self._progress.plans if self._progress else frozenset(), now)
-        actions += hand_out(books, now)
+        if now >= books.due:
+            actions += leases.end_overdue(books, now)
+        if self.settings.recover_after:
+            actions += leases.double_overdue(books, now)
+        if overdue := [number for number, frame in self.frames.items() if now >= frame.deadline]:
+            actions += self._close_overdue(overdue, now)
+        if self._switch.next:
+            actions += self._switch.look(self._progress.plans if self._progress else frozenset(), now)
+        if self.queue:
+            actions += hand_out(books, now)
         return actions + self._publish(now)
 
     def next_wake(self) -> float:
@@ -186,9 +191,8 @@ class Dispatcher:
             self._switch.drop_unused()
         return [ReleaseFrame(number)]
 
-    def _close_overdue(self, now: float) -> list[Any]:
+    def _close_overdue(self, overdue: list[int], now: float) -> list[Any]:
         """The aggregator closes frames; this is for the time when there is none."""
-        overdue = [number for number, frame in self.frames.items() if now >= frame.deadline]
         self._restarts.closed_by_time(overdue)
         return [action for number in overdue for action in self._close(number, now)]
 

@@ -21,8 +21,6 @@ from dnn_dist.run.wire import TaskKey
 
 def hand_out(books: Books, now: float) -> list[SendWork]:
     """Give queued tasks to workers that have the piece ready, then to those that must read its weights first."""
-    if not books.queue:
-        return []
     given = _hand_out(books, now, ready=True)
     return given + _hand_out(books, now, ready=False) if books.some_on_demand else given
 
@@ -34,7 +32,8 @@ def able(books: Books, plan: str, now: float) -> list[WorkerView]:
 
 def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
     given: list[SendWork] = []
-    rooms = sum(max(0, view.room_for(books.source)) for view in books.workers.values()) if books.queue else 0
+    offers = (view for view in books.workers.values() if view.state.room > 0 and view.state.offered_to == books.source)
+    rooms = sum(max(0, view.room_for(books.source)) for view in offers)
     if books.queue and any(books.task(key).owner for key in books.queue):
         rooms = len(books.queue) * len(books.workers)  # who owns a task gets it without having offered room
     if rooms <= 0:

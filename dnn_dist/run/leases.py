@@ -24,9 +24,7 @@ from dnn_dist.run.tasks import Books
 
 
 def end_overdue(books: Books, now: float) -> list[Note]:
-    """End the leases that are lost by now."""
-    if now < books.due:
-        return []
+    """End the leases that are lost by now; when `books.due` has come."""
     notes: list[Note] = []
     settings = books.settings
     for view in books.workers.values():
@@ -94,8 +92,6 @@ def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> 
 def double_overdue(books: Books, now: float) -> list[Note]:
     """What a stage still lacks after `recover_after` is wanted from a second worker as well."""
     settings = books.settings
-    if not settings.recover_after:
-        return []
     overdue = [
         task
         for frame in books.frames.values()

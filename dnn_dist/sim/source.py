@@ -111,6 +111,7 @@ class SourceRun:
         self._in_vain: dict[str, Listener] = {}  # robot -> its worker, which may hold what nobody wants any more
         self.awaited: dict[str, Listener] = {}  # robot -> its worker, whose next result waits for progress
         self._queued = 0  # as last told
+        self._known: set[str] = set()  # workers that the aggregator has heard of
         # What workers say and nothing follows from: worker -> (arrives, s; what it says; what arrived before, unread)
         self._inbox: dict[str, tuple[float, WorkerState, WorkerState | None]] = {}
         self._listen_at = float("inf") if self._exact else float("-inf")  # s; to the workers' heartbeats
@@ -316,9 +317,11 @@ class SourceRun:
         self._inbox[state.worker] = now + self.air.mean_delay(state.robot, self.robot), state, before
 
     def _hear_worker(self, state: WorkerState) -> None:
-        if self._processes[0] is self._processes[1]:
-            self._processes[0].deliver(self.aggregator, state)
-        self._processes[0].deliver(self.partition, state)
+        here, there = self._processes
+        if here is there and (self._exact or state.worker not in self._known):
+            self._known.add(state.worker)  # that it is there the aggregator hears when it could be missing
+            here.deliver(self.aggregator, state)
+        here.deliver(self.partition, state)
 
     def look(self) -> None:
         """What was left out and matters now: states that offer room for tasks that wait, and the next image."""
