@@ -34,7 +34,6 @@ from dnn_dist.run.events import (
     Tick,
     WorkerHeard,
     WorkerReachable,
-    WorkersHeard,
 )
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.handout import able, hand_out
@@ -69,7 +68,6 @@ class Dispatcher:
             StageReady: self._handle_stage,
             FrameRefused: self._handle_refused,
             WorkerHeard: self._handle_worker,
-            WorkersHeard: self._handle_workers,
             StillHeard: self._handle_still,
             WorkerReachable: self._handle_reachable,
             ProgressHeard: self._handle_progress,
@@ -105,19 +103,7 @@ class Dispatcher:
 
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
-        absent = now - self._now - 2 * self.settings.heartbeat
-        if absent > 0:
-            self._progress_at += absent
-            leases.forgive(self._books, absent)
-        self._now = now
-        if type(event) is WorkerHeard:
-            if self._says_nothing_new(event.state, now):
-                return []
-        elif type(event) is WorkersHeard:
-            news = tuple(state for state in event.states if not self._says_nothing_new(state, now))
-            if not news:
-                return []
-            event = WorkersHeard(news)
+        self._come(now)
         books = self._books
         actions = self._handlers[type(event)](event, now)
         if now >= books.due:
@@ -131,6 +117,13 @@ class Dispatcher:
         if self.queue:
             actions += hand_out(books, now)
         return actions + self._publish(now)
+
+    def _come(self, now: float) -> None:
+        absent = now - self._now - 2 * self.settings.heartbeat
+        if absent > 0:
+            self._progress_at += absent
+            leases.forgive(self._books, absent)
+        self._now = now
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
@@ -227,13 +220,19 @@ class Dispatcher:
 
     # Workers
 
-    def _says_nothing_new(self, state: WorkerState, now: float) -> bool:
+    @property
+    def due(self) -> float:
+        """Until then nothing that workers owe us is overdue, s."""
+        return self._books.due
+
+    def hear(self, state: WorkerState, now: float) -> bool:
         """Take in a worker's state if nothing follows from it: a heartbeat, a task begun, room offered when nothing
-        waits. Most states of a large fleet are of this kind. False: it was not taken in.
+        waits. Most states of a large fleet are of this kind. False: it was not taken in, and is for `handle`.
         """
         view = self.workers.get(state.worker)
         if view is None or self.matters(state):
             return False
+        self._come(now)
         seen = state.seen.get((self._books.source, self._books.session), 0)
         arrived = [lease for lease in view.leases.values() if lease.acknowledged or seen >= lease.number]
         if not all(lease.listed(state) for lease in arrived):
@@ -298,9 +297,6 @@ class Dispatcher:
             return [*lost, *said, *self._refusal(frozenset(), state), *self._foreign(state)]
         view.note_tasks(books.source, books.session, now)
         return [*said, *self._refusal(before.refused, state)]
-
-    def _handle_workers(self, event: WorkersHeard, now: float) -> list[Any]:
-        return [action for state in event.states for action in self._handle_worker(WorkerHeard(state), now)]
 
     def _handle_still(self, event: StillHeard, now: float) -> list[Any]:
         for worker, at in event.at.items():

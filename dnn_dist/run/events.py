@@ -39,13 +39,6 @@ class WorkerHeard:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkersHeard:
-    """States of several workers arrived, of each the newest."""
-
-    states: tuple[WorkerState, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class StillHeard:
     """States arrived that said nothing new: worker -> when the newest came, s."""
 

@@ -197,7 +197,11 @@ class Partition(Part):
             self.handle(StageReady(ready.frame, ready.stage, plan, deadline))
 
     def _hear_worker(self, state: WorkerState) -> None:
-        self.handle(WorkerHeard(state))
+        due = self.machine.due
+        if not self.machine.hear(state, self.world.now()):
+            self.handle(WorkerHeard(state))
+        elif self.machine.due < due:
+            self.wake()
 
     def _hear_progress(self, progress: Progress) -> None:
         self.handle(ProgressHeard(progress))

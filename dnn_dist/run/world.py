@@ -135,6 +135,10 @@ class Part:
                 self.world.caught(error, f"performing {type(action).__name__}")
                 self.failed(action, "an internal error; see the log")
         self.after()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the machine look at its clock when it wants to."""
         self.world.wake(self.machine.next_wake(), self._tick)
 
     def after(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnn_dist.run.aggregator import Aggregator
-from dnn_dist.run.events import FrameRefused, StillHeard, WorkerReachable, WorkersHeard
+from dnn_dist.run.events import FrameRefused, StillHeard, WorkerReachable
 from dnn_dist.run.notes import Note
 from dnn_dist.run.partition import Partition, SetPlan
 from dnn_dist.run.state import Progress, SourceState, WorkerState
@@ -341,8 +341,8 @@ class SourceRun:
             if state is not None:
                 arrived.append(state)
         self._inbox = under_way
-        if arrived:
-            self.partition.post(WorkersHeard(tuple(arrived)))
+        for state in arrived:
+            self.partition.post(state)
 
     def listen(self) -> None:
         """Hear what said nothing new: states that wait unread, and heartbeats that were not simulated one by one."""
