@@ -84,9 +84,10 @@ class ToldStore(TensorStore):
 class ArraySource(SourceRun):
     """A source with real tensors."""
 
+    hub: Any
+
     def make_store(self, load: Load) -> ToldStore:
-        hub: Any = self.hub
-        return ToldStore(hub.plans[load.plan], self._kept, self._settled)
+        return ToldStore(self.hub.plans[load.plan], self._kept, self._settled)
 
     def finish(self, store: Any, frame: int, about: Any) -> list[np.ndarray]:
         results: list[np.ndarray] = store.results(frame)
@@ -98,8 +99,8 @@ class ArraySource(SourceRun):
     def carry(self, value: Any, to: str) -> None:
         if isinstance(value, Outcome) and value.report.status in (Status.COMPLETE, Status.RECOMPUTED):
             for ours, expected in zip(value.outputs, whole(value.frame.about.number), strict=True):
-                assert ours.tobytes() == expected.tobytes(), f"frame {value.report.frame} is not exact"
-            self.hub.exact_frames += 1  # type: ignore[attr-defined]
+                assert not self.hub.honest or ours.tobytes() == expected.tobytes(), f"{value.report.frame} is not exact"
+            self.hub.exact_frames += 1
         super().carry(value, to)
 
 
@@ -115,6 +116,8 @@ class ArrayCluster(Cluster):
     """See the module."""
 
     worker_class, source_class = ArrayWorker, ArraySource
+
+    honest = True  # nobody sends well-formed tensors of random content
 
     def __init__(self, workers: int, cuts: Sequence[str], *arguments: Any, **options: Any) -> None:
         """`cuts`: of the plans; the first is in force at first."""

@@ -12,66 +12,121 @@ import pytest
 from cutting import FIXTURES, random_inputs
 from netbuilder import NetBuilder
 
+from dnn_dist.cut.build import piece_size
+from dnn_dist.cut.digest import pieces_digest
 from dnn_dist.cut.merge import scatter
+from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.plan import Plan
-from dnn_dist.run.pieces import PieceSet
-from dnn_dist.run.wire import WireError
+from dnn_dist.run.pieces import Ports
+from dnn_dist.run.values import PlanText
+from dnn_dist.run.wire import WireError, WireTensor
+from dnn_dist.run.workshop import Workshop
+from dnn_dist.settings import WorkerSettings
 
 
-def piece_set(name: str, cut: str, **limits: float) -> PieceSet:
-    network = read_network(FIXTURES / f"{name}.tflite")
-    plan = Plan(network.sha256, cut)
-    return PieceSet(network, plan, plan.stages(network), local=False, **limits)
+class Pieces:
+    """A workshop with some plans of one network; sizes in bytes."""
+
+    def __init__(self, name: str, *cuts: str, **limits: float) -> None:
+        self.network = read_network(FIXTURES / f"{name}.tflite")
+        self.workshop = Workshop(self.network, WorkerSettings(**limits))
+        self.plans = [Plan(self.network.sha256, cut) for cut in cuts]
+        self.stages = [plan.stages(self.network) for plan in self.plans]
+        self.on_demand = [self.workshop.build(text_of(self.network, plan)) for plan in self.plans]
+
+    def ready(self, plan: int = 0) -> list[bool]:
+        pieces = range(len(self.stages[plan][0].pieces))
+        return [self.workshop.ready(self.plans[plan].hash, 0, piece) for piece in pieces]
+
+    def size(self, plan: int = 0) -> int:
+        """Of all pieces of the first stage, made ready."""
+        return sum(piece_size(self.network, self.stages[plan][0], piece) for piece in self.stages[plan][0].pieces)
+
+    def prepare(self, piece: int, plan: int = 0) -> None:
+        self.workshop.prepare(self.plans[plan].hash, 0, piece)
+
+    def run(self, piece: int, tensors: dict[int, np.ndarray]) -> list[WireTensor]:
+        """A piece's outputs as they travel."""
+        ports = Ports(self.network, self.plans[0], self.stages[0])
+        here = ports.piece(0, piece)
+        inputs = ports.label(here.inputs, scatter(self.stages[0][0], here, tensors))
+        return self.workshop.run(self.plans[0].hash, 0, piece, inputs)[1]
+
+
+def text_of(network: Network, plan: Plan) -> PlanText:
+    return PlanText("cam", 1, plan.hash, plan.to_yaml(), pieces_digest(network, plan.stages(network)))
 
 
 def test_small_plans_are_ready_at_once_and_large_ones_piece_by_piece():
-    at_once = piece_set("chain_float32", "tiles:2x2")
-    assert not at_once.on_demand and all(at_once.ready(0, piece) for piece in range(4))
-    one_by_one = piece_set("chain_float32", "tiles:2x2", prepared=0)
-    assert one_by_one.on_demand and one_by_one.ready_bytes == 0
-    one_by_one.prepare(0, 2)
-    assert [one_by_one.ready(0, piece) for piece in range(4)] == [False, False, True, False]
+    at_once = Pieces("chain_float32", "tiles:2x2")
+    assert at_once.on_demand == [False] and at_once.ready() == [True] * 4
+    one_by_one = Pieces("chain_float32", "tiles:2x2", prepared=0)
+    assert one_by_one.on_demand == [True] and one_by_one.workshop.health()["pieces ready (MB)"] == 0
+    one_by_one.prepare(2)
+    assert one_by_one.ready() == [False, False, True, False]
     for piece in range(4):
-        one_by_one.prepare(0, piece)
-    assert one_by_one.ready_bytes == at_once.ready_bytes > 0
+        one_by_one.prepare(piece)
+    assert one_by_one.ready() == [True] * 4
 
 
 def test_what_was_used_longest_ago_makes_room():
-    every = piece_set("chain_float32", "tiles:2x2")
-    pieces = piece_set("chain_float32", "tiles:2x2", prepared=0, memory=0.6 * every.ready_bytes)
+    size = Pieces("chain_float32", "tiles:2x2").size()
+    pieces = Pieces("chain_float32", "tiles:2x2", prepared=0, memory=0.6 * size / 1e6)
     for piece in (0, 1, 0, 2):
-        pieces.prepare(0, piece)
-        assert pieces.ready(0, piece) and pieces.ready_bytes <= 0.6 * every.ready_bytes
-    assert [pieces.ready(0, piece) for piece in range(4)] == [True, False, True, False]
-    tiny = piece_set("chain_float32", "tiles:2x2", prepared=0, memory=1)
-    tiny.prepare(0, 1)
-    assert tiny.ready(0, 1), "one piece may always be ready, however large"
+        pieces.prepare(piece)
+        assert pieces.ready()[piece] and sum(pieces.ready()) <= 2
+    assert pieces.ready() == [True, False, True, False]
+    tiny = Pieces("chain_float32", "tiles:2x2", prepared=0, memory=1e-6)
+    tiny.prepare(1)
+    assert tiny.ready()[1], "one piece may always be ready, however large"
+
+
+def test_what_is_ready_at_once_is_so_for_all_plans_together():
+    """`prepared` is for the worker, not for each plan."""
+    cuts = "tiles:2x2", "tiles:4x1"
+    first, second = (Pieces("chain_float32", cut).size() for cut in cuts)
+    both = Pieces("chain_float32", *cuts, prepared=(first + second) / 1e6)
+    assert both.on_demand == [False, False]
+    one = Pieces("chain_float32", *cuts, prepared=(first + second - 1) / 1e6)
+    assert one.on_demand == [False, True]
+    one.workshop.drop(one.plans[0].hash)
+    assert not one.workshop.build(text_of(one.network, one.plans[1])), "there is room for it now"
 
 
 def test_pieces_on_demand_compute_the_same():
-    at_once, one_by_one = (piece_set("residual_int8", "tiles:2x2", **limits) for limits in ({}, {"prepared": 0}))
-    stage, inputs = at_once.stages[0], random_inputs(at_once.network)
-    for piece in stage.pieces:
-        arrays = scatter(stage, piece, inputs)
-        both = zip(at_once.run(0, piece.index, arrays), one_by_one.run(0, piece.index, arrays), strict=True)
-        assert all(np.array_equal(a, b) for a, b in both)
+    at_once, one_by_one = (Pieces("residual_int8", "tiles:2x2", **limits) for limits in ({}, {"prepared": 0}))
+    inputs = random_inputs(at_once.network)
+    for piece in range(4):
+        both = zip(at_once.run(piece, inputs), one_by_one.run(piece, inputs), strict=True)
+        assert all(np.array_equal(a.array, b.array) for a, b in both)
 
 
 def test_a_stage_of_the_gateway_is_not_the_workers():
-    pieces = piece_set("chain_float32", "tiles:2x2@0..1")
-    with pytest.raises(WireError, match="not for this robot"):
-        pieces.prepare(len(pieces.stages) - 1, 0)
+    pieces = Pieces("chain_float32", "tiles:2x2@0..1")
+    plan, stages = pieces.plans[0].hash, len(pieces.stages[0])
+    for ask in (pieces.workshop.prepare, pieces.workshop.macs, pieces.workshop.ready):
+        with pytest.raises(WireError, match="not for this robot"):
+            ask(plan, stages - 1, 0)
+        for stage, piece in ((0, 4), (stages, 0), (65535, 65535)):
+            with pytest.raises(WireError, match="there is no piece"):
+                ask(plan, stage, piece)
+        with pytest.raises(WireError, match="not ready here"):
+            ask("another", 0, 0)
 
 
 MEASURE = """
 import re, sys
 from pathlib import Path
 import numpy as np
+from dnn_dist.cut.digest import pieces_digest
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.engine import Engine
-from dnn_dist.run.pieces import PieceSet
+from dnn_dist.run.pieces import Ports
+from dnn_dist.run.values import PlanText
+from dnn_dist.run.workshop import Workshop
+from dnn_dist.settings import WorkerSettings
 
 def pss():
     # kB -> bytes; a page shared by n processes counts a n-th
@@ -81,11 +136,16 @@ model, small, prepared, *own = sys.argv[1:]
 Engine(Path(small))  # the runtime's own memory is there before
 network = read_network(model)
 plan = Plan(network.sha256, "slices:4+1@0")
+stages = plan.stages(network)
+ports, workshop = Ports(network, plan, stages), Workshop(network, WorkerSettings(prepared=float(prepared)))
+offered = PlanText("cam", 1, plan.hash, plan.to_yaml(), pieces_digest(network, stages))
 before = pss()
-pieces = PieceSet(network, plan, plan.stages(network), local=False, prepared=float(prepared))
+workshop.build(offered)
 for piece in map(int, own):
-    pieces.run(0, piece, [np.ones(port.shape, np.float32) for port in pieces.piece(0, piece).inputs])
-print(pss() - before, pieces.ready_bytes)
+    inputs = ports.piece(0, piece).inputs
+    ones = [np.ones(port.shape, np.float32) for port in inputs]
+    workshop.run(plan.hash, 0, piece, ports.label(inputs, ones))
+print(pss() - before, workshop.health()["pieces ready (MB)"])
 """
 
 
@@ -97,11 +157,11 @@ def test_a_robot_maps_the_weights_of_its_own_pieces_alone(tmp_path: Path):
     model = tmp_path / "layer.tflite"
     model.write_bytes(net.build([net.dense(x, 8192)]))
 
-    def grown(prepared: str, *own: str) -> tuple[int, int]:
+    def grown(prepared: str, *own: str) -> tuple[int, float]:
         arguments = [str(model), str(FIXTURES / "chain_float32.tflite"), prepared, *own]
         told = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True)
-        growth, weights = map(int, told.stdout.split())
-        return growth, weights
+        growth, weights = told.stdout.split()
+        return int(growth), float(weights) * 1e6
 
     slice_bytes = 4096 * 8192 * 4 / 4
     for own in (["1"], ["4"], ["0", "3"]):

@@ -127,6 +127,8 @@ class Cluster(cluster.Cluster):
     Sources are named cam, cam2, ...; `dispatcher`, `gatherer`, `reports`, ... are those of the first.
     """
 
+    storm = float("inf")  # s; when the last forged value is posted, at the latest
+
     def __init__(
         self,
         workers: int,
@@ -214,9 +216,9 @@ class Cluster(cluster.Cluster):
         for at in self.switches:
             self.agenda.at(at, self._switch, self.sources[rng.choice(list(self.sources))], rng.choice(loads))
         if self.bad.forged:
-            self.forger = Forger(self, rng)
+            strike = self.make_forger(rng)
             for _ in range(self.bad.forged):
-                self.agenda.at(rng.uniform(0.0, 0.3 + frames * period), self.forger.strike)
+                self.agenda.at(rng.uniform(0.0, min(self.storm, 0.3 + frames * period)), strike)
         super().run(self.check)
         self.agenda.ended = False
         if self.switches:
@@ -226,6 +228,10 @@ class Cluster(cluster.Cluster):
         for name in self.sources:
             self.check_end(name, frames, budget)
         return self.reports
+
+    def make_forger(self, rng: random.Random) -> Callable[[], None]:
+        """What posts one forged value."""
+        return Forger(self, rng).strike
 
     def _switch(self, source: SourceRun, load: Load) -> None:
         answers: list[str] = []

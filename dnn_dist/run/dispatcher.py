@@ -276,7 +276,8 @@ class Dispatcher:
                 text = f"worker {state.worker!r} ignored: {len(self.workers)} are known"
                 return [Note("too many workers", text, about=state.worker)]
             # Numbers go on where the worker last saw them: it may be one that was forgotten here.
-            number = state.seen.get((books.source, books.session), 0) + 1
+            seen = state.seen.get((books.source, books.session), 0)
+            number = seen + 1 if seen < 2**62 else 1
             reachable = state.worker in self._reachable
             view = self.workers[state.worker] = WorkerView(state, now, reachable, next_number=number)
             books.due = min(books.due, view.due)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dnn_dist import __version__
 from dnn_dist.run.lease import Lease, LeaseState, Stray, silence
 from dnn_dist.run.pace import Pace
-from dnn_dist.run.state import WorkerState, newer
+from dnn_dist.run.state import REPLAY, WorkerState, newer
 from dnn_dist.run.twins import Twins
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.settings import PartitionSettings
@@ -62,6 +62,8 @@ class WorkerView:
         """Bring leases and strays up to what the newest state says of them."""
         state = self.state
         seen = state.seen.get((source, session), 0)
+        if 0 <= seen - self.next_number < REPLAY:  # a work that was none of ours: ours would be taken for repeated
+            self.next_number = seen + 1
         arrived = [lease for lease in self.leases.values() if not lease.acknowledged and lease.number <= seen]
         sent: list[Lease | Stray] = [*arrived, *(stray for stray in self.strays if stray.number <= seen)]
         if sent:

@@ -18,6 +18,7 @@ Rules
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,7 @@ class Gatherer:
         self._twins = Twins()
         self.frames: dict[int, GatheredFrame] = {}  # open, ascending
         self.next_frame = 0  # frames from here on are not announced yet
+        self._closed: deque[int] = deque(maxlen=self.settings.max_gap)  # frames reported last, of this session
         self._plans: dict[str, PlanShape] = {}
         self._newest_plan = ""  # of the frame announced last
         self.early: dict[TaskKey, ResultArrived] = {}  # results that overtook their frame's announcement
@@ -132,6 +134,8 @@ class Gatherer:
             again = [Note("two sources of one name", two)] if self._twins.heard(now) else []
             return [Note("late announcement", text), *again]
         actions: list[Any] = []
+        if event.session == self.session and event.frame in self._closed:
+            return [Note("doubled frame", f"frame {event.frame} was announced before")]
         if event.session != self.session or abs(event.frame - self.next_frame) > self.settings.max_gap:
             actions += self._begin(event.session, event.frame, now)
         if event.frame < self.next_frame:
@@ -162,6 +166,8 @@ class Gatherer:
         if self.session is not None:
             text = f"source {self.source!r} goes on with frame {first_frame} of session {session:x}"
             actions.append(Note("source restarted", text))
+        if session != self.session:
+            self._closed.clear()
         self.early = {key: early for key, early in self.early.items() if key.session == session}
         self.session, self.next_frame = session, first_frame
         return actions
@@ -267,6 +273,7 @@ class Gatherer:
 
     def _end(self, number: int, status: Status, now: float) -> Publish:
         frame = self.frames.pop(number)
+        self._closed.append(number)
         self._changed = True
         return Publish(frame.report(number, status, self._plans[frame.plan], now))
 

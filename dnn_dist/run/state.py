@@ -32,6 +32,12 @@ def newer(sequence: int, known: int, silence: float) -> bool:
     return known < sequence <= known + LEAP + (1000 * silence if silence > 0 else 0)
 
 
+REPLAY = 100_000
+"""Work numbers of a pair that are taken for repeated when they come again; one below these is a new beginning: the one
+known was none of its source's.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerState:
     """A worker's heartbeat, offer of room, and acknowledgement in one."""

@@ -19,7 +19,7 @@ from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.pieces import PieceSet
 from dnn_dist.run.shape import PlanShape
-from dnn_dist.run.wire import WireTensor, dequantise
+from dnn_dist.run.wire import WireError, WireTensor, dequantise
 
 Tensors = dict[int, np.ndarray]
 """Index of a tensor in the network -> its whole array, NHWC without batch."""
@@ -146,9 +146,10 @@ class TensorStore:
         if stage >= len(self.stages):
             return  # everything was distributed: only the detection head is left
         ports = self.stages[stage].pieces[0]
-        tensors = self._frames[frame]
+        pixels = self._pixels.get(frame)
+        tensors = self._tensors(frame)
         inputs = [
-            self._pieces.pixels(port, self._pixels[frame])
+            self._pieces.pixels(port, pixels)
             if port.tensor in self.network.inputs
             else tensors[port.tensor]
             for port in ports.inputs
@@ -156,14 +157,22 @@ class TensorStore:
         outputs = self._pieces.run(stage, 0, inputs)
         tensors.update({port.tensor: array for port, array in zip(ports.outputs, outputs, strict=True)})
 
+    def _tensors(self, frame: int) -> Tensors:
+        """For a thread that may come too late."""
+        tensors = self._frames.get(frame)
+        if tensors is None:
+            raise WireError(f"frame {frame} is closed")
+        return tensors
+
     def macs(self, stage: int) -> int:
         """The work of a local stage."""
         return sum(piece.macs for piece in self.stages[stage].pieces) if stage < len(self.stages) else 0
 
     def results(self, frame: int) -> list[np.ndarray]:
         """The model's outputs in its order, float32 real values, NHWC without batch."""
+        tensors = self._tensors(frame)
         return [
-            dequantise(self._frames[frame][index], tensor.scale or 0.0, tensor.zero_point)
+            dequantise(tensors[index], tensor.scale or 0.0, tensor.zero_point)
             for index in self.network.outputs
             for tensor in (self.network.tensors[index],)
         ]

@@ -42,7 +42,7 @@ from dnn_dist.run.events import (
 from dnn_dist.run.notes import Note
 from dnn_dist.run.pace import Pace
 from dnn_dist.run.sourceviews import SourceViews, WorkerSettings
-from dnn_dist.run.state import Progress, WorkerState, next_sequence
+from dnn_dist.run.state import REPLAY, Progress, WorkerState, next_sequence
 from dnn_dist.run.wire import TaskKey
 
 
@@ -157,7 +157,7 @@ class Worker:
                 self._remember_seen((key.source, key.session), event.number)  # it is on its way no longer
             return told("foreign work", f"meant for session {event.worker_session:x}")
         pair = (key.source, key.session)
-        doubled = event.number <= self.seen.get(pair, 0) or key in self.held
+        doubled = 0 <= self.seen.get(pair, 0) - event.number < REPLAY or key in self.held
         self._remember_seen(pair, event.number)
         if doubled:
             return told("doubled work", f"work number {event.number} came again")
@@ -292,7 +292,8 @@ class Worker:
                 del self.answered[key]
 
     def _remember_seen(self, pair: tuple[str, int], number: int) -> None:
-        number = max(number, self.seen.pop(pair, 0))
+        known = self.seen.pop(pair, 0)
+        number = known if 0 <= known - number < REPLAY else number
         # A source has one session at a time; a restarted one takes the place of its former self.
         self.seen = {known: last for known, last in self.seen.items() if known[0] != pair[0]}
         self.seen[pair] = number
