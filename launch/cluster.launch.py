@@ -107,7 +107,7 @@ def stop_late_comer(node: Node) -> Action:
     """A process that starts after Ctrl-C has not heard of it, and launch would wait for it in vain."""
 
     def started(event, context: LaunchContext) -> list[Action]:
-        stop = SignalProcess(signal_number="SIGINT", process_matcher=matches_action(node))
+        stop = SignalProcess(signal_number=signal.SIGINT, process_matcher=matches_action(node))
         return [EmitEvent(event=stop)] if context.is_shutdown else []
 
     return RegisterEventHandler(OnProcessStart(target_action=node, on_start=started))

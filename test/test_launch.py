@@ -180,7 +180,7 @@ def test_ctrl_c_while_processes_start_is_no_exception_in_launch_and_reaches_thos
     for start in starts:
         assert not start.options["on_start"](None, SimpleNamespace(is_shutdown=False))
         (stop,) = start.options["on_start"](None, SimpleNamespace(is_shutdown=True))
-        assert stop.options["event"].options["signal_number"] == "SIGINT"
+        assert stop.options["event"].options["signal_number"] is signal.SIGINT
     shutdown.options["on_shutdown"](None, None)
     assert signal.getsignal(signal.SIGINT) is usual
 
