@@ -6,14 +6,16 @@ Exit code: 0 after Ctrl-C; 1 when an argument is wrong, or when what ended for g
 result. A node that ends for good (PERMANENT) is not started again, the others go on.
 """
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, TimerAction
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler, TimerAction
+from launch.event_handlers import OnProcessStart, OnShutdown
 from launch.events import matches_action
-from launch.events.process import ShutdownProcess
+from launch.events.process import ShutdownProcess, SignalProcess
 from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -53,7 +55,8 @@ def start(context: LaunchContext) -> list[Action]:
     except DnnDistError as error:
         return [fail(str(error))]
     ended: set[str] = set()
-    actions: list[Action] = [node(process, on_exit(process, cluster, started, ended)) for process in started]
+    nodes = [node(process, on_exit(process, cluster, started, ended)) for process in started]
+    actions: list[Action] = [no_keyboard_interrupt(), *map(stop_late_comer, nodes), *nodes]
     if TRUTH[asked["rviz"].lower()]:
         actions += rviz(asked["namespace"])
     return actions
@@ -84,6 +87,30 @@ def node(process: Process, ended: Callable[..., list[Action]]) -> Node:
         respawn=True,
         respawn_delay=RESPAWN_DELAY,
     )
+
+
+def no_keyboard_interrupt() -> Action:
+    """Launch hears of Ctrl-C by a descriptor, and needs none of the KeyboardInterrupt that Python raises besides.
+
+    Raised while launch starts a process, it makes launch lose that process and never end.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *_: None)
+
+    def restore(event, context: LaunchContext) -> None:
+        signal.signal(signal.SIGINT, usual)
+
+    return RegisterEventHandler(OnShutdown(on_shutdown=restore))
+
+
+def stop_late_comer(node: Node) -> Action:
+    """A process that starts after Ctrl-C has not heard of it, and launch would wait for it in vain."""
+
+    def started(event, context: LaunchContext) -> list[Action]:
+        stop = SignalProcess(signal_number=signal.SIGINT, process_matcher=matches_action(node))
+        return [EmitEvent(event=stop)] if context.is_shutdown else []
+
+    return RegisterEventHandler(OnProcessStart(target_action=node, on_start=started))
 
 
 def on_exit(

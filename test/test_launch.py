@@ -57,13 +57,16 @@ def kind(name: str) -> type[Kept]:
 
 
 @pytest.fixture
-def launch_file(monkeypatch: pytest.MonkeyPatch) -> Any:
+def launch_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The launch file as a module, with a stand-in for what it imports of launch."""
     names = {
         "launch": ["Action", "LaunchContext", "LaunchDescription"],
-        "launch.actions": ["DeclareLaunchArgument", "EmitEvent", "OpaqueFunction", "TimerAction"],
+        "launch.actions": [
+            *("DeclareLaunchArgument", "EmitEvent", "OpaqueFunction", "RegisterEventHandler", "TimerAction"),
+        ],
+        "launch.event_handlers": ["OnProcessStart", "OnShutdown"],
         "launch.events": ["matches_action"],
-        "launch.events.process": ["ShutdownProcess"],
+        "launch.events.process": ["ShutdownProcess", "SignalProcess"],
         "launch.logging": [],
         "launch.substitutions": ["LaunchConfiguration"],
         "launch_ros": [],
@@ -78,7 +81,9 @@ def launch_file(monkeypatch: pytest.MonkeyPatch) -> Any:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    usual = signal.getsignal(signal.SIGINT)
+    yield module
+    signal.signal(signal.SIGINT, usual)
 
 
 def read(launch_file: Any, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[Kept]:
@@ -89,6 +94,10 @@ def read(launch_file: Any, monkeypatch: pytest.MonkeyPatch, *words: str) -> list
     configuration = {one.arguments[0]: one.options["default_value"] for one in declared}
     configuration |= dict(word.split(":=") for word in words)
     return opaque.options["function"](SimpleNamespace(launch_configurations=configuration))
+
+
+def nodes_in(actions: list[Kept]) -> list[Kept]:
+    return [action for action in actions if type(action).__name__ == "Node"]
 
 
 def names(actions: list[Kept]) -> list[str]:
@@ -106,7 +115,7 @@ def failure(action: Kept) -> str:
 @pytest.mark.parametrize("robot", ["", "r1", "r3"])
 def test_it_starts_what_the_parameter_file_says(launch_file: Any, monkeypatch: pytest.MonkeyPatch, robot: str) -> None:
     words = [f"robot:={robot}"] if robot else []
-    nodes = [action.options for action in read(launch_file, monkeypatch, "namespace:=fleet", *words)]
+    nodes = [node.options for node in nodes_in(read(launch_file, monkeypatch, "namespace:=fleet", *words))]
     shipped = read_cluster(share() / "config" / "cluster.yaml")
     wanted = processes(shipped, share() / "config" / "network", robot=robot, namespace="fleet")
     assert wanted == tuple(
@@ -139,7 +148,7 @@ def test_another_launch_file_may_have_arguments_of_its_own(launch_file: Any) -> 
 def test_a_node_that_ends_for_good_is_told_to_shut_down_and_the_others_go_on(
     launch_file: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = read(launch_file, monkeypatch)
+    nodes = nodes_in(read(launch_file, monkeypatch))
     running = SimpleNamespace(is_shutdown=False)
 
     def ends(name: str, code: int) -> list[Kept]:
@@ -154,6 +163,26 @@ def test_a_node_that_ends_for_good_is_told_to_shut_down_and_the_others_go_on(
     event, end = ends("gateway_r1", PERMANENT)
     assert names([event, event.options["event"]]) == ["EmitEvent", "ShutdownProcess"]
     assert "gateway_r1 ended for good, and the cluster has no other" in failure(end)
+
+
+def test_ctrl_c_while_processes_start_is_no_exception_in_launch_and_reaches_those_that_start_after_it(
+    launch_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = signal.getsignal(signal.SIGINT)
+    shutdown, *starts = [
+        action.arguments[0]
+        for action in read(launch_file, monkeypatch)
+        if type(action).__name__ == "RegisterEventHandler"
+    ]
+    signal.raise_signal(signal.SIGINT)  # no KeyboardInterrupt
+    nodes = [start.options["target_action"].options["name"] for start in starts]
+    assert nodes == ["camera_r1", "gateway_r1", "worker_r1", "worker_r2", "worker_r3", "worker_r4"]
+    for start in starts:
+        assert not start.options["on_start"](None, SimpleNamespace(is_shutdown=False))
+        (stop,) = start.options["on_start"](None, SimpleNamespace(is_shutdown=True))
+        assert stop.options["event"].options["signal_number"] is signal.SIGINT
+    shutdown.options["on_shutdown"](None, None)
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 def test_launch_ends_when_nothing_can_come_any_more() -> None:
@@ -183,7 +212,7 @@ def test_a_cluster_runs_without_rviz(
         Path(prefix, "lib/rviz2/rviz2").exists() for prefix in os.environ["AMENT_PREFIX_PATH"].split(os.pathsep)
     ):
         pytest.skip("RViz is installed")
-    assert len(read(launch_file, monkeypatch, "rviz:=true")) == len(read(launch_file, monkeypatch)) == 6
+    assert len(nodes_in(read(launch_file, monkeypatch, "rviz:=true"))) == 6
     assert [record.levelname for record in caplog.records] == ["WARNING"] and "rviz2 is not installed" in caplog.text
 
 
@@ -294,11 +323,16 @@ def test_ros2_launch_ends_with_its_last_gateway(ros_domain: int, tmp_path: Path)
 
 
 @real
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(6))
 def test_ctrl_c_at_any_moment_leaves_nothing(ros_domain: int, tmp_path: Path, seed: int) -> None:
-    """From when launch has begun: what it does with Ctrl-C while it is imported is not ours."""
+    """From when launch has begun: what it does with Ctrl-C while it is imported is not ours. The first three
+    moments are those in which it starts its processes.
+    """
     with launched(tmp_path) as launch:
-        launch.until(lambda: "Default logging verbosity" in launch.said, "launch begins")
-        time.sleep(random.Random(seed).uniform(0.0, 3.0))  # any moment
+        if seed < 3:
+            launch.until(lambda: launch.said.count("process started") > 2 * seed, "launch starts processes")
+        else:
+            launch.until(lambda: "Default logging verbosity" in launch.said, "launch begins")
+            time.sleep(random.Random(seed).uniform(0.0, 3.0))  # any moment
         assert launch.ctrl_c() == 0, launch.said
-    assert "Traceback" not in launch.said
+    assert "Traceback" not in launch.said and "failed to terminate" not in launch.said
