@@ -35,7 +35,7 @@ class OnlyTopics(WorkerNode):
 
     def __init__(self, max_sources: int) -> None:
         self.topics: set[str] = set()
-        self.time, self.notes = 0.0, Notebook()
+        self.time, self.notes, self.parts = 0.0, Notebook(), []
         self._pairs, self._reachable, self._name = {}, {}, "w1"
         self._settings = SimpleNamespace(now=SimpleNamespace(lifespan=1.0))
         self.world = RosWorld(self, lambda: 0.0)

@@ -150,7 +150,7 @@ class TensorStore:
         tensors = self._tensors(frame)
         inputs = [
             self._pieces.pixels(port, pixels)
-            if port.tensor in self.network.inputs
+            if port.tensor in self.network.inputs and pixels is not None
             else tensors[port.tensor]
             for port in ports.inputs
         ]
