@@ -82,3 +82,110 @@ def test_imports_go_one_way(path: Path) -> None:
 # The runtime is written once, in run/: nodes and the simulator are worlds around it, and never touch a machine.
 MACHINES = {f"dnn_dist.run.{name}" for name in ("dispatcher", "gatherer", "worker")}
 MOST_LINES = 400  # of a file
+
+
+@pytest.mark.parametrize("part", ["nodes", "sim"])
+def test_a_world_touches_no_machine(part: str) -> None:
+    for path in (path for path in modules() if part_of(path) == part):
+        touched = MACHINES.intersection(imports(path))
+        assert not touched, f"{path.relative_to(ROOT)} imports {sorted(touched)}; ask the parts of run/ instead"
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = node.attr if isinstance(node, ast.Attribute) else ""
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            assert named not in ("machine", "_machine"), f"{where} touches a machine; ask the part instead"
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_no_file_is_long() -> None:
+    long = {str(path.relative_to(ROOT)): n for path in modules() if (n := lines(path)) > MOST_LINES}
+    assert not long, f"files of more than {MOST_LINES} lines: {long}"
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """Also not one that is made when a function runs, or for types only."""
+    names = {".".join(["dnn_dist", *path.relative_to(SOURCE).with_suffix("").parts]): path for path in modules()}
+    uses = {name: (set(imports(path)) & names.keys()) - {name} for name, path in names.items()}
+    while free := [name for name, used in uses.items() if not used & uses.keys()]:
+        for name in free:
+            del uses[name]
+    while ends := uses.keys() - set().union(*uses.values(), set()):  # who only leads to a circle is not in it
+        for name in ends:
+            del uses[name]
+    assert not uses, f"these import each other: {', '.join(sorted(uses))}"
+
+
+def test_command_line_needs_no_ros() -> None:
+    # As after `pip install`: the command line is there, ROS and our messages are not.
+    hidden = "import sys; sys.modules.update(dict.fromkeys(['rclpy', 'std_msgs', 'dnn_dist.msg', 'dnn_dist.srv']))"
+    subprocess.run([sys.executable, "-c", f"{hidden}; import dnn_dist.cli.main"], check=True)
+
+
+def test_every_folder_is_a_package() -> None:
+    # setup.py finds packages by it.
+    assert {path.parent for path in modules()} == {path.parent for path in SOURCE.rglob("__init__.py")}
+
+
+def first(pattern: str, file: str) -> str | None:
+    match = re.search(pattern, (ROOT / file).read_text())
+    return match and match[1]
+
+
+def test_versions_are_equal() -> None:
+    found = {
+        "package.xml": ElementTree.parse(ROOT / "package.xml").findtext("version"),
+        "setup.py": first(r'version="(.+?)"', "setup.py"),
+        "CHANGELOG.rst": first(r"\n(\d+\.\d+\.\d+) ", "CHANGELOG.rst"),
+        "__init__.py": dnn_dist.__version__,
+    }
+    assert len(set(found.values())) == 1, found
+
+
+@pytest.mark.parametrize("name", EXECUTABLES)
+def test_executable_names_a_function(name: str) -> None:
+    module, function = EXECUTABLES[name].split(":")
+    path = (ROOT / module.replace(".", "/")).with_suffix(".py")
+    defined = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    assert function in defined
+
+
+def prefix() -> Path:
+    """The folder that colcon installed the package to."""
+    for entry in os.environ["AMENT_PREFIX_PATH"].split(os.pathsep):
+        if Path(entry, "share/ament_index/resource_index/packages/dnn_dist").exists():
+            return Path(entry)
+    raise AssertionError("dnn_dist is not installed: run `make build`, and pytest by .venv/bin/dnn_dist-env")
+
+
+@pytest.mark.install
+def test_what_runs_is_what_was_installed() -> None:
+    import dnn_dist.msg
+
+    assert Path(dnn_dist.__file__).is_relative_to(prefix())
+    assert Path(dnn_dist.msg.__file__).is_relative_to(prefix())
+    installed = Path(dnn_dist.__file__).parent
+    for path in modules():
+        copy = installed / path.relative_to(SOURCE)
+        assert copy.exists() and copy.read_text() == path.read_text(), f"`make build` has not seen {path}"
+    assert (installed / "py.typed").exists()
+
+
+@pytest.mark.install
+def test_executables_are_installed() -> None:
+    folder = prefix() / "lib/dnn_dist"
+    assert {path.name for path in folder.iterdir()} == set(EXECUTABLES)
+    assert all(os.access(folder / name, os.X_OK) for name in EXECUTABLES)
+    ran = subprocess.run([folder / "dnn_dist", "--help"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "dnn_dist" in ran.stdout
+
+
+@pytest.mark.install
+def test_what_launch_needs_is_installed() -> None:
+    share = prefix() / "share/dnn_dist"
+    wanted = ["package.xml", "launch/*.py", "config/*", "rviz/*", "models/*.tflite", "models/*.yaml"]
+    for pattern in wanted:
+        source, installed = ({p.relative_to(top) for p in top.glob(pattern)} for top in (ROOT, share))
+        assert source == installed
