@@ -43,12 +43,16 @@ class Outputs:
         return self._shell.offer(Detection2DArray, "detections_2d", OUTPUT)
 
     def _publish(self, outcome: Outcome) -> None:
-        report, header, send = outcome.report, outcome.frame.about.header, self._shell.send
+        report, send = outcome.report, self._shell.send
         detections: list[Detection] = outcome.outputs or []
-        send(self._detections, convert.detections_message(outcome, detections))
-        send(self._report, convert.report_message(outcome))
+        messages = [  # all are made before one is sent: what cannot be said of a frame is not said by half
+            (self._detections, convert.detections_message(outcome, detections)),
+            (self._report, convert.report_message(outcome)),
+        ]
         if self._vision is not None:
-            send(self._vision, convert.vision_message(header, detections))
+            messages.append((self._vision, convert.vision_message(outcome.frame.about.header, detections)))
+        for publisher, message in messages:
+            send(publisher, message)
         late = report.latency - report.budget - self._settings.now.timer_slack
         if late > 0:
             text = f"frame {report.frame} was reported {late * 1000:.0f} ms after its deadline and slack"

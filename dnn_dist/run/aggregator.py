@@ -7,7 +7,7 @@ What it decides is in run/gatherer.py. Here results and tensors belong to their 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dnn_dist.run.events import (
@@ -36,6 +36,9 @@ from dnn_dist.run.store import Store
 from dnn_dist.run.values import Frame, Installed, NextStage, Outcome, PlanText, Result
 from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.run.world import Job, Loop, Part, World
+
+MOST_PLANS = 64
+"""Plans of another process that are remembered as made, or as refused."""
 
 
 @dataclass(slots=True)
@@ -102,6 +105,8 @@ class Aggregator(Part):
         make = self._make_store
         if make is None or plan.source != self.source or plan.plan in self._made or plan.plan in self._stores:
             return
+        if len(self._made) >= MOST_PLANS:
+            self._made.clear()
         self._made.add(plan.plan)
 
         def done(store: Store | None, error: str, seconds: float) -> None:
@@ -195,6 +200,10 @@ class Aggregator(Part):
         outputs = open_.outputs if report.status is not Status.NO_RESULT else None
         try:
             self.world.send(Outcome(report, open_.frame, outputs, open_.tiles, open_.store))
+        except Exception as error:  # noqa: BLE001  the net; the frame is reported all the same
+            self.world.caught(error, "publishing a frame's outcome")
+            report = replace(report, status=Status.NO_RESULT, quality=0.0)
+            self.world.send(Outcome(report, open_.frame, None, {}, open_.store))
         finally:
             open_.store.release(report.frame)
 

@@ -205,7 +205,7 @@ class Dispatcher:
             return []
         self._progress, self._progress_at = progress, now
         dead, actions = self._restarts.lost_with_aggregator(progress, self.frames)
-        result: list[Any] = [*actions]
+        result: list[Any] = [*actions, *self._switch.tell_aggregator(progress.plans, now)]
         for number in dead:
             result += self._close(number, now)
         if progress.session == 0:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the state machines are told (events) and what they want done (actions). Values; durations in seconds.
 
-Each machine is `handle(event, now) -> actions`. `run/partition.py`, `run/aggregator.py` and `run/computer.py` turn
+Named tuples, since a frozen dataclass takes a node a millisecond of its start. Each machine is
+`handle(event, now) -> actions`. `run/partition.py`, `run/aggregator.py` and `run/computer.py` turn
 messages into events and perform the actions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dnn_dist.run.report import FrameReport
 from dnn_dist.run.shape import PlanShape
@@ -18,58 +19,50 @@ from dnn_dist.run.wire import TaskKey
 # Events of several machines -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):
     """Time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlanInstalled:
+class PlanInstalled(NamedTuple):
     """Frames may name this plan from now on. To the dispatcher: it comes into force when workers are ready for it."""
 
     plan: str
     shape: PlanShape
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerHeard:
+class WorkerHeard(NamedTuple):
     """A worker's state arrived."""
 
     state: WorkerState
 
 
-@dataclass(frozen=True, slots=True)
-class StillHeard:
+class StillHeard(NamedTuple):
     """States arrived that said nothing new: worker -> when the newest came, s."""
 
     at: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressHeard:
+class ProgressHeard(NamedTuple):
     """An aggregator said what it holds."""
 
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class StatesHeard:
+class StatesHeard(NamedTuple):
     """To a worker: states of sources, progress of aggregators, or both, in the order in which they arrived."""
 
     states: tuple[SourceState | Progress, ...]
     later: bool = False  # something else follows at once: act on both together
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReachable:
+class WorkerReachable(NamedTuple):
     """The topics between this source and a worker have met, or have lost each other."""
 
     worker: str
     reachable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SourceReachable:
+class SourceReachable(NamedTuple):
     """The topics between a source and this worker have met, or have lost each other."""
 
     source: str
@@ -79,8 +72,7 @@ class SourceReachable:
 # Dispatcher -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StageReady:
+class StageReady(NamedTuple):
     """Event: the inputs of a frame's stage are at hand."""
 
     frame: int
@@ -89,15 +81,13 @@ class StageReady:
     deadline: float  # s, on this machine's clock
 
 
-@dataclass(frozen=True, slots=True)
-class FrameRefused:
+class FrameRefused(NamedTuple):
     """Event: this frame gets no work: it has no pixels, or the aggregator does not take it."""
 
     frame: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendWork:
+class SendWork(NamedTuple):
     """Action: send a task to a worker."""
 
     worker: str
@@ -109,37 +99,32 @@ class SendWork:
     budget: float  # s left of the frame's deadline
 
 
-@dataclass(frozen=True, slots=True)
-class PublishSource:
+class PublishSource(NamedTuple):
     """Action: say how this source is."""
 
     state: SourceState
 
 
-@dataclass(frozen=True, slots=True)
-class PublishPlan:
+class PublishPlan(NamedTuple):
     """Action: say what this plan is, in full: it is new, or a worker lacks it."""
 
     plan: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlanInForce:
+class PlanInForce(NamedTuple):
     """Action: new frames take this plan."""
 
     plan: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlanWithdrawn:
+class PlanWithdrawn(NamedTuple):
     """Action: an installed plan does not come into force."""
 
     plan: str
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseFrame:
+class ReleaseFrame(NamedTuple):
     """Action: the dispatcher needs nothing of this frame any more."""
 
     frame: int
@@ -148,8 +133,7 @@ class ReleaseFrame:
 # Gatherer -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FrameAnnounced:
+class FrameAnnounced(NamedTuple):
     """Event: a frame of this source begins."""
 
     session: int
@@ -159,8 +143,7 @@ class FrameAnnounced:
     error: str = ""  # why it has no pixels; then it ends at once, without a result
 
 
-@dataclass(frozen=True, slots=True)
-class ResultArrived:
+class ResultArrived(NamedTuple):
     """Event: a worker's answer."""
 
     key: TaskKey
@@ -173,8 +156,7 @@ class ResultArrived:
     error: str = ""  # why it has no outputs; the source sends the task elsewhere
 
 
-@dataclass(frozen=True, slots=True)
-class LocalDone:
+class LocalDone(NamedTuple):
     """Event: a local stage has ended, with `error` in one line if it failed; named as in `RunLocal`."""
 
     session: int
@@ -185,30 +167,26 @@ class LocalDone:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameFailed:
+class FrameFailed(NamedTuple):
     """Event: something that nobody expected happened with this frame; it ends without a result."""
 
     frame: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class FrameBegun:
+class FrameBegun(NamedTuple):
     """Action: the frame announced is taken; before any other action for it."""
 
     frame: int
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(NamedTuple):
     """Action: keep the outputs of this result until the stage is settled."""
 
     key: TaskKey
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(NamedTuple):
     """Action: these pieces did not come and are filled in, as the plan says, when the stage is settled."""
 
     frame: int
@@ -216,8 +194,7 @@ class Fill:
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """Action: a stage has all that it needs: make its tensors. `whole`: nothing was filled in."""
 
     frame: int
@@ -226,8 +203,7 @@ class Settled:
     pieces: tuple[int, ...] = ()  # held; where a coded stage lacks data pieces, they are decoded from the others
 
 
-@dataclass(frozen=True, slots=True)
-class RunLocal:
+class RunLocal(NamedTuple):
     """Action: run a local stage; its end is the event `LocalDone`."""
 
     session: int  # of the source: a restarted one counts its frames from 0 again
@@ -237,23 +213,20 @@ class RunLocal:
     last: bool  # the detection head follows
 
 
-@dataclass(frozen=True, slots=True)
-class HandOver:
+class HandOver(NamedTuple):
     """Action: hand the tensors to the source's dispatcher: this distributed stage is next."""
 
     frame: int
     stage: int
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(NamedTuple):
     """Action: publish the frame's report and detections; then its tensors may go."""
 
     report: FrameReport
 
 
-@dataclass(frozen=True, slots=True)
-class PublishProgress:
+class PublishProgress(NamedTuple):
     """Action: tell the source's dispatcher and the workers what is done."""
 
     progress: Progress
@@ -262,16 +235,14 @@ class PublishProgress:
 # Worker ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PlanOffered:
+class PlanOffered(NamedTuple):
     """Event: a source wants this plan computed."""
 
     plan: str
     robots: tuple[str, ...] = ()  # whose workers take part; none named: all
 
 
-@dataclass(frozen=True, slots=True)
-class PlanBuilt:
+class PlanBuilt(NamedTuple):
     """Event: a plan's pieces can be computed; `refused` says in one line why they cannot, and will not be."""
 
     plan: str
@@ -279,8 +250,7 @@ class PlanBuilt:
     on_demand: bool = False  # each piece is made ready when it is first given
 
 
-@dataclass(frozen=True, slots=True)
-class WorkArrived:
+class WorkArrived(NamedTuple):
     """Event: a task, as its message names it."""
 
     key: TaskKey
@@ -291,22 +261,19 @@ class WorkArrived:
     ready: bool = True  # its piece need not be made ready first
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """Event: the piece of this task is ready, or cannot be had; computing it will tell."""
 
     key: TaskKey
 
 
-@dataclass(frozen=True, slots=True)
-class Unready:
+class Unready(NamedTuple):
     """Event: the task to be computed lacks its weights: they were dropped since it came."""
 
     key: TaskKey
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
+class Computed(NamedTuple):
     """Event: the task at the head of the list was computed, or failed with `error` in one line."""
 
     key: TaskKey
@@ -317,43 +284,37 @@ class Computed:
     bytes: int = 0  # of its outputs
 
 
-@dataclass(frozen=True, slots=True)
-class BuildPlan:
+class BuildPlan(NamedTuple):
     """Action: make a plan's pieces ready, beside computing."""
 
     plan: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropPlan:
+class DropPlan(NamedTuple):
     """Action: free the pieces of this plan."""
 
     plan: str
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(NamedTuple):
     """Action: make the piece of this task ready, beside computing; its end is the event `Prepared`."""
 
     key: TaskKey
 
 
-@dataclass(frozen=True, slots=True)
-class Compute:
+class Compute(NamedTuple):
     """Action: compute this task; its end is the event `Computed`."""
 
     key: TaskKey
 
 
-@dataclass(frozen=True, slots=True)
-class SendResult:
+class SendResult(NamedTuple):
     """Action: send what was computed, or its error."""
 
     key: TaskKey
 
 
-@dataclass(frozen=True, slots=True)
-class PublishWorker:
+class PublishWorker(NamedTuple):
     """Action: say how this worker is."""
 
     state: WorkerState

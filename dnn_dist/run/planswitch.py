@@ -86,6 +86,12 @@ class PlanSwitch:
                 actions += self._tell(plan, now)
         return actions
 
+    def tell_aggregator(self, gathered: frozenset[str], now: float) -> list[Any]:
+        """The plan in force, where the aggregator takes no frames of it: it was restarted, perhaps."""
+        plan = self.books.plan
+        due = now >= self._told_at.get(plan, float("-inf")) + self.books.settings.plan_again
+        return self._tell(plan, now) if plan and plan not in gathered and due else []
+
     def _tell(self, plan: str, now: float) -> list[Any]:
         self._told_at[plan] = now
         return [PublishPlan(plan)]

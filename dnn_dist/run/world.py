@@ -118,7 +118,7 @@ class Part:
             else:
                 take(self, what)
         except DnnDistError as error:
-            self.world.note(Note("bad message", str(error)))
+            self.world.note(Note("bad message", str(error), about=type(what).__name__))
         except Exception as error:  # noqa: BLE001  the net; what it was about ends, the process goes on
             self.world.caught(error, f"taking {type(what).__name__}")
             self.failed(what, "an internal error; see the log")
