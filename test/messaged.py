@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 from dnn_dist import __version__, msg
 from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes import convert
+from dnn_dist.run.events import FrameRefused
 from dnn_dist.run.state import Progress, SourceState, WorkerState
 from dnn_dist.run.values import Frame, Outcome, PlanText, Result, Work
 from dnn_dist.run.wire import TaskKey
@@ -67,8 +68,10 @@ class MessageSource(ArraySource):
         if isinstance(value, Outcome):
             serialize_message(convert.report_message(value))
             serialize_message(convert.detections_message(value, []))
-            self.hub.ended.append((value.frame.session, value.report.frame))
+            self.hub.outcomes.append(value)
             assert value.report.latency <= value.report.budget + 1e-4, "a frame was reported late"
+        if isinstance(value, FrameRefused) and msg.Frame in self.hub.kinds:
+            return  # announcements come by a topic, so this is a process of its own, and has none to say that
         super().carry(self.hub.wire.through(value), to)
 
     def look_for_lost(self) -> None:
@@ -94,7 +97,7 @@ class MessageCluster(ArrayCluster):
         self.kinds, self.wire = sorted(kinds, key=lambda kind: kind.__name__), Wire()
         self.honest = not {msg.Work, msg.Result, msg.Frame} & set(kinds)
         self.announced_by_anybody: set[tuple[int, int]] = set()  # (session, frame) that the aggregator took
-        self.ended: list[tuple[int, int]] = []  # (session, frame)
+        self.outcomes: list[Outcome] = []  # how frames ended, of whatever session
         self.refused = self.heard = 0  # messages of random content, by `convert`
         super().__init__(*arguments, **options)
 
@@ -164,11 +167,12 @@ class MessageCluster(ArrayCluster):
             assert len(machine.refused) <= 100 and len(machine.answered) <= 1000
 
     def check_end(self, name: str, frames: int, budget: float) -> None:
-        assert len(self.ended) == len(set(self.ended)), "a frame was reported twice"
+        ended = [(outcome.frame.session, outcome.report.frame) for outcome in self.outcomes]
+        assert len(ended) == len(set(ended)), "a frame was reported twice"
         if msg.Frame not in self.kinds:  # else frames of ours may be taken for doubled
             super().check_end(name, frames, budget)
         still_open = {(self.gatherer.session, frame) for frame in self.gatherer.frames}
-        assert self.announced_by_anybody <= set(self.ended) | still_open, "a frame was not reported"
+        assert self.announced_by_anybody <= set(ended) | still_open, "a frame was not reported"
 
 
 class Noise:

@@ -162,6 +162,7 @@ class Cluster(cluster.Cluster):
         self.switches = list(switches)
         self.asked: list[list[str]] = []  # for each plan asked for: the answers to that
         self.shapes = (self.plan, *others)
+        self.calls: list[tuple[float, Callable[[], None]]] = []  # (s, what to call then)
         self.computed: list[tuple[str, TaskKey]] = []
         self.ledgers = {name: Ledger() for name in self.homes}
         first = self.ledgers["cam"]
@@ -212,6 +213,8 @@ class Cluster(cluster.Cluster):
         self.dispatcher, self.gatherer = cam.partition.machine, cam.aggregator.machine
         end = 0.3 + frames * period + 2 * budget
         self.most_steps = (3000 * (frames + 10) + 100 * self.bad.forged) * len(self.sources)
+        for when, call in self.calls:
+            self.agenda.at(when, call)
         rng = random.Random(f"{self.seed}/tests")
         for at in self.switches:
             self.agenda.at(at, self._switch, self.sources[rng.choice(list(self.sources))], rng.choice(loads))
