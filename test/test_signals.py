@@ -74,6 +74,23 @@ def test_signals_until_the_very_end_change_nothing(tmp_path: Path) -> None:
     assert "Traceback" not in supervisor.log("worker_r1")
 
 
+def test_an_end_that_hangs_says_where(tmp_path: Path) -> None:
+    hangs = """if True:
+        import sys, threading
+        from dnn_dist.nodes.worker import WorkerNode, main
+        WorkerNode.destroy_node = lambda self: threading.Event().wait()
+        sys.exit(main())"""
+    node = subprocess.Popen([sys.executable, "-c", hangs], stderr=subprocess.PIPE, text=True)
+    try:
+        assert node.stderr is not None
+        said = next(line for line in node.stderr if "started" in line)
+        node.send_signal(signal.SIGINT)
+        said += node.communicate(timeout=PATIENCE)[1]
+    finally:
+        node.kill()
+    assert node.returncode == 1 and "in run" in said and "in wait" in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("running", [False, True])
 def test_the_demo_told_to_stop_ends_in_order(tmp_path: Path, number: signal.Signals, running: bool) -> None:

@@ -9,6 +9,7 @@ construct (parameters), `configure()` (load what may fail), `start()` (topics an
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import itertools
 import random
 import sys
@@ -43,6 +44,10 @@ try:
 except ImportError:  # another rclpy hides it elsewhere; then no publish() of ours can raise it by this name
     RCLError = RuntimeError
 
+
+STUCK = 4.0
+"""Seconds after which an end that hangs below rclpy says where, and is over with code 1. Python takes no signal while
+its main thread waits in C++, so that only SIGKILL would end it; seen once in a thousand ends."""
 
 DISCOVERY = 1.0
 """Seconds for which a failing node waits for listeners of /rosout."""
@@ -313,6 +318,7 @@ def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
     finally:
         if node is not None:
             node.stop()
+            faulthandler.dump_traceback_later(STUCK, exit=True)
             with suppress(RCLError):
                 node.destroy_node()
         rclpy.try_shutdown()
