@@ -36,7 +36,8 @@ from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.predict import Circumstances, Predictor
-from dnn_dist.plan.search import ONE_ROBOT, Goal, search
+from dnn_dist.plan.rules import ONE_ROBOT, Goal
+from dnn_dist.plan.search import search
 
 MODEL = Path(__file__).parents[1] / "models/warehouse_float32.tflite"
 PLANS = {

@@ -28,7 +28,7 @@ LAW = {
     "dds": set(),
     "graph": set(),
     "cut": {"graph"},
-    "plan": {"cut", "graph", "yamlfile"},
+    "plan": {"settings", "cut", "graph", "yamlfile"},
     "run": {"settings", "plan", "cut", "graph"},
     "sim": {"run", "plan", "cut", "graph"},
     "detect": {"yamlfile"},

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 from cutting import FIXTURES
@@ -16,6 +18,11 @@ from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.cost import PieceLoad, StageLoad, op_shares, piece_memory, piece_seconds, stage_load
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.schedule import Site, schedule
+from dnn_dist.run.assignment import choose
+from dnn_dist.run.fleetview import WorkerView
+from dnn_dist.run.lease import Lease
+from dnn_dist.run.state import WorkerState
+from dnn_dist.run.wire import TaskKey
 
 CHAIN = read_network(FIXTURES / "chain_float32.tflite")
 CUTS = ["local", "layers:3", "tiles:2x2", "tiles:3x2@0..4", "bands:3@0..3", "slices:4@3..3", "slices:2+1@5..5"]
@@ -96,6 +103,49 @@ def test_one_frame_takes_no_less_than_its_longest_pieces_and_no_more_than_all_in
     pieces = [piece for load in loads for piece in load.pieces]
     in_a_row = sum(max(p.seconds) + 2 * (link.seconds(p.bytes_in) + link.seconds(p.bytes_out)) for p in pieces)
     assert fastest * (1 - 1e-9) <= latency <= 2 * copies * in_a_row + 1e-9
+
+
+@given(st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=1, max_size=5), st.integers(0, 2), st.integers(1, 15))
+def test_a_piece_goes_to_whom_the_dispatcher_would_send_it(speeds, prefetch, pieces) -> None:
+    names = tuple(f"r{n}" for n in range(len(speeds)))
+    views = [
+        WorkerView(WorkerState(name, name, 1, 1, room=1 + prefetch, offered_to="s", speeds={("plan", 0): speed}), 0.0)
+        for name, speed in zip(names, speeds, strict=True)
+    ]
+    live = set()
+    for piece in range(min(pieces, len(names) * (1 + prefetch))):  # nobody has to wait for room
+        key = TaskKey("s", 1, 1, 0, piece)
+        view = choose(key, "plan", views)
+        assert view is not None
+        view.leases[key] = Lease(key, "plan", view.name, 1, view.next_number, 0, 0.0, 1, 0, 0)
+        live.add((names.index(view.name), 0, piece))
+    robots = tuple(Robot(name, speed) for name, speed in zip(names, speeds, strict=True))
+    load = StageLoad(False, (PieceLoad(0, 0, (1.0,) * len(names)),) * len(live), len(live))
+    where = Site(Fleet(robots, (LinkRule((), Link(math.inf, 1e-9)),)), "r0", names, prefetch)
+    assert schedule([load], where).runs == live
+
+
+def test_a_default_of_the_nodes_is_the_planners() -> None:
+    # In a process of its own: other defaults, from before anything is imported.
+    subprocess.run([sys.executable, "-c", OTHER_DEFAULTS], check=True)
+
+
+OTHER_DEFAULTS = """
+import argparse
+from dnn_dist.settings import PartitionSettings as P, WorkerSettings as W
+P.window, P.wire, P.max_frames, P.fill, P.replicas, W.prefetch = 123, "int8", 7, "zeros", 2, 5
+from dnn_dist.cli import plan as command
+from dnn_dist.plan.plan import Plan
+from dnn_dist.plan.predict import Circumstances
+from dnn_dist.plan.schedule import Site
+site, given, plan = Site(None, "r0", ()), Circumstances(None, "r0"), Plan("", "local")
+assert (site.window, site.prefetch) == (123, 5), site
+assert (given.window, given.prefetch, given.wire, given.max_frames) == (123, 5, "int8", 7), given
+assert (plan.fill, plan.wire, plan.replicas) == ("zeros", "int8", 2), plan
+command.add_arguments(parser := argparse.ArgumentParser())
+args = parser.parse_args(["m", "--fleet", "f"])
+assert (args.window, args.wire) == (123, "int8"), args
+"""
 
 
 @given(st.integers(1, 3))

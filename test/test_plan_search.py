@@ -27,7 +27,8 @@ from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.predict import Circumstances, Predictor
-from dnn_dist.plan.search import ONE_ROBOT, Choice, Goal, cut_text, search
+from dnn_dist.plan.rules import ONE_ROBOT, Goal
+from dnn_dist.plan.search import Choice, cut_text, search
 
 WIRE = Link(bandwidth=100e6, latency=0.0002)
 WIFI = Link(bandwidth=5e6, latency=0.002, medium="wifi")

@@ -26,7 +26,8 @@ from dnn_dist.dds import OLD_NAMES, derived
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import read_fleet
 from dnn_dist.plan.predict import Circumstances
-from dnn_dist.plan.search import Goal, search
+from dnn_dist.plan.rules import Goal
+from dnn_dist.plan.search import search
 from dnn_dist.shipped import find_model
 
 HERE = Path(__file__).parent

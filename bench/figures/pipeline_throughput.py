@@ -25,7 +25,8 @@ from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.predict import Circumstances, Prediction, Predictor
-from dnn_dist.plan.search import Goal, search
+from dnn_dist.plan.rules import Goal
+from dnn_dist.plan.search import search
 from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.sim import Scenario, Source, simulate

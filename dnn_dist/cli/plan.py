@@ -22,10 +22,12 @@ from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import read_fleet
 from dnn_dist.plan.plan import WIRES, Pixels, Plan
 from dnn_dist.plan.predict import Circumstances
-from dnn_dist.plan.schedule import WINDOW
-from dnn_dist.plan.search import OBJECTIVES, Candidate, Choice, Goal, search
+from dnn_dist.plan.rules import OBJECTIVES, Candidate, Goal
+from dnn_dist.plan.search import Choice, search
 from dnn_dist.plan.units import brief
+from dnn_dist.settings import PartitionSettings
 
+_DEFAULT = PartitionSettings  # as the gateway has them
 _MOST_FRAMES = 16  # in work at once; the gateway's own limit
 
 
@@ -37,8 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tolerate", type=int, default=0, metavar="K", help="workers that may fail without loss")
     parser.add_argument("--gateway", metavar="ROBOT", help="robot of camera and gateway; default: the fleet's first")
     parser.add_argument("--frames", type=int, metavar="N", help="in work at once; default: 1, for throughput as robots")
-    parser.add_argument("--wire", choices=WIRES, default="float32", help="how float tensors travel; default: float32")
-    parser.add_argument("--window", type=int, default=WINDOW, metavar="B", help="the gateway's parameter, bytes")
+    parser.add_argument(
+        "--wire", choices=WIRES, default=_DEFAULT.wire, help="how float tensors travel; default: %(default)s"
+    )
+    parser.add_argument(
+        "--window", type=int, default=_DEFAULT.window, metavar="B", help="the gateway's parameter, bytes"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("-o", "--output", type=Path, metavar="PLAN", help="write the plan, for the gateway's `plan`")
 
@@ -54,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     choice = search(network, given, goal)
     best = choice.best
     robots = best.workers if len(best.workers) < len(fleet.robots) else ()
-    plan = Plan(network.sha256, best.cut, "last", args.wire, best.replicas, robots, _pixels(network))
+    plan = Plan(network.sha256, best.cut, _DEFAULT.fill, args.wire, best.replicas, robots, _pixels(network))
     if args.output:
         _write(args.output, plan)
     late = goal.deadline is not None and best.prediction.latency > goal.deadline

@@ -49,12 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=float, metavar="HZ", help="images a second of each source; default: as there is a place")
     add("--sources", metavar="R,R", help="robots with a camera; default: the fleet's first")
     add("--workers", metavar="R,R", help="robots that compute pieces; default: those of the plan, or all")
-    add("--max-frames", type=int, metavar="N", default=1, help="frames of a source in work at once (default 1)")
+    add(
+        "--max-frames",
+        type=int,
+        metavar="N",
+        default=DispatcherSettings.max_frames,
+        help="frames of a source in work at once (default %(default)s)",
+    )
     add("--deadline", type=float, metavar="S", help="seconds from an image to its report; default: none to speak of")
-    add("--mode", choices=("stealing", "sharing"), default="stealing", help="as the gateway's parameter")
+    add("--mode", choices=("stealing", "sharing"), default=DispatcherSettings.mode, help="as the gateway's parameter")
     add("--window", type=int, metavar="BYTES", help="bytes on the way at once, as the gateway's parameter")
     add("--recover-after", type=float, metavar="S", help="seconds, as the gateway's parameter")
-    add("--prefetch", type=int, metavar="N", default=1, help="tasks that wait at a worker (default 1)")
+    add(
+        "--prefetch",
+        type=int,
+        metavar="N",
+        default=WorkerSettings.prefetch,
+        help="tasks that wait at a worker (default %(default)s)",
+    )
     add("--wire", choices=WIRES, help="how float tensors travel; default: as the plan says, or float32")
     add("--replicas", type=int, metavar="N", help="workers of each piece without parity; default: the plan's, or 1")
     add("--faults", default="", metavar="TEXT", help=FAULTS)

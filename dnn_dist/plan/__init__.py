@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which way to choose. Imports graph and cut.
+"""Which way to choose. Imports graph, cut and the settings' defaults.
 
-    plan.py       the value that everybody shares: which model, which stages, what to fill in; robots import this alone
+    plan.py       the value that everybody shares: which model, which stages, what to fill in
     units.py      "60 Mbit/s", "2 ms": quantities with their unit
     profiles.py   published robots
     fleet.py      robots and links, from a YAML file
     cost.py       what a piece costs a robot: seconds, memory, bytes
+    policy.py     which worker gets a piece, and what may be on the way
     schedule.py   when the pieces of a plan would run
     predict.py    what a plan would do: latency, throughput, memory, traffic, energy
     options.py    ways to cut a range of ops for a crew of workers
-    search.py     the best plan of each family, and the rules that pick one
+    search.py     the best plan of each family
+    rules.py      what is wanted, and the rules that pick one of these
     coverage.py   how many devices may fail, and what that costs in extra ones (CDC + 2MR)
     task_assignment.py   the greedy pipeline assignment of the edge-centric framework, beside the exact one
+
+Robots import plan.py and policy.py alone.
 """

@@ -17,7 +17,8 @@ from dnn_dist.cut.walk import walk_tile
 from dnn_dist.graph.geometry import Pad, Pointwise
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.fleet import Robot
-from dnn_dist.plan.plan import port_bytes
+from dnn_dist.plan.plan import piece_bytes
+from dnn_dist.settings import PartitionSettings
 
 
 def piece_seconds(network: Network, stage: Stage, piece: Piece, robot: Robot) -> float:
@@ -104,7 +105,7 @@ class StageLoad:
 
 
 def stage_load(
-    network: Network, stage: Stage, robots: Sequence[Robot], wire: str = "float32", replicas: int = 1
+    network: Network, stage: Stage, robots: Sequence[Robot], wire: str = PartitionSettings.wire, replicas: int = 1
 ) -> StageLoad:
     """The stage as load for a fleet's robots. Robots that compute alike are asked once."""
     kinds = {robot: number for number, robot in enumerate(dict.fromkeys(map(_as_computer, robots)))}
@@ -117,13 +118,7 @@ def stage_load(
         if form not in by_form:
             times = [piece_seconds(network, stage, piece, robot) for robot in alike]
             by_form[form] = tuple(times[place] for place in places)
-        loads.append(
-            PieceLoad(
-                bytes_in=sum(port_bytes(network, port, wire) for port in piece.inputs),
-                bytes_out=sum(port_bytes(network, port, wire) for port in piece.outputs),
-                seconds=by_form[form],
-            )
-        )
+        loads.append(PieceLoad(*piece_bytes(network, piece, wire), by_form[form]))
     return StageLoad(
         local=stage.kind == "local",
         pieces=tuple(loads),

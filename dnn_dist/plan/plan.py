@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from dnn_dist.cut.piece import Port, Stage
+from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
+from dnn_dist.settings import PartitionSettings
 from dnn_dist.yamlfile import NotYaml, parse_yaml, quoted
 
 FORMAT = 1
@@ -45,6 +46,12 @@ def port_bytes(network: Network, port: Port, wire: str) -> int:
     sums = port.dtype != network.tensors[port.tensor].dtype
     dtype = "uint8" if port.tensor in network.inputs else port.dtype if sums else wire_dtype(port.dtype, wire)
     return prod(port.shape) * np.dtype(dtype).itemsize
+
+
+def piece_bytes(network: Network, piece: Piece, wire: str) -> tuple[int, int]:
+    """Bytes of a piece's work as it travels to the worker, and of its result on the way back."""
+    given, made = (sum(port_bytes(network, port, wire) for port in ports) for ports in (piece.inputs, piece.outputs))
+    return given, made
 
 
 def takes_part(robot: str, robots: Collection[str]) -> bool:
@@ -72,9 +79,9 @@ class Plan:
 
     model: str  # SHA-256 of the .tflite file, hexadecimal
     cut: str  # as on the command line, e.g. "tiles:3x3@0..15"; what it leaves over is a local stage
-    fill: str = "last"  # a piece lost for good: "last" frame's piece, or "zeros"
-    wire: str = "float32"  # what float32 tensors travel as between robots; others travel as the model has them
-    replicas: int = 1  # workers that compute each piece of a stage without parity; the first answer counts
+    fill: str = PartitionSettings.fill  # a piece lost for good: "last" frame's piece, or "zeros"
+    wire: str = PartitionSettings.wire  # what float32 tensors travel as; others do as the model has them
+    replicas: int = PartitionSettings.replicas  # workers of each piece without parity; the first answer counts
     robots: tuple[str, ...] = ()  # those whose workers take part; none named: all
     pixels: Pixels = field(default_factory=Pixels)
 

@@ -16,7 +16,8 @@ from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.cost import StageLoad, piece_activations, piece_memory, piece_weights, stage_load
 from dnn_dist.plan.fleet import Fleet, Robot
-from dnn_dist.plan.schedule import WINDOW, Site, Timeline, schedule
+from dnn_dist.plan.schedule import Site, Timeline, schedule
+from dnn_dist.settings import PartitionSettings, WorkerSettings
 
 FRAMES, LEAST_FRAMES = 6, 24
 """Frames that throughput is taken from, for each frame in work at once; and at least so many."""
@@ -28,10 +29,10 @@ class Circumstances:
 
     fleet: Fleet
     gateway: str  # robot of the camera and of what gathers
-    wire: str = "float32"  # as in a plan
-    max_frames: int = 1  # in work at once
-    prefetch: int = 1  # pieces that wait at a worker
-    window: int = WINDOW  # bytes on the way, as the gateway's parameter
+    wire: str = PartitionSettings.wire  # as in a plan
+    max_frames: int = PartitionSettings.max_frames  # in work at once
+    prefetch: int = WorkerSettings.prefetch  # pieces that wait at a worker
+    window: int = PartitionSettings.window  # bytes on the way, as the gateway's parameter
 
 
 @dataclass(frozen=True, slots=True)

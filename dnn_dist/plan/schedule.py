@@ -2,10 +2,10 @@
 """When everything would happen: list scheduling of a plan's pieces, by the rules of the live cluster in few lines.
 
 What is kept of the machines in run/: pieces of a stage wait in one queue; a worker offers room for one piece and
-`prefetch` more; the head of the queue goes to the worker with the fewest pieces of its stage, then the least loaded,
-then the fastest; bytes on the way stay within a window; results go back to the gateway; a stage is settled when as
-many pieces came as suffice, and then the next begins; several frames may be in work. What is left out: losses, leases,
-and chance. Times are means, so that the same plan always gives the same answer, in microseconds to milliseconds.
+`prefetch` more; the head of the queue goes to the worker that plan/policy.py ranks first, as live; bytes on the way
+stay within a window; results go back to the gateway; a stage is settled when as many pieces came as suffice, and then
+the next begins; several frames may be in work. What is left out: losses, leases, and chance. Times are means, so that
+the same plan always gives the same answer, in microseconds to milliseconds.
 
 A robot computes one thing at a time, local stages at the gateway's robot included. A link carries one message at a time
 in each direction; links of one medium one in all.
@@ -22,8 +22,8 @@ from typing import Any
 
 from dnn_dist.plan.cost import StageLoad
 from dnn_dist.plan.fleet import WITHIN, Fleet, Link
-
-WINDOW = 4_000_000  # bytes; the gateway's default
+from dnn_dist.plan.policy import rank, window_takes
+from dnn_dist.settings import PartitionSettings, WorkerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Site:
     fleet: Fleet
     gateway: str  # robot of camera, partition and aggregator
     workers: tuple[str, ...]  # robots with a worker
-    prefetch: int = 1  # pieces that wait at a worker
-    window: int = WINDOW  # bytes of work on the way and of results expected
+    prefetch: int = WorkerSettings.prefetch  # pieces that wait at a worker
+    window: int = PartitionSettings.window  # bytes of work on the way and of results expected
     speeds: tuple[float, ...] = ()  # of `workers`; what the gateway measures of them. Empty: the robots' own
 
 
@@ -71,7 +71,8 @@ def schedule(stages: Sequence[StageLoad], site: Site, frames: int = 1, in_work: 
 @dataclass(slots=True, eq=False)
 class _Worker:
     place: int  # in the fleet
-    rank: int  # by speed, the fastest is 0
+    number: int  # among the workers
+    speed: float  # as the gateway measures it
     link_out: Link  # from the gateway
     link_back: Link
     waiting: deque[tuple[int, int, int]] = field(default_factory=deque)  # tasks here: (frame, stage, piece)
@@ -88,10 +89,9 @@ class _Run:
         place = {name: number for number, name in enumerate(site.fleet.names)}
         self.gateway = place[site.gateway]
         speeds = site.speeds or tuple(site.fleet.robot(name).speed for name in site.workers)
-        order = sorted(range(len(speeds)), key=lambda n: (-speeds[n], n))
         link = site.fleet.link
         self.workers = [
-            _Worker(place[name], order.index(n), link(site.gateway, name), link(name, site.gateway))
+            _Worker(place[name], n, speeds[n], link(site.gateway, name), link(name, site.gateway))
             for n, name in enumerate(site.workers)
         ]
         self._at: list[tuple[float, int, Callable[..., None], Any]] = []
@@ -166,13 +166,13 @@ class _Run:
             piece, had = load.pieces[task[2]], self._had[task]
             while len(had) < load.replicas:
                 size = piece.bytes_in + piece.bytes_out
-                if self._bytes and self._bytes + size > self.site.window:
+                if not window_takes(size, self._bytes, self.site.window):
                     return
                 able = [worker for worker in self.workers if worker.load < room and worker not in had]
                 if not able:
                     break
                 of = task[:2]
-                best = min(able, key=lambda worker: (worker.of_stage.get(of, 0), worker.load, worker.rank))
+                best = min(able, key=lambda w: rank(w.of_stage.get(of, 0), w.load, w.speed, w.number))
                 had.append(best)
                 best.load += 1
                 best.of_stage[of] = best.of_stage.get(of, 0) + 1

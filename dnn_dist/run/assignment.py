@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 
+from dnn_dist.plan.policy import rank
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.wire import TaskKey
 
@@ -22,9 +22,7 @@ def choose(
 
     `able` serve the plan. `has` are working on the task already: a second copy with one of them would be none.
     `failed` lost it before, and get it again only if nobody else is there. `owner` (sharing) gets it whatever room it
-    offers, but once: it may have refused it, and would again. The others must offer room; of these the one with the
-    fewest pieces of the same stage, so that one death costs as few as can be, then the least loaded, then the fastest
-    at the stage, those first of whom that is not known.
+    offers, but once: it may have refused it, and would again. The others must offer room; of these the first by `rank`.
     """
     others = [view for view in able if view.name not in has] if has else able
     fresh = ([view for view in others if view.name not in failed] or others) if failed else others
@@ -34,13 +32,10 @@ def choose(
                 return view
     offering = [view for view in fresh if view.room_for(key.source) > 0]
     return min(
-        offering, key=lambda view: (_of_stage(view, key), view.load, *_by_speed(view, plan, key.stage)), default=None
+        offering,
+        key=lambda view: rank(_of_stage(view, key), view.load, view.state.speed_of(plan, key.stage), view.name),
+        default=None,
     )
-
-
-def _by_speed(view: WorkerView, plan: str, stage: int) -> tuple[float, str]:
-    """Orders the fastest first; before it who has computed none of it yet, or nobody would learn that it is faster."""
-    return -(view.state.speed_of(plan, stage) or math.inf), view.name
 
 
 def _of_stage(view: WorkerView, key: TaskKey) -> int:

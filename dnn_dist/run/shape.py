@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
-from dnn_dist.plan.plan import port_bytes
+from dnn_dist.plan.plan import piece_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,6 @@ class StageShape:
     pieces: tuple[PieceShape, ...]
     needed: int | None = None  # pieces that suffice, whichever they are; None: all. The first `needed` carry the data
     replicas: int = 1  # workers that compute each piece; the first answer counts
-
 
     @property
     def enough(self) -> int:
@@ -59,14 +58,7 @@ class PlanShape:
         shapes = [
             StageShape(
                 local=stage.kind == "local",
-                pieces=tuple(
-                    PieceShape(
-                        bytes_in=sum(port_bytes(network, port, wire) for port in piece.inputs),
-                        bytes_out=sum(port_bytes(network, port, wire) for port in piece.outputs),
-                        macs=piece.macs,
-                    )
-                    for piece in stage.pieces
-                ),
+                pieces=tuple(PieceShape(*piece_bytes(network, piece, wire), piece.macs) for piece in stage.pieces),
                 needed=stage.needed if stage.coded else None,
                 replicas=1 if stage.coded else replicas,
             )
