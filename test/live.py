@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,6 +74,29 @@ class Live:
     def stamps(self) -> dict[int, Any]:
         """Stamp (s) of an image -> its newest report."""
         return {report.header.stamp.sec: report for report in self.watch.reports}
+
+
+class MachineLag:
+    """How late a process of this machine is woken, at worst: what no program on it can be blamed for."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0  # s
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._sleep, daemon=True)
+
+    def __enter__(self) -> MachineLag:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _sleep(self) -> None:
+        began = time.monotonic()
+        while not self._ending.wait(0.01):
+            now = time.monotonic()
+            self.worst, began = max(self.worst, now - began - 0.01), now
 
 
 @contextmanager
