@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dnn_dist.plan.policy import window_takes
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState, Story
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
@@ -93,7 +94,7 @@ class Books:
 
     def window_takes(self, piece: PieceShape, in_flight: int) -> bool:
         """Whether a piece may travel beside so many bytes; one task always may."""
-        return in_flight == 0 or in_flight + piece.bytes_in + piece.bytes_out <= self.settings.window
+        return window_takes(piece.bytes_in + piece.bytes_out, in_flight, self.settings.window)
 
     def set_due(self, view: WorkerView, now: float) -> None:
         """A worker's leases have changed, or what is known of it."""
