@@ -39,7 +39,7 @@ def choose(
 
 
 def _of_stage(view: WorkerView, key: TaskKey) -> int:
-    return sum(held.frame == key.frame and held.stage == key.stage for held in view.leases)
+    return sum([held.frame == key.frame and held.stage == key.stage for held in view.leases]) if view.leases else 0
 
 
 def owners(

@@ -108,7 +108,7 @@ class Dispatcher:
         actions = self._handlers[type(event)](event, now)
         if now >= books.due:
             actions += leases.end_overdue(books, now)
-        if self.settings.recover_after:
+        if self._books.settings.recover_after:
             actions += leases.double_overdue(books, now)
         if overdue := [number for number, frame in self.frames.items() if now >= frame.deadline]:
             actions += self._close_overdue(overdue, now)
@@ -119,7 +119,7 @@ class Dispatcher:
         return actions + self._publish(now)
 
     def _come(self, now: float) -> None:
-        absent = now - self._now - 2 * self.settings.heartbeat
+        absent = now - self._now - 2 * self._books.settings.heartbeat
         if absent > 0:
             self._progress_at += absent
             leases.forgive(self._books, absent)
@@ -127,7 +127,8 @@ class Dispatcher:
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
-        settings, books = self.settings, self._books
+        books = self._books
+        settings = books.settings
         due = min(self._published_at + settings.heartbeat, books.due, self._switch.by)
         for frame in self.frames.values():
             due = min(due, frame.deadline)
@@ -161,9 +162,9 @@ class Dispatcher:
         stage = books.plans[event.plan].stages[event.stage]
         if stage.local:  # runs at the aggregator, and is no task
             return []
-        candidates = {} if self.settings.stealing else {view.name: view for view in able(books, event.plan, now)}
+        candidates = {} if self._books.settings.stealing else {view.name: view for view in able(books, event.plan, now)}
         owned = (
-            owners(len(stage.pieces), candidates, dict(self.settings.shares), event.plan, event.stage)
+            owners(len(stage.pieces), candidates, dict(self._books.settings.shares), event.plan, event.stage)
             if candidates
             else []
         )
@@ -200,7 +201,7 @@ class Dispatcher:
             return [Note("broken progress", text)]
         # A lower sequence is believed after a silence only: then the aggregator's robot started anew.
         silence = now - self._progress_at
-        stale = silence > self.settings.worker_timeout and (known is None or progress.aggregator != known.aggregator)
+        stale = silence > self._books.settings.worker_timeout and (known is None or progress.aggregator != known.aggregator)
         if known is not None and not stale and not newer(progress.sequence, known.sequence, silence):
             return []
         self._progress, self._progress_at = progress, now
@@ -272,7 +273,7 @@ class Dispatcher:
         said += self._switch.tell_what_lacks(state, now)
         if view is None:
             self._make_place()
-            if len(self.workers) >= self.settings.max_workers:
+            if len(self.workers) >= self._books.settings.max_workers:
                 text = f"worker {state.worker!r} ignored: {len(self.workers)} are known"
                 return [Note("too many workers", text, about=state.worker)]
             # Numbers go on where the worker last saw them: it may be one that was forgotten here.
@@ -322,7 +323,7 @@ class Dispatcher:
 
     def _make_place(self) -> None:
         """Forget workers that fell silent, when there are as many as may be remembered."""
-        if len(self.workers) >= self.settings.max_workers:
+        if len(self.workers) >= self._books.settings.max_workers:
             for name in [name for name, view in self.workers.items() if view.silent and not view.leases]:
                 del self.workers[name]
 
@@ -335,7 +336,7 @@ class Dispatcher:
     def _publish(self, now: float) -> list[Any]:
         books, queued = self._books, len(self.queue)
         told = (books.plan, self._oldest_open, queued)
-        if told == self._published and now < self._published_at + self.settings.heartbeat:
+        if told == self._published and now < self._published_at + self._books.settings.heartbeat:
             return []
         self._published, self._published_at = told, now
         self._sequence = next_sequence(self._sequence, now)

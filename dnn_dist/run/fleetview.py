@@ -18,7 +18,7 @@ BACKOFF_WINDOW = 30.0
 """Seconds for which a failure of a worker is remembered."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class WorkerView:
     """One worker as its source sees it."""
 
@@ -34,11 +34,11 @@ class WorkerView:
     strays: list[Stray] = field(default_factory=list)  # works given up before the worker had seen them
     pace: Pace = field(default_factory=Pace)  # of its acknowledgements
     twins: Twins = field(default_factory=Twins)
+    name: str = ""  # the worker's
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=32))  # s; when it was lost
 
-    @property
-    def name(self) -> str:
-        return self.state.worker
+    def __post_init__(self) -> None:
+        self.name = self.state.worker
 
     def hear(self, state: WorkerState, now: float) -> bool:
         """Take in a state; False when it is older than the one known, and ignored.

@@ -32,9 +32,10 @@ def able(books: Books, plan: str, now: float) -> list[WorkerView]:
 
 def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
     given: list[SendWork] = []
-    offers = (view for view in books.workers.values() if view.state.room > 0 and view.state.offered_to == books.source)
-    rooms = sum(max(0, view.room_for(books.source)) for view in offers)
-    if books.queue and any(books.task(key).owner for key in books.queue):
+    owned = any(books.task(key).owner for key in books.queue)
+    offering = {view.name: room for view in books.workers.values() if (room := view.room_for(books.source)) > 0}
+    rooms = sum(offering.values())
+    if owned:
         rooms = len(books.queue) * len(books.workers)  # who owns a task gets it without having offered room
     if rooms <= 0:
         return given
@@ -49,6 +50,8 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
             if frame.plan not in able_of:
                 able_of[frame.plan] = able(books, frame.plan, now)
             candidates = able_of[frame.plan]
+            if not owned:
+                candidates = [view for view in candidates if view.name in offering]
             if _surplus(books, key):
                 candidates = [view for view in candidates if view.name not in frame.served.get(key.stage, ())]
             if books.some_on_demand:
@@ -61,6 +64,8 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
             given.append(_send(books, view, task, piece, now, in_flight))
             in_flight += piece.bytes_in + piece.bytes_out
             rooms -= 1
+            if view.room_for(books.source) <= 0:
+                offering.pop(view.name, None)
         if not task.wanting:
             books.queue.remove(key)
         if rooms <= 0:

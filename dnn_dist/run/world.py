@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from dnn_dist.errors import DnnDistError
@@ -102,12 +103,10 @@ class Part:
     performs: ClassVar[Mapping[type, Callable[[Any, Any], None]]]  # type of an action -> method
 
     def __init__(self, world: World, loop: Loop) -> None:
-        self.world, self._loop = world, loop
-        self._tick = lambda: loop.post(self, Tick())
-
-    def post(self, what: Any) -> None:
-        """A value that was heard, or an event."""
-        self._loop.post(self, what)
+        self.world = world
+        self.post: Callable[[Any], None] = partial(loop.post, self)
+        """Takes a value that was heard, or an event."""
+        self._tick = partial(loop.post, self, Tick())
 
     def take(self, what: Any) -> None:
         """For the loop."""

@@ -106,6 +106,7 @@ class Process:
         self._lanes: dict[str, deque[tuple[Job, Done]]] = {}  # the first of each runs
         self._running: dict[str, tuple[Running, float, Job]] = {}  # lane -> (at the processor, since s, job)
         self._stopped: list[Callable[[], None]] | None = None  # what waits for a stopped process
+        self._lag = hub.scenario.lag
         self._lagging_until = 0.0  # s; what came before is not taken earlier
 
     # The world
@@ -201,7 +202,7 @@ class Process:
 
     def deliver(self, part: Part, value: Any) -> None:
         """A value arrives."""
-        if not self.hub.scenario.lag:
+        if not self._lag:
             self._take(part, value, self._life)
             return
         self._lagging_until = max(self._lagging_until, self.agenda.now + self.hub.draw_lag())
