@@ -201,7 +201,8 @@ class Dispatcher:
             return [Note("broken progress", text)]
         # A lower sequence is believed after a silence only: then the aggregator's robot started anew.
         silence = now - self._progress_at
-        stale = silence > self._books.settings.worker_timeout and (known is None or progress.aggregator != known.aggregator)
+        another = known is None or progress.aggregator != known.aggregator
+        stale = another and silence > books.settings.worker_timeout
         if known is not None and not stale and not newer(progress.sequence, known.sequence, silence):
             return []
         self._progress, self._progress_at = progress, now

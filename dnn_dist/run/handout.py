@@ -50,7 +50,7 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
             if frame.plan not in able_of:
                 able_of[frame.plan] = able(books, frame.plan, now)
             candidates = able_of[frame.plan]
-            if not owned:
+            if not (owned or task.failed_at):  # a task that failed may wait for somebody else's room
                 candidates = [view for view in candidates if view.name in offering]
             if _surplus(books, key):
                 candidates = [view for view in candidates if view.name not in frame.served.get(key.stage, ())]
