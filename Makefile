@@ -14,11 +14,12 @@ test check demo: export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 build:
 	@$(PYTHON) deploy/build.py
 
-# First what colcon installed with symlinks, then everything on the plain build.
+# First what colcon installed with symlinks, then everything on the plain build: tests with real nodes wait more than
+# they compute, so the others run beside them.
 test: build
 	@$(PYTHON) deploy/build.py --symlink-install
 	DNN_DIST_PREFIX=$(CURDIR)/build/symlink/install/dnn_dist $(PYTEST) -m install
-	$(PYTEST)
+	$(PYTEST) --numprocesses 2 --dist loadgroup
 
 check: build
 	$(RUN) ruff check .
