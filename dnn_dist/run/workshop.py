@@ -71,7 +71,7 @@ class Workshop:
         pieces = PieceSet(self._network, plan, stages, local=False, threads=self._threads)
         size = sum(pieces.sizes.values())
         with self._lock:
-            whole = size + sum(sum(self._sets[other].sizes.values()) for other in self._whole) <= self._prepared
+            whole = size + self._bytes_of_whole() <= self._prepared
         if whole:
             pieces.prepare()
         with self._lock:
@@ -114,7 +114,7 @@ class Workshop:
 
     def health(self) -> dict[str, Any]:
         with self._lock:
-            ready = sum(self._used.values()) + sum(sum(self._sets[plan].sizes.values()) for plan in self._whole)
+            ready = sum(self._used.values()) + self._bytes_of_whole()
             return {"plans ready": " ".join(self._sets) or "none", "pieces ready (MB)": round(ready / 1e6, 1)}
 
     def _of(self, plan: str) -> PieceSet:
@@ -123,11 +123,15 @@ class Workshop:
             raise WireError(f"plan {plan[:32]!r} is not ready here")
         return pieces
 
+    def _bytes_of_whole(self) -> int:
+        """Of the plans of which all pieces are ready; with the lock held."""
+        return sum(sum(self._sets[plan].sizes.values()) for plan in self._whole)
+
     def _make_room(self, plan: str, form: Form, pieces: PieceSet) -> None:
         """A form is used now; drop those used longest ago where it would take more than the memory allowed."""
         with self._lock:
             self._used.pop((plan, form), None)
-            whole = sum(sum(self._sets[other].sizes.values()) for other in self._whole)
+            whole = self._bytes_of_whole()
             while self._used and whole + sum(self._used.values()) + pieces.sizes[form] > self._memory:
                 dropped, old = next(iter(self._used))
                 del self._used[dropped, old]
