@@ -64,6 +64,8 @@ class Stage:
     """Tensors made, whole, of which the pieces make boxes or channels."""
     parity: int = 0
     """How many of the pieces, the last ones, are parities: sums of the others' weights (see coding.py)."""
+    direct: bool = False
+    """Whether the stage takes what it can straight from the workers of the stages before it, see feeds.py."""
     finish: str = ""
     """Coded stages: the fused activation (schema's name) that the merged tensors still lack; else empty."""
     parts: tuple[int, ...] = ()

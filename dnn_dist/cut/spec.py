@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of a cut, and the stages it gives.
 
-    cut     = stage *(";" stage)
+    cut     = stage *((";" | ">") stage)             ";" gathered: tensors meet at the aggregator, and go out anew;
+                                                     ">" direct: straight from the workers that made them, feeds.py
     stage   = "tiles:" group *("+" group)            Fused Tile Partitioning, each group a stage
             | "tiles:auto"                           tiled ranges between ops that cannot be tiled
-            | "bands:" robots [range]                MoDNN's row bands, a stage for each layer
+            | "bands:" robots ["g"] [range]          MoDNN's row bands, a stage for each layer
             | "slices:" robots ["+" PARITIES] [range]   output channels of each layer that has weights, a stage
                                                      for each; with parities any `robots` pieces are enough
-            | "layers:" robots [range]               a pipeline of contiguous runs of layers
+            | "layers:" robots ["g"] [range]         a pipeline of contiguous runs of layers
             | "local" [range]                        at the robot that gathers
     group   = ROWS "x" COLUMNS ["b"] [range | "@auto"]   b: balanced, border tiles larger
     robots  = COUNT | SPEED *("," SPEED)             equal robots, or what each can do in relation to the others
     range   = "@" FIRST [".." [LAST]]                ops, both included; "@FIRST" is one op
+
+Between the stages of one `bands` or `layers` boundaries are direct, or gathered with "g". Slices and local stages
+have gathered boundaries on both sides.
 
 Without a range a stage starts where the one before it ended. Tiles and bands then go as deep as they can, layers as
 far as shapes are known, slices and local to the end. What no stage names becomes local stages, so that stages always
@@ -22,10 +26,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dnn_dist.cut.auto import auto_stages
 from dnn_dist.cut.bands import cut_bands
+from dnn_dist.cut.feeds import FEEDING
 from dnn_dist.cut.layers import cut_layers
 from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.piece import Stage
@@ -43,16 +48,16 @@ _CURES = {
     "layers": "write layers:COUNT or layers:SPEED,SPEED,..., for example layers:3",
     "local": "write local or local@FIRST..LAST",
 }
-_CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3 or local, separated by ';'"
+_CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3 or local, separated by ';' or '>'"
 # re.ASCII: \d would be digits of any script
 _RANGE = r"(?:@(?P<first>\d{1,6})(?P<more>\.\.(?P<last>\d{1,6})?)?)?"
 _ROBOTS = r"(?P<robots>\d{1,6}(?:\.\d{1,3})?(?:,\d{1,6}(?:\.\d{1,3})?){0,255})"
 _GRID = r"(?P<rows>\d{1,4})x(?P<columns>\d{1,4})(?P<balanced>b)?"
 _GROUP = re.compile(rf"{_GRID}(?:(?P<auto>@auto)|{_RANGE})", re.ASCII)
 _STAGES = {
-    "bands": re.compile(rf":{_ROBOTS}{_RANGE}", re.ASCII),
+    "bands": re.compile(rf":{_ROBOTS}(?P<gathered>g)?{_RANGE}", re.ASCII),
     "slices": re.compile(rf":{_ROBOTS}(?:\+(?P<parity>\d{{1,3}}))?{_RANGE}", re.ASCII),
-    "layers": re.compile(rf":{_ROBOTS}{_RANGE}", re.ASCII),
+    "layers": re.compile(rf":{_ROBOTS}(?P<gathered>g)?{_RANGE}", re.ASCII),
     "local": re.compile(_RANGE, re.ASCII),
 }
 _MOST_ROBOTS = 256
@@ -73,6 +78,10 @@ class StageSpec:
     parity: int = 0
     robots: str = ""
     """Speeds (and parities) as written."""
+    direct: bool = False
+    """Whether '>' stands before it."""
+    gathered: bool = False
+    """Whether bands or layers have gathered boundaries between them."""
     first: int | None = None
     """None: where the stage before ended."""
     last: int | None = None
@@ -81,8 +90,13 @@ class StageSpec:
 
 def parse_cut(text: str) -> tuple[StageSpec, ...]:
     """The stages that the text names; raises CutError with the cure when it is not understood."""
-    parts = " ".join(text.split()).split(";")
-    return tuple(spec for part in parts for spec in _parse_stage(part.strip()))
+    marks = [";", *re.findall("[;>]", text)]
+    parts = re.split("[;>]", " ".join(text.split()))
+    found: list[StageSpec] = []
+    for mark, part in zip(marks, parts, strict=True):
+        first, *more = _parse_stage(part.strip())
+        found += [replace(first, direct=mark == ">"), *more]
+    return tuple(found)
 
 
 def _parse_stage(text: str) -> Iterator[StageSpec]:
@@ -103,7 +117,8 @@ def _parse_stage(text: str) -> Iterator[StageSpec]:
     speeds = _speeds(text, robots) if robots else ()
     written = f"{robots}+{parity}" if parity else robots
     first, last = _range(match)
-    yield StageSpec(kind, speeds=speeds, parity=parity, robots=written, first=first, last=last)
+    gathered = bool(found.get("gathered"))
+    yield StageSpec(kind, speeds=speeds, parity=parity, robots=written, gathered=gathered, first=first, last=last)
 
 
 def _parse_group(text: str, group: str) -> StageSpec:
@@ -149,12 +164,14 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
         if first < done:
             raise CutError(f"the cut '{text[:80]}' names op {first} twice: a stage starts after the one before it")
         try:
-            stages += _cut(network, spec, first)
+            stages += _joined(spec, _cut(network, spec, first))
         except BrokenBuffer as error:  # in what reading did not look at
             raise network.file.broken(error) from None
         done = (stages[-1].last if spec.last is None else spec.last) + 1
     whole = tuple(_filled(network, stages))
-    for stage in whole:
+    for before, stage in zip((None, *whole), whole, strict=False):
+        if stage.direct:
+            _check_direct(text, before, stage)
         if not is_closed(network, stage.first, stage.last):
             raise CutError(
                 f"the cut '{text[:80]}' ends within ops that are cut as one, at op {stage.last}; end elsewhere"
@@ -174,6 +191,23 @@ def _cut(network: Network, spec: StageSpec, first: int) -> tuple[Stage, ...]:
     if spec.kind == "layers":
         return cut_layers(network, spec.speeds, spec.robots, first, spec.last)
     return (cut_local(network, first, spec.last),)
+
+
+def _joined(spec: StageSpec, stages: tuple[Stage, ...]) -> Iterator[Stage]:
+    """The stages of one spec with the boundaries that it asks for."""
+    inner = spec.kind in ("bands", "layers") and not spec.gathered
+    for number, stage in enumerate(stages):
+        yield replace(stage, direct=inner if number else spec.direct)
+
+
+def _check_direct(text: str, before: Stage | None, stage: Stage) -> None:
+    for side in (before, stage):
+        if side is None or side.kind not in FEEDING:
+            name = "nothing" if side is None else side.spec
+            raise CutError(
+                f"the cut '{text[:80]}': '>' joins stages of {', '.join(FEEDING)} that follow one another, got {name} "
+                f"beside {stage.spec}; write ';' there"
+            )
 
 
 def _filled(network: Network, stages: list[Stage]) -> Iterator[Stage]:
