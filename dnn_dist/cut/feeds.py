@@ -10,7 +10,7 @@ input exactly once, since the pieces of a stage cover what they make exactly onc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,9 +85,26 @@ def reported(network: Network, stages: Sequence[Stage], stage: int) -> tuple[int
     return tuple(t for t in stages[stage].outputs if t in later)
 
 
-def reported_ports(piece: Piece, tensors: Sequence[int]) -> tuple[int, ...]:
-    """Numbers of the outputs of a piece that are its result, where the aggregator gets these tensors."""
-    return tuple(number for number, port in enumerate(piece.outputs) if port.tensor in tensors)
+def source_view(network: Network, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages as their source sees them: of each piece only the inputs that come with the work and the outputs that
+    go to the aggregator. Without direct boundaries that is all.
+    """
+    view = []
+    for number, stage in enumerate(stages):
+        if len(chain_of(stages, number)) == 1:
+            view.append(stage)
+            continue
+        tensors = reported(network, stages, number)
+        pieces = [
+            replace(
+                piece,
+                inputs=tuple(piece.inputs[port] for port in given(stages, number, piece.index)),
+                outputs=tuple(port for port in piece.outputs if port.tensor in tensors),
+            )
+            for piece in stage.pieces
+        ]
+        view.append(replace(stage, pieces=tuple(pieces), outputs=tensors))
+    return tuple(view)
 
 
 def take(piece: Piece, box: Box, outputs: Sequence[np.ndarray]) -> np.ndarray:

@@ -87,9 +87,7 @@ class Stage:
         return self.kind != "local"
 
 
-def make_port(
-    network: Network, tensor: int, region: Region | None, channels: tuple[int, int] | None = None
-) -> Port:
+def make_port(network: Network, tensor: int, region: Region | None, channels: tuple[int, int] | None = None) -> Port:
     """The port of a tensor, or of a box of it, or of some of its channels."""
     value = network.tensors[tensor]
     if channels is not None:
