@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from dnn_dist.cut.feeds import Box
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
@@ -52,6 +53,11 @@ def piece_bytes(network: Network, piece: Piece, wire: str) -> tuple[int, int]:
     """Bytes of a piece's work as it travels to the worker, and of its result on the way back."""
     given, made = (sum(port_bytes(network, port, wire) for port in ports) for ports in (piece.inputs, piece.outputs))
     return given, made
+
+
+def box_bytes(box: Box, wire: str) -> int:
+    """Bytes of a box of a feed as it travels from worker to worker."""
+    return prod(box.shape) * np.dtype(wire_dtype(box.dtype, wire)).itemsize
 
 
 def takes_part(robot: str, robots: Collection[str]) -> bool:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from dnn_dist.cut.feeds import Maker, chain_of, feeds, source_view
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
-from dnn_dist.plan.plan import piece_bytes
+from dnn_dist.plan.plan import box_bytes, piece_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class PieceShape:
     bytes_in: int
     bytes_out: int
     macs: int
+    feeds: Mapping[Maker, int] = field(default_factory=dict)  # what it gets from pieces of its chain -> bytes
+    takers: tuple[Maker, ...] = ()  # pieces of its chain that get something of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,9 @@ class StageShape:
     pieces: tuple[PieceShape, ...]
     needed: int | None = None  # pieces that suffice, whichever they are; None: all. The first `needed` carry the data
     replicas: int = 1  # workers that compute each piece; the first answer counts
+    direct: bool = False  # it takes what it can straight from the workers of the stages before
+    reports: bool = True  # its pieces give the aggregator something
+    pipelined: bool = False  # it is meant for a robot of its own
 
     @property
     def enough(self) -> int:
@@ -47,6 +53,15 @@ class PlanShape:
     stages: tuple[StageShape, ...]
     robots: tuple[str, ...] = ()  # whose workers take part; none named: all
 
+    def chain(self, stage: int) -> range:
+        """The stages that are joined by direct boundaries with this one."""
+        first, stop = stage, stage + 1
+        while self.stages[first].direct:
+            first -= 1
+        while stop < len(self.stages) and self.stages[stop].direct:
+            stop += 1
+        return range(first, stop)
+
     @classmethod
     def of(
         cls, network: Network, stages: Sequence[Stage], wire: str, replicas: int = 1, robots: tuple[str, ...] = ()
@@ -55,15 +70,41 @@ class PlanShape:
 
         `replicas` of each piece in stages that have no parity of their own.
         """
-        shapes = [
-            StageShape(
-                local=stage.kind == "local",
-                pieces=tuple(PieceShape(*piece_bytes(network, piece, wire), piece.macs) for piece in stage.pieces),
-                needed=stage.needed if stage.coded else None,
-                replicas=1 if stage.coded else replicas,
+        shapes = []
+        for number, (stage, seen) in enumerate(zip(stages, source_view(network, stages), strict=True)):
+            fed = [feeds(stages, number, piece.index) for piece in stage.pieces]
+            shapes.append(
+                StageShape(
+                    local=stage.kind == "local",
+                    pieces=tuple(
+                        PieceShape(
+                            *piece_bytes(network, piece, wire),
+                            piece.macs,
+                            {maker: sum(box_bytes(box, wire) for box in boxes) for maker, boxes in gets.items()},
+                        )
+                        for piece, gets in zip(seen.pieces, fed, strict=True)
+                    ),
+                    needed=stage.needed if stage.coded else None,
+                    replicas=1 if stage.coded or len(chain_of(stages, number)) > 1 else replicas,
+                    direct=stage.direct,
+                    reports=bool(seen.outputs),
+                    pipelined=stage.kind == "layers",
+                )
             )
-            for stage in stages
-        ]
+        shapes = [_with_takers(shapes, number) for number in range(len(shapes))]
         if not shapes or not shapes[-1].local:
             shapes.append(StageShape(local=True, pieces=()))
         return cls(tuple(shapes), robots)
+
+
+def _with_takers(stages: Sequence[StageShape], stage: int) -> StageShape:
+    takers: dict[int, list[Maker]] = {}
+    for taker in range(stage + 1, len(stages)):
+        if not stages[taker].direct:
+            break
+        for number, piece in enumerate(stages[taker].pieces):
+            for made, maker in piece.feeds:
+                if made == stage:
+                    takers.setdefault(maker, []).append((taker, number))
+    pieces = tuple(replace(piece, takers=tuple(takers.get(n, ()))) for n, piece in enumerate(stages[stage].pieces))
+    return replace(stages[stage], pieces=pieces)
