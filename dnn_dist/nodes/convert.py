@@ -20,7 +20,7 @@ from dnn_dist.detect.boxes import Detection
 from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
-from dnn_dist.run.values import Frame, Outcome, PlanText, Result, Work
+from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Route, Work
 from dnn_dist.run.wire import NAME, TaskKey, WireError, WireTensor, array_from_bytes
 
 T = TypeVar("T")
@@ -134,20 +134,36 @@ def read_plan(message: msg.Plan) -> PlanText:
 
 def work_message(work: Work) -> msg.Work:
     inputs = [tensor_message(tensor) for tensor in work.inputs]
-    return _made(msg.Work, work, key=key_message(work.key), inputs=inputs, awaited=[], destinations=[])
+    routes = [_made(msg.Route, route) for route in work.routes]
+    return _made(msg.Work, work, key=key_message(work.key), inputs=inputs, routes=routes)
 
 
 def read_work(message: msg.Work) -> Work:
-    key = read_key(message.key)
-    if message.awaited or message.destinations:
-        raise WireError(f"task {key}: inputs from other workers are not known to this version; update it")
     return _made(
         Work,
         message,
-        key=key,
+        key=read_key(message.key),
         number=work_number(message.number),
         budget=seconds(message.budget, "budget"),
         inputs=[read_tensor(tensor) for tensor in message.inputs],
+        routes=tuple(
+            Route(route.stage, route.piece, name_of(route.worker, "worker"), route.session)
+            for route in _few(message.routes, "routes")
+        ),
+    )
+
+
+def feed_message(feed: Feed) -> msg.Feed:
+    return _made(msg.Feed, feed, key=key_message(feed.key), boxes=[tensor_message(box) for box in feed.boxes])
+
+
+def read_feed(message: msg.Feed) -> Feed:
+    return _made(
+        Feed,
+        message,
+        key=read_key(message.key),
+        worker=name_of(message.worker, "worker"),
+        boxes=[read_tensor(box) for box in _few(message.boxes, "boxes")],
     )
 
 
@@ -192,8 +208,8 @@ def worker_message(state: WorkerState) -> msg.WorkerState:
     return _made(
         msg.WorkerState,
         state,
-        **{name: sorted(getattr(state, name)) for name in ("plans", "on_demand", "refused")},
-        **{name: [key_message(key) for key in getattr(state, name)] for name in ("held", "answered")},
+        **{name: sorted(getattr(state, name)) for name in ("plans", "on_demand", "refused", "peers")},
+        **{name: [key_message(key) for key in getattr(state, name)] for name in ("held", "waiting", "answered")},
         seen=[
             msg.SeenWork(source=source, session=session, number=number)
             for (source, session), number in state.seen.items()
@@ -207,8 +223,9 @@ def read_worker(message: msg.WorkerState) -> WorkerState:
         WorkerState,
         message,
         worker=name_of(message.worker, "worker"),
-        **{name: frozenset(_few(getattr(message, name), name)) for name in ("plans", "on_demand", "refused")},
+        **{name: frozenset(_few(getattr(message, name), name)) for name in ("plans", "on_demand", "refused", "peers")},
         held=tuple(read_key(key) for key in _few(message.held, "held")),
+        waiting=frozenset(read_key(key) for key in _few(message.waiting, "waiting")),
         answered=frozenset(read_key(key) for key in _few(message.answered, "answered")),
         seen={(seen.source, seen.session): work_number(seen.number) for seen in _few(message.seen, "seen")},
         speed=_speed(message.speed),

@@ -63,8 +63,8 @@ class Outputs:
 
     def _draw(self, outcome: Outcome, detections: list[Detection]) -> None:
         report, picture, tiles = outcome.report, outcome.frame.about, []
-        for piece, (state, worker) in sorted(outcome.tiles.items()):
-            extent = outcome.store.extent(0, piece)
+        for place, (state, worker) in sorted(outcome.tiles.items()):
+            extent = outcome.store.extent(*place)
             if extent is not None:
                 y0, x0, y1, x1 = picture.letterbox.tile_to_image(*extent)
                 tiles.append(TileMark(y0, x0, y1, x1, state, worker))

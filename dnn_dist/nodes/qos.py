@@ -52,6 +52,14 @@ def tensors(lifespan: float | None = None) -> QoSProfile:
     return profile
 
 
+def feeds(lifespan: float | None = None) -> QoSProfile:
+    """Feeds, all that one worker gets on one topic: deep enough for several frames from all others."""
+    profile = _profile(reliable=True, depth=256)
+    if lifespan is not None:
+        profile.lifespan = Duration(seconds=lifespan)
+    return profile
+
+
 HEARTBEAT_DEADLINE = 1.0
 """Seconds between two states of a worker after which QoS calls its deadline missed. A constant, for both ends must ask
 for the same; a worker's own `heartbeat` is well below."""

@@ -9,15 +9,16 @@ from typing import Any
 from dnn_dist import msg
 from dnn_dist.nodes import convert
 from dnn_dist.nodes.parameters import Parameters
+from dnn_dist.nodes.peers import FEED, Peers
 from dnn_dist.nodes.planning import load_network
-from dnn_dist.nodes.qos import LATCHED_IN, STATE, heartbeats, tensors
+from dnn_dist.nodes.qos import LATCHED_IN, STATE, feeds, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.run.computer import Computer
 from dnn_dist.run.events import SourceReachable, Tick
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import WorkerState
-from dnn_dist.run.values import Result
+from dnn_dist.run.values import Feed, Result
 from dnn_dist.run.wire import WireError
 from dnn_dist.run.workshop import Workshop
 from dnn_dist.settings import WorkerSettings as Declared
@@ -47,10 +48,14 @@ class WorkerNode(Shell):
     def start(self) -> None:
         state = self.offer(msg.WorkerState, f"{self._name}/state", heartbeats())
         self._world.route(WorkerState, lambda value, to: self.send(state, convert.worker_message(value)))
+        self._peers = Peers(self, self._name, self._settings.now.lifespan, self.part)
+        self._world.route(Feed, lambda value, to: self._peers.send(value, to))
         self._world.route(Result, lambda value, to: self.send(self._pairs[to][1], convert.result_message(value)))
         self.receive(msg.Plan, "plan", LATCHED_IN, lambda message: self.part.post(convert.read_plan(message)))
         self.receive(msg.SourceState, "source_state", STATE, self._hear_source)
         self.receive(msg.Progress, "progress", STATE, lambda m: self.part.post(convert.read_progress(m)))
+        feed = f"{self._name}{FEED}"
+        self.receive(msg.Feed, feed, feeds(), lambda message: self.part.post(convert.read_feed(message)))
         self.part.post(Tick())
 
     def change(self) -> None:

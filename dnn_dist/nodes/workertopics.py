@@ -23,6 +23,17 @@ FORGET = 10.0
 """Seconds without a sender after which a topic is let go. DDS lists a dead process for 20 s more."""
 
 
+def named_topics(shell: Shell, ending: str, kind: str) -> dict[str, str]:
+    """Name -> topic `NAME/ending` of a type, in the node's own namespace; what lies below it is another cluster's."""
+    inside = shell.get_namespace().rstrip("/") + "/"
+    names = {
+        topic.removeprefix(inside).removesuffix(ending): topic
+        for topic, types in shell.get_topic_names_and_types()
+        if kind in types and topic.endswith(ending) and topic.startswith(inside)
+    }
+    return {name: topic for name, topic in names.items() if NAME.fullmatch(name)}
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerListener:
     """What one part of a node does about workers."""
@@ -76,13 +87,8 @@ class WorkerTopics:
 
     def _senders(self) -> set[str]:
         """Names of all who send their state."""
-        shell, inside = self._shell, self._inside
-        names = {
-            topic.removeprefix(inside).removesuffix(ENDING): topic
-            for topic, types in shell.get_topic_names_and_types()
-            if TYPE in types and topic.endswith(ENDING) and topic.startswith(inside)
-        }
-        return {name for name, topic in names.items() if NAME.fullmatch(name) and shell.count_publishers(topic)}
+        topics = named_topics(self._shell, ENDING, TYPE)
+        return {name for name, topic in topics.items() if self._shell.count_publishers(topic)}
 
     def _take(self, worker: str, now: float) -> None:
         for listener in self._listeners:

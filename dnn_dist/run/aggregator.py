@@ -48,7 +48,7 @@ class _Open:
     frame: Frame
     store: Store  # of the plan that it keeps for life
     outputs: Any = None  # of the last stage
-    tiles: dict[int, tuple[str, str]] = field(default_factory=dict)  # piece of stage 0 -> (state, worker)
+    tiles: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)  # as in `Outcome`
 
 
 class Aggregator(Part):
@@ -142,9 +142,7 @@ class Aggregator(Part):
         self._arrived[key] = worker, result.attempt, outputs
         stolen = self._robots.get(worker) != self.machine.settings.robot
         self.handle(
-            ResultArrived(
-                key, result.plan, worker, stolen, result.attempt, result.computed, size, result.error[:200]
-            )
+            ResultArrived(key, result.plan, worker, stolen, result.attempt, result.computed, size, result.error[:200])
         )
 
     def after(self) -> None:
@@ -166,12 +164,13 @@ class Aggregator(Part):
         worker, attempt, outputs = self._arrived[key]
         open_ = self._open[key.frame]
         open_.store.keep(key.frame, key.stage, key.piece, outputs)
-        if key.stage == 0:
-            open_.tiles[key.piece] = ("recomputed" if attempt else "fresh", worker)
+        if key.stage == open_.store.shape.shown:
+            open_.tiles[key.stage, key.piece] = ("recomputed" if attempt else "fresh", worker)
 
     def _fill(self, action: Fill) -> None:
-        if action.stage == 0:
-            self._open[action.frame].tiles.update(dict.fromkeys(action.pieces, ("filled", "")))
+        open_ = self._open[action.frame]
+        if action.stage == open_.store.shape.shown:
+            open_.tiles.update({(action.stage, piece): ("filled", "") for piece in action.pieces})
 
     def _settle(self, action: Settled) -> None:
         self._open[action.frame].store.settle(action.frame, action.stage, action.whole)

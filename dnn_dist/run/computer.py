@@ -6,20 +6,25 @@ What it decides is in run/worker.py. Here plans, pieces and tensors belong to th
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from dnn_dist.cut.feeds import Maker
 from dnn_dist.run.events import (
     BuildPlan,
     Compute,
     Computed,
     DropPlan,
+    FeedArrived,
     PlanBuilt,
     PlanOffered,
     Prepare,
     Prepared,
     PublishWorker,
+    Reroute,
+    Role,
+    SendFeeds,
     SendResult,
     StatesHeard,
     Unready,
@@ -27,10 +32,10 @@ from dnn_dist.run.events import (
 )
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import Progress, SourceState
-from dnn_dist.run.values import PlanText, Result, Work
-from dnn_dist.run.wire import TaskKey
+from dnn_dist.run.values import Feed, PlanText, Result, Route, Work
+from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.run.worker import Worker
-from dnn_dist.run.workshop import Pieces
+from dnn_dist.run.workshop import NOTHING, Made, Pieces
 from dnn_dist.run.world import Job, Loop, Part, World
 
 
@@ -42,9 +47,17 @@ class _Task:
     arrived: float  # s
     waited: float = 0.0
     computed: float = 0.0
-    outputs: Any = None
+    made: Made | None = None
     error: str = ""
+    routes: dict[Maker, Route] = field(default_factory=dict)  # piece that gets something of it -> where that is
+    unsent: set[Maker] = field(default_factory=set)  # of these, those that did not get it yet
     failed: bool = False  # its weights cannot be read
+
+    def reroute(self, routes: Sequence[Route]) -> None:
+        """Feeds go there, those to other pieces as before."""
+        for route in routes:
+            self.routes[route.stage, route.piece] = route
+            self.unsent.add((route.stage, route.piece))
 
 
 class Computer(Part):
@@ -59,6 +72,9 @@ class Computer(Part):
         self._pieces = pieces
         self._offered: dict[str, PlanText] = {}  # plans that are built or being built
         self._tasks: dict[TaskKey, _Task] = {}
+        self._coming: Work | None = None  # the work that is being taken
+        self._fed: dict[TaskKey, dict[Maker, Any]] = {}  # what other pieces gave to a task, or to one that may come
+        self._unreported: dict[tuple[str, int, int], float] = {}  # frame -> s of computing that no result told yet
 
     def change(self, settings: WorkerSettings) -> None:
         """Parameters have changed."""
@@ -85,7 +101,12 @@ class Computer(Part):
     def hungry(self) -> bool:
         """Whether it has room for tasks."""
         machine = self.machine
-        return len(machine.held) + len(machine.outbox) <= machine.settings.prefetch
+        return len(machine.held) - len(machine.waiting) + len(machine.outbox) <= machine.settings.prefetch
+
+    @property
+    def wants_peers(self) -> bool:
+        """Whether feeds may have to go to other workers."""
+        return self._pieces.chained
 
     @property
     def tasks(self) -> Collection[TaskKey]:
@@ -134,19 +155,44 @@ class Computer(Part):
 
     def _hear_work(self, work: Work) -> None:
         key, plan = work.key, work.plan
-        ready = True
+        ready, role = True, Role()
         if self.machine.plans.get(plan, False):
-            self._pieces.macs(plan, key.stage, key.piece)  # WireError where there is no such piece
+            role = self._pieces.role(plan, key.stage, key.piece)  # WireError where there is no such piece
             ready = self._pieces.ready(plan, key.stage, key.piece)
-        self._tasks.setdefault(key, _Task(work, self.world.now()))
-        self.handle(WorkArrived(key, plan, work.worker_session, work.number, work.budget, ready))
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = _Task(work, self.world.now())
+            task.reroute(work.routes)
+        self._coming = work
+        self.handle(WorkArrived(key, plan, work.worker_session, work.number, work.budget, ready, role, work.again))
+
+    def _hear_feed(self, feed: Feed) -> None:
+        key, maker, machine = feed.key, (feed.stage, feed.piece), self.machine
+        if feed.receiver_session != machine.session:
+            raise WireError(f"feed {key} of worker {feed.worker!r}: meant for session {feed.receiver_session:x}")
+        if not machine.plans.get(feed.plan, False):
+            raise WireError(f"feed {key} of worker {feed.worker!r}: plan {feed.plan[:32]!r} is not ready here")
+        task = self._tasks.get(key)
+        if task is not None and task.work.plan != feed.plan:
+            raise WireError(f"feed {key} of worker {feed.worker!r}: plan {feed.plan[:32]!r}, not the task's")
+        self._feed(key, maker, self._pieces.accept(feed.plan, (key.stage, key.piece), maker, feed.boxes))
+
+    def _feed(self, key: TaskKey, maker: Maker, boxes: Any) -> None:
+        self._fed.setdefault(key, {}).setdefault(maker, boxes)
+        self.handle(FeedArrived(key, maker))
 
     def after(self) -> None:
         machine = self.machine
         if len(self._tasks) > len(machine.held) + len(machine.outbox):
-            kept = {*machine.held, *machine.outbox}
+            kept = {*machine.held, *machine.outbox, *machine.resident}
             for key in [key for key in self._tasks if key not in kept]:
                 del self._tasks[key]
+        if self._fed:
+            wanted = {*machine.held, *(key for key, _ in machine.early)}
+            for key in [key for key in self._fed if key not in wanted]:
+                del self._fed[key]
+        if self._unreported and not machine.resident:
+            self._unreported.clear()
 
     # Actions
 
@@ -184,17 +230,41 @@ class Computer(Part):
             return
 
         def done(result: Any, error: str, seconds: float) -> None:
-            size, task.outputs = result if not error else (0, None)
-            task.computed, task.error = seconds, error
+            task.made, task.error = result, error
+            frame = key.source, key.session, key.frame
+            task.computed = self._unreported[frame] = self._unreported.get(frame, 0.0) + seconds
             task.waited = max(0.0, self.world.now() - seconds - task.arrived)
-            self.post(Computed(key, plan, seconds, macs, error, size))
+            self.post(Computed(key, plan, seconds, macs, error, result.bytes if result is not None else 0))
 
-        call = lambda: self._pieces.run(plan, key.stage, key.piece, inputs)  # noqa: E731
+        fed = self._fed.get(key, NOTHING)
+        call = lambda: self._pieces.run(plan, key.stage, key.piece, inputs, fed)  # noqa: E731
         self.world.run(Job("compute", call, key, plan, macs), done)
+
+    def _reroute(self, action: Reroute) -> None:
+        assert self._coming is not None, "feeds go elsewhere because a work says so"
+        self._tasks[action.key].reroute(self._coming.routes)
+        self._send_feeds(action)
+
+    def _send_feeds(self, action: SendFeeds | Reroute) -> None:
+        key, machine = action.key, self.machine
+        task, maker = self._tasks[key], (key.stage, key.piece)
+        if task.made is None:
+            return
+        plan = task.work.plan
+        for taker in sorted(task.unsent):
+            _, _, worker, session = task.routes[taker]
+            fed = key._replace(stage=taker[0], piece=taker[1])
+            boxes = self._pieces.boxes(plan, taker, maker, task.made.outputs)
+            if (worker, session) == (machine.name, machine.session):
+                self.post(Feed(fed, *maker, plan, worker, session, session, boxes))
+            else:
+                self.world.send(Feed(fed, *maker, plan, machine.name, machine.session, session, boxes), worker)
+        task.unsent.clear()
 
     def _send_result(self, action: SendResult) -> None:
         task, machine = self._tasks[action.key], self.machine
-        work, outputs = task.work, task.outputs
+        work, outputs = task.work, task.made.result if task.made is not None else None
+        self._unreported.pop((work.key.source, work.key.session, work.key.frame), None)
         self.world.send(
             Result(
                 work.key,
@@ -224,6 +294,7 @@ class Computer(Part):
     takes = {
         PlanText: _hear_plan,
         Work: _hear_work,
+        Feed: _hear_feed,
         StatesHeard: _hear_states,
         SourceState: lambda self, state: self.handle(StatesHeard((state,))),
         Progress: lambda self, progress: self.handle(StatesHeard((progress,))),
@@ -233,6 +304,8 @@ class Computer(Part):
         DropPlan: _drop,
         Prepare: _prepare,
         Compute: _compute,
+        SendFeeds: _send_feeds,
+        Reroute: _reroute,
         SendResult: _send_result,
         PublishWorker: _publish,
     }

@@ -23,6 +23,7 @@ from typing import Any
 from dnn_dist import __version__
 from dnn_dist.run import leases
 from dnn_dist.run.assignment import owners
+from dnn_dist.run.chains import Chains
 from dnn_dist.run.events import (
     FrameRefused,
     PlanInstalled,
@@ -54,6 +55,7 @@ class Dispatcher:
         self.workers, self.frames, self.queue = self._books.workers, self._books.frames, self._books.queue
         self._restarts = Restarts(source, session, self.settings.max_orphans)
         self._switch = PlanSwitch(self._books)
+        self._chains = Chains(self._books)
         self._next_frame = 0  # no frame of this or a higher number was begun
         self._reachable: set[str] = set()  # also of workers not heard yet
         self._progress: Progress | None = None  # the newest
@@ -114,8 +116,11 @@ class Dispatcher:
             actions += self._close_overdue(overdue, now)
         if self._switch.next:
             actions += self._switch.look(self._progress.plans if self._progress else frozenset(), now)
+        if books.unfed:
+            actions += self._chains.feed_again(now)
         if self.queue:
             actions += hand_out(books, now)
+            actions += self._place_chains(now)
         return actions + self._publish(now)
 
     def _come(self, now: float) -> None:
@@ -124,6 +129,11 @@ class Dispatcher:
             self._progress_at += absent
             leases.forgive(self._books, absent)
         self._now = now
+
+    def _place_chains(self, now: float) -> list[Any]:
+        books = self._books
+        plans = {books.frames[key.frame].plan for key in self.queue if books.chained(key)}
+        return self._chains.place({plan: able(books, plan, now) for plan in plans}, now) if plans else []
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
@@ -147,9 +157,13 @@ class Dispatcher:
     def full(self) -> bool:
         """True while the window takes no task: a frame begun now would wait, and only get old."""
         books = self._books
-        if self.queue:
+        if self.queue and not books.chained(self.queue[0]):
             return not books.window_takes(books.piece(self.queue[0]), books.in_flight())
+        if self.queue:
+            return True
         stages = books.plans[books.plan].stages if books.plan else ()
+        if stages and stages[0].chained:
+            return not self._chains.takes(books.plan, 0, books.in_flight())
         first = next((piece for stage in stages if not stage.local for piece in stage.pieces), None)
         return first is not None and not books.window_takes(first, books.in_flight())
 
@@ -162,17 +176,22 @@ class Dispatcher:
         stage = books.plans[event.plan].stages[event.stage]
         if stage.local:  # runs at the aggregator, and is no task
             return []
-        candidates = {} if self._books.settings.stealing else {view.name: view for view in able(books, event.plan, now)}
+        candidates = (
+            {}
+            if books.settings.stealing or stage.chained
+            else {view.name: view for view in able(books, event.plan, now)}
+        )
         owned = (
             owners(len(stage.pieces), candidates, dict(self._books.settings.shares), event.plan, event.stage)
             if candidates
             else []
         )
-        for piece in range(len(stage.pieces)):
-            key = TaskKey(books.source, books.session, event.frame, event.stage, piece)
-            if key not in frame.tasks:
-                frame.tasks[key] = Task(key, now, stage.replicas, owner=owned[piece] if owned else "")
-                self.queue.append(key)
+        for number in books.plans[event.plan].chain(event.stage):
+            for piece in range(len(books.plans[event.plan].stages[number].pieces)):
+                key = TaskKey(books.source, books.session, event.frame, number, piece)
+                if key not in frame.tasks:
+                    frame.tasks[key] = Task(key, now, stage.replicas, owner=owned[piece] if owned else "")
+                    self.queue.append(key)
         return []
 
     def _handle_refused(self, event: FrameRefused, now: float) -> list[Any]:
@@ -214,7 +233,8 @@ class Dispatcher:
             return result
         for frame in self.frames.values():
             for key in [key for key in frame.tasks if progress.done(key)]:
-                books.forget(frame, key, LeaseState.DONE, now)
+                if progress.settled(key) or not books.piece(key).takers:
+                    books.forget(frame, key, LeaseState.DONE, now)
         for number in [number for number in self.frames if number < progress.oldest_open]:
             result += self._close(number, now)
         self._oldest_open = max(self._oldest_open, progress.oldest_open)
@@ -241,7 +261,7 @@ class Dispatcher:
             return False
         if view.hear(state, now):
             if view.leases or view.strays:
-                view.note_tasks(self._books.source, self._books.session, now)
+                self._chains.answered(view.note_tasks(self._books.source, self._books.session, now), now)
             self._books.set_due(view, now)
         return True
 
@@ -298,7 +318,7 @@ class Dispatcher:
         if before.session != state.session:
             lost = [] if silent and not view.leases else leases.lose(books, view, "restarted", now)
             return [*lost, *said, *self._refusal(frozenset(), state), *self._foreign(state)]
-        view.note_tasks(books.source, books.session, now)
+        self._chains.answered(view.note_tasks(books.source, books.session, now), now)
         return [*said, *self._refusal(before.refused, state)]
 
     def _handle_still(self, event: StillHeard, now: float) -> list[Any]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from dnn_dist.cut.feeds import Maker
 from dnn_dist.run.report import FrameReport
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.state import Progress, SourceState, WorkerState
+from dnn_dist.run.values import Route
 from dnn_dist.run.wire import TaskKey
 
 # Events of several machines -------------------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ class SourceReachable(NamedTuple):
 
 
 class StageReady(NamedTuple):
-    """Event: the inputs of a frame's stage are at hand."""
+    """Event: the inputs of a frame's stage are at hand, and with them all of the chain that it begins."""
 
     frame: int
     stage: int
@@ -97,6 +99,8 @@ class SendWork(NamedTuple):
     number: int
     attempt: int
     budget: float  # s left of the frame's deadline
+    routes: tuple[Route, ...] = ()
+    again: bool = False  # no task: feeds of one that the worker has go there as well
 
 
 class PublishSource(NamedTuple):
@@ -250,8 +254,16 @@ class PlanBuilt(NamedTuple):
     on_demand: bool = False  # each piece is made ready when it is first given
 
 
+class Role(NamedTuple):
+    """What a piece is in its chain."""
+
+    awaits: frozenset[Maker] = frozenset()  # pieces that it gets something of
+    feeds: bool = False  # others get something of it
+    reports: bool = True  # the aggregator does
+
+
 class WorkArrived(NamedTuple):
-    """Event: a task, as its message names it."""
+    """Event: a task, as its message names it; `again` as in `SendWork`."""
 
     key: TaskKey
     plan: str
@@ -259,6 +271,22 @@ class WorkArrived(NamedTuple):
     number: int
     budget: float = float("inf")  # s left of the frame's deadline
     ready: bool = True  # its piece need not be made ready first
+    role: Role = Role()
+    again: bool = False
+
+
+class FeedArrived(NamedTuple):
+    """Event: what `maker` gives to a task is here."""
+
+    key: TaskKey
+    maker: Maker
+
+
+class PeerReachable(NamedTuple):
+    """Event: feeds can be sent to another worker, or no longer."""
+
+    worker: str
+    reachable: bool
 
 
 class Prepared(NamedTuple):
@@ -304,6 +332,18 @@ class Prepare(NamedTuple):
 
 class Compute(NamedTuple):
     """Action: compute this task; its end is the event `Computed`."""
+
+    key: TaskKey
+
+
+class SendFeeds(NamedTuple):
+    """Action: send what was computed to the pieces of the chain that get something of it."""
+
+    key: TaskKey
+
+
+class Reroute(NamedTuple):
+    """Action: the feeds of this task go where the work that arrived says, those that it does not name as before."""
 
     key: TaskKey
 

@@ -58,8 +58,8 @@ class WorkerView:
         self.silent = False
         return True
 
-    def note_tasks(self, source: str, session: int, now: float) -> None:
-        """Bring leases and strays up to what the newest state says of them."""
+    def note_tasks(self, source: str, session: int, now: float) -> list[Lease]:
+        """Bring leases and strays up to what the newest state says of them; returns those answered since."""
         state = self.state
         seen = state.seen.get((source, session), 0)
         if 0 <= seen - self.next_number < REPLAY:  # a work that was none of ours: ours would be taken for repeated
@@ -74,15 +74,19 @@ class WorkerView:
         for lease in arrived:
             lease.step(LeaseState.ARRIVED, now)
         head = state.held[0] if state.held and not state.preparing else None
+        head = None if head in state.waiting else head
+        answered: list[Lease] = []
         for lease in self.leases.values():
             if lease.key in state.answered:
                 if lease.state is not LeaseState.ANSWERED:
                     lease.step(LeaseState.ANSWERED, now)
+                    answered.append(lease)
             elif lease.state is LeaseState.RUNNING:
                 if state.preparing:  # weights are read beside it, or it gave way to a task whose piece is ready
                     lease.since = now
             elif lease.key == head and lease.state is not LeaseState.ANSWERED:
                 lease.step(LeaseState.RUNNING, now)
+        return answered
 
     def let_go(self, lease: Lease, why: LeaseState, now: float) -> None:
         """The lease is no more; its work may be on its way all the same."""

@@ -69,15 +69,15 @@ class GatheredFrame:
 
     def report(self, number: int, status: Status, shape: PlanShape, now: float) -> FrameReport:
         """The report in which the frame ends."""
-        distributed = [(index, stage) for index, stage in enumerate(shape.stages) if not stage.local]
-        total = sum(piece.macs for _, stage in distributed for piece in stage.pieces[: stage.enough])
-        done = sum(_done(stage, self.held.get(index, set())) for index, stage in distributed)
+        reporting = [(n, stage) for n, stage in enumerate(shape.stages) if stage.reports and not stage.local]
+        total = sum(_macs(stage) for stage in shape.stages if not stage.local)
+        done = sum(_done(shape, n, self.held.get(n, set())) for n, _ in reporting)
         return FrameReport(
             frame=number,
             plan=self.plan,
             status=status,
             quality=0.0 if status is Status.NO_RESULT else done / total if total else 1.0,
-            pieces=sum(len(stage.pieces) for _, stage in distributed),
+            pieces=sum(len(stage.pieces) for _, stage in reporting),
             came=sum(len(pieces) for pieces in self.held.values()) - self.recomputed,
             decoded=self.decoded,
             recomputed=self.recomputed,
@@ -90,11 +90,21 @@ class GatheredFrame:
         )
 
 
-def _done(stage: StageShape, held: set[int]) -> int:
-    """MACs of a stage's data that were computed, by the data pieces or by parity in their stead."""
-    if len(held) >= stage.enough:
-        return sum(piece.macs for piece in stage.pieces[: stage.enough])
-    return sum(stage.pieces[piece].macs for piece in held if piece < stage.enough)
+def _macs(stage: StageShape, pieces: Collection[int] | None = None) -> int:
+    """MACs of a stage's data: of all its pieces, or of these."""
+    return sum(piece.macs for n, piece in enumerate(stage.pieces[: stage.enough]) if pieces is None or n in pieces)
+
+
+def _done(shape: PlanShape, number: int, held: set[int]) -> float:
+    """MACs of a stage's data that were computed, by the data pieces or by parity in their stead; and of those stages
+    of its chain that report nothing, the same share.
+    """
+    stage, reporting = shape.stages[number], shape.reporting(number)
+    whole = _macs(stage)
+    came = whole if len(held) >= stage.enough else _macs(stage, held)
+    silent = sum(_macs(shape.stages[other]) for other in shape.chain(number) if other not in reporting)
+    share = came / whole if whole else len(held) / max(1, stage.enough)
+    return came + share * silent / len(reporting)
 
 
 @dataclass(slots=True)

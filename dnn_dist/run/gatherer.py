@@ -198,13 +198,16 @@ class Gatherer:
             return told("late result", "the frame is closed", warn=False)
         if event.plan != frame.plan:
             return told("foreign plan", f"plan {event.plan!r}")
-        stages = self._plans[frame.plan].stages
+        shape = self._plans[frame.plan]
+        stages = shape.stages
         if not 0 <= key.stage < len(stages) or not 0 <= key.piece < len(stages[key.stage].pieces):
             return told("broken result", "no such stage or piece")
         if event.error:
             return told("worker failed", event.error)
-        if key.stage > frame.stage:
+        if key.stage >= shape.chain(frame.stage).stop:
             return told("foreign result", "the stage has not begun")
+        if not stages[key.stage].reports:
+            return told("foreign result", "what the stage makes goes to other pieces")
         if key.stage < frame.stage:
             return told("late result", "the stage is settled", warn=False)
         held = frame.held.setdefault(key.stage, set())
@@ -214,7 +217,7 @@ class Gatherer:
         self._changed = True
         frame.account(event, stages[key.stage].pieces[key.piece].bytes_in)
         actions: list[Any] = [Keep(key)]
-        if len(held) >= stages[key.stage].enough:
+        if all(len(frame.held.get(stage, ())) >= stages[stage].enough for stage in shape.reporting(frame.stage)):
             actions += self._settle(key.frame, now)
         return actions
 
@@ -262,14 +265,17 @@ class Gatherer:
         self._times.note(frame.plan, frame.stage, now - frame.stage_began)
         frame.computed += max(frame.stage_computed.values(), default=0.0)
         self._changed = True
-        stage, held = self._plans[frame.plan].stages[frame.stage], frame.held.get(frame.stage, set())
-        if not filled and stage.coded:
-            frame.decoded += stage.enough - sum(piece < stage.enough for piece in held)
-        settled = Settled(number, frame.stage, whole=not frame.filled, pieces=tuple(sorted(held)))
-        frame.stage += 1
-        if frame.stage < len(self._plans[frame.plan].stages):
-            return [settled, *self._enter(number, now)]
-        return [settled, self._end(number, frame.status, now)]
+        shape = self._plans[frame.plan]
+        settled: list[Any] = []
+        for stage in shape.reporting(frame.stage):
+            held, enough = frame.held.get(stage, set()), shape.stages[stage].enough
+            if not filled and shape.stages[stage].coded:
+                frame.decoded += enough - sum(piece < enough for piece in held)
+            settled.append(Settled(number, stage, whole=not frame.filled, pieces=tuple(sorted(held))))
+        frame.stage = shape.chain(frame.stage).stop
+        if frame.stage < len(shape.stages):
+            return [*settled, *self._enter(number, now)]
+        return [*settled, self._end(number, frame.status, now)]
 
     def _end(self, number: int, status: Status, now: float) -> Publish:
         frame = self.frames.pop(number)
@@ -284,7 +290,8 @@ class Gatherer:
         stages = self._plans[frame.plan].stages
         if stages[frame.stage].local:
             return frame.deadline
-        after = sum(self._times.p95(frame.plan, stage) for stage in range(frame.stage + 1, len(stages)))
+        next_stage = self._plans[frame.plan].chain(frame.stage).stop
+        after = sum(self._times.p95(frame.plan, stage) for stage in range(next_stage, len(stages)))
         # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
         patient = max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
         if self._worker_heard_at is None:
@@ -298,24 +305,30 @@ class Gatherer:
         for number, frame in list(self.frames.items()):
             if now < self._wait_until(frame):
                 continue
-            stage, held = self._plans[frame.plan].stages[frame.stage], frame.held.get(frame.stage, set())
-            missing = tuple(piece for piece in range(stage.enough) if piece not in held)
-            why = self._why_not(number, frame, len(missing), now)
-            if stage.local or len(missing) == stage.enough or now >= frame.deadline:
+            shape = self._plans[frame.plan]
+            missing = {stage: self._missing(frame, stage) for stage in shape.reporting(frame.stage)}
+            lacked, enough = sum(map(len, missing.values())), sum(shape.stages[stage].enough for stage in missing)
+            why = self._why_not(number, frame, lacked, enough, now)
+            if shape.stages[frame.stage].local or lacked == enough or now >= frame.deadline:
                 actions += [Note("no result", why), self._end(number, Status.NO_RESULT, now)]
                 continue
-            frame.filled += len(missing)
-            actions += [Note("filled in", why), Fill(number, frame.stage, missing)]
+            frame.filled += lacked
+            actions += [Note("filled in", why), *(Fill(number, stage, pieces) for stage, pieces in missing.items())]
             actions += self._settle(number, now, filled=True)
         return actions
 
-    def _why_not(self, number: int, frame: GatheredFrame, missing: int, now: float) -> str:
+    def _missing(self, frame: GatheredFrame, stage: int) -> tuple[int, ...]:
+        held = frame.held.get(stage, set())
+        enough = self._plans[frame.plan].stages[stage].enough
+        return tuple(piece for piece in range(enough) if piece not in held) if len(held) < enough else ()
+
+    def _why_not(self, number: int, frame: GatheredFrame, missing: int, enough: int, now: float) -> str:
         """Why a frame is given up, for a person: what was missing, after how long, and what it may come from."""
         stage = self._plans[frame.plan].stages[frame.stage]
         waited = f"after {now - frame.announced_at:.2f} s of {frame.budget:.2f}"
         if stage.local:
             return f"frame {number}: local stage {frame.stage} was not done {waited}; allow it more, or cut it too"
-        lacked = f"frame {number}: {missing} of {stage.enough} pieces of stage {frame.stage} had not come {waited}"
+        lacked = f"frame {number}: {missing} of {enough} pieces of stage {frame.stage} had not come {waited}"
         if self._worker_heard_at is None or now - self._worker_heard_at >= self.settings.worker_timeout:
             return f"{lacked}; no worker is heard"
         return f"{lacked}; links or workers are too slow for this plan and deadline, see report and `dnn_dist plan`"
@@ -339,7 +352,7 @@ class Gatherer:
                 most = max(len(shape.stages) for shape in self._plans.values())
                 stages.update({(number, stage): StageProgress(settled=True) for stage in range(most)})
                 continue
-            for stage in range(frame.stage + 1):
+            for stage in range(self._plans[frame.plan].chain(frame.stage).stop):
                 held = frozenset(frame.held.get(stage, ()))
                 stages[number, stage] = StageProgress(held, settled=stage < frame.stage)
         return Progress(self.source, self.session, self._sequence, oldest, stages, self.aggregator, self.plans)

@@ -5,6 +5,7 @@ Stealing: workers offer room and are given the task at the head of the queue, as
 Sharing: pieces belong to workers by a fixed division of the stage; workers that fall out lose theirs to the others.
 Where pieces are too large to be ready everywhere, those who had a piece before get it again; others, who would have
 to read its weights first, when none of those can take it or the task has waited `lease_min`.
+Chains are placed as a whole, see run/chains.py.
 The bytes on the way, work and results expected, stay within `window`, but one task may always travel.
 """
 
@@ -13,8 +14,7 @@ from __future__ import annotations
 from dnn_dist.run.assignment import choose
 from dnn_dist.run.events import SendWork
 from dnn_dist.run.fleetview import WorkerView
-from dnn_dist.run.lease import Lease
-from dnn_dist.run.shape import PieceShape
+from dnn_dist.run.sending import send
 from dnn_dist.run.tasks import Books, Task
 from dnn_dist.run.wire import TaskKey
 
@@ -44,6 +44,8 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
     for key in list(books.queue):
         frame = books.frames[key.frame]
         task, piece = frame.tasks[key], books.piece(key)
+        if books.chained(key):
+            continue
         while task.wanting and rooms > 0:
             if not books.window_takes(piece, in_flight):
                 return given
@@ -61,7 +63,7 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
             view = choose(key, frame.plan, candidates, task.leases.keys(), task.failed_at, task.owner)
             if view is None:
                 break
-            given.append(_send(books, view, task, piece, now, in_flight))
+            given.append(send(books, view, task, now, in_flight))
             in_flight += piece.bytes_in + piece.bytes_out
             rooms -= 1
             if view.room_for(books.source) <= 0:
@@ -88,36 +90,3 @@ def _surplus(books: Books, key: TaskKey) -> bool:
         return False
     waiting = sum(other.stage == key.stage and not task.leases for other, task in tasks.items())
     return len(stage.pieces) - waiting >= stage.enough
-
-
-def _send(books: Books, view: WorkerView, task: Task, piece: PieceShape, now: float, in_flight: int) -> SendWork:
-    key, frame, settings = task.key, books.frames[task.key.frame], books.settings
-    frame.served.setdefault(key.stage, set()).add(view.name)
-    # A second copy is no second try: it counts as one only where the first was lost or is overdue.
-    attempt = task.attempt + (len(task.leases) if books.stage(key).replicas == 1 else 0)
-    ahead = in_flight + piece.bytes_in + piece.bytes_out
-    lease = Lease(
-        key,
-        frame.plan,
-        view.name,
-        view.state.session,
-        view.next_number,
-        attempt,
-        now,
-        piece.macs,
-        piece.bytes_in,
-        piece.bytes_out,
-        ahead,
-        view.pace.patience(
-            ahead, settings.transit, settings.lifespan, unknown=max(settings.transit, settings.worker_timeout)
-        ),
-        since=now,
-        story=task.story,
-    )
-    view.next_number += 1
-    view.leases[key] = task.leases[view.name] = lease
-    view.due = min(view.due, lease.end(view.state, settings))
-    books.due = min(books.due, view.due)
-    if frame.plan in view.state.on_demand:
-        view.given.add((frame.plan, key.stage, key.piece))
-    return SendWork(view.name, lease.session, key, frame.plan, lease.number, attempt, frame.deadline - now)

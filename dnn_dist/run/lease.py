@@ -91,6 +91,9 @@ class Lease:
     state: LeaseState = LeaseState.SENT
     since: float = 0.0  # s; when it came into this state, or when its clock began anew
     story: Story = field(default_factory=Story)  # of the task, shared by its leases
+    kept: bool = False  # what was computed stays with the worker: no answer of it will come
+    fed_by: float = float("inf")  # s; by then its feeds should have come, for all who give them have answered
+    fed_again: bool = False  # they were asked for once more
 
     def step(self, state: LeaseState, now: float) -> None:
         """Come into another state. ImpossibleTransition, with the story, where the table has no such step."""
@@ -127,7 +130,9 @@ class Lease:
         if self.state is LeaseState.SENT:
             return self.sent_at + max(self.transit, silence(state, settings) if state.preparing else 0.0)
         if self.state is LeaseState.ANSWERED:
-            return self.since + self.transit
+            return float("inf") if self.kept else self.since + self.transit
+        if self.state is LeaseState.ARRIVED and self.key in state.waiting:
+            return self.fed_by
         if self.state is LeaseState.RUNNING:
             return self.since + self.seconds(state, settings)
         return float("inf")

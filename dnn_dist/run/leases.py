@@ -7,7 +7,8 @@ A lease is lost, and its task goes to the front of the queue and to another work
   the worker has seen a work of this or a later number and neither holds nor answered the task;
   the task headed the worker's list for longer than the lease; what waits behind it goes too. While weights are read
   there, the clock stands still;
-  the answer did not reach the aggregator within its transit.
+  the answer did not reach the aggregator within its transit;
+  its feeds did not come, asked for twice (run/chains.py).
 A work's transit is twice what acknowledgements of this worker took of late, with as many bytes on the way: at least
 `transit`, at most `lifespan`, and `worker_timeout` while none has come.
 `recover_after` a stage began, what is not done gets a second copy, lease or not.
@@ -35,6 +36,9 @@ def end_overdue(books: Books, now: float) -> list[Note]:
             notes += lose(books, view, f"is silent since {now - view.heard_at:.2f} s", now)
             view.silent = True
         for lease in list(view.leases.values()):
+            if lease.state is LeaseState.ARRIVED and now >= lease.end(view.state, settings) and not lease.fed_again:
+                lease.fed_again, lease.fed_by = True, now + 2 * settings.worker_timeout
+                books.unfed.append(lease.key)
             why = _why_lost(books, view, lease, now)
             if not why or lease.key not in view.leases:
                 continue
@@ -61,6 +65,8 @@ def _why_lost(books: Books, view: WorkerView, lease: Lease, now: float) -> str:
         return f"did not acknowledge it within {lease.transit:.2g} s"
     if lease.state is LeaseState.ANSWERED:
         return f"answered, and no result came within {lease.transit:.2g} s"
+    if lease.state is LeaseState.ARRIVED:
+        return "lacks what other pieces give it"
     return f"did not finish it within {lease.seconds(view.state, settings):.3f} s"
 
 
@@ -80,7 +86,8 @@ def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> 
     del task.leases[view.name]
     task.attempt += 1
     task.failed_at.add(view.name)
-    if task.attempt >= books.settings.max_attempts:
+    task.given_up = task.attempt >= books.settings.max_attempts
+    if task.given_up:
         if lease.key in books.queue:  # another copy of it was wanted
             books.queue.remove(lease.key)
         return Note("task given up", f"task {lease.key}: {why}; given up after {task.attempt} tries", about=view.name)
@@ -96,7 +103,7 @@ def double_overdue(books: Books, now: float) -> list[Note]:
         task
         for frame in books.frames.values()
         for task in frame.tasks.values()
-        if task.copies == 1 and now >= task.ready_at + settings.recover_after
+        if task.copies == 1 and not books.chained(task.key) and now >= task.ready_at + settings.recover_after
     ]
     for task in overdue:
         task.copies = 2

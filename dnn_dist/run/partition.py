@@ -261,8 +261,18 @@ class Partition(Part):
 
     def _send_work(self, action: SendWork) -> None:
         key = action.key
-        inputs = self._stores[action.plan].work(key.frame, key.stage, key.piece)
-        work = Work(key, action.plan, action.worker_session, action.number, action.attempt, action.budget, inputs)
+        inputs = () if action.again else self._stores[action.plan].work(key.frame, key.stage, key.piece)
+        work = Work(
+            key,
+            action.plan,
+            action.worker_session,
+            action.number,
+            action.attempt,
+            action.budget,
+            inputs,
+            action.routes,
+            action.again,
+        )
         self.world.send(work, action.worker)
 
     def _publish(self, action: PublishSource) -> None:

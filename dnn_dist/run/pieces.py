@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from dnn_dist.cut.build import piece_size, write_piece
+from dnn_dist.cut.feeds import Box, Boxes, Maker, chain_of, feeds, put, source_view, take
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.engine import Engine
+from dnn_dist.run.events import Role
 from dnn_dist.run.mapped import scratch_folder
 from dnn_dist.run.wire import WireError, WireTensor, decode, decode_pixels, encode
 
@@ -26,6 +28,16 @@ class Ports:
 
     def __init__(self, network: Network, plan: Plan, stages: Sequence[Stage]) -> None:
         self.network, self.plan, self.stages = network, plan, stages
+        self.seen = source_view(network, stages)
+        """The stages as their source sees them."""
+        self._fed: dict[tuple[int, int], dict[Maker, Boxes]] = {}
+
+    def fed(self, stage: int, piece: int) -> dict[Maker, Boxes]:
+        """What a piece gets from others of its chain; WireError when there is no such piece."""
+        if (stage, piece) not in self._fed:
+            self.piece(stage, piece)
+            self._fed[stage, piece] = feeds(self.stages, stage, piece)
+        return self._fed[stage, piece]
 
     def piece(self, stage: int, piece: int) -> Piece:
         """A piece by its place in the plan; WireError when there is none."""
@@ -33,14 +45,60 @@ class Ports:
             raise WireError(f"plan {self.plan.hash}: there is no piece {piece} of stage {stage}")
         return self.stages[stage].pieces[piece]
 
+    def role(self, stage: int, piece: int) -> Role:
+        """What a piece is in its chain."""
+        me = stage, piece
+        chain = chain_of(self.stages, stage)
+        feeding = any(me in self.fed(s, p.index) for s in chain if s > stage for p in self.stages[s].pieces)
+        return Role(frozenset(self.fed(*me)), feeding, bool(self.seen[stage].pieces[piece].outputs))
+
     def inputs(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
-        """The inputs of a piece as the model wants them; WireError when they are not what the piece takes."""
-        ports = self.piece(stage, piece).inputs
+        """What comes with the work of a piece, as the model wants it; WireError when it is not what the piece takes."""
+        self.piece(stage, piece)
+        ports = self.seen[stage].pieces[piece].inputs
         return [self._arrange(port, tensor) for port, tensor in zip(ports, _match(ports, tensors), strict=True)]
 
+    def boxes(self, taker: Maker, maker: Maker, outputs: Sequence[np.ndarray]) -> list[WireTensor]:
+        """What `maker` gives `taker` of its outputs, as it travels; WireError when it gives it nothing."""
+        found = self.fed(*taker).get(maker)
+        if found is None:
+            raise WireError(f"plan {self.plan.hash}: piece {taker} takes nothing of {maker}")
+        piece = self.piece(*maker)
+        return [
+            encode(port.name, take(piece, box, outputs), *self._quantisation(port), self._wire(port), box.region)
+            for box in found
+            for port in (piece.outputs[box.output],)
+        ]
+
+    def accept(self, taker: Maker, maker: Maker, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
+        """The boxes of a feed as they came; WireError when they are not those that `maker` gives `taker`."""
+        found = self.fed(*taker).get(maker)
+        if found is None or len(found) != len(tensors):
+            raise WireError(f"plan {self.plan.hash}: {len(tensors)} boxes of {maker} for {taker} are none of this plan")
+        ports = self.piece(*taker).inputs
+        return [self._boxed(ports[box.port], box, tensor) for box, tensor in zip(found, tensors, strict=True)]
+
+    def _boxed(self, port: Port, box: Box, tensor: WireTensor) -> np.ndarray:
+        if (tensor.name, tensor.region) != (port.name, box.region):
+            raise WireError(f"feed: {tensor.name[:80]!r} {tensor.region}, expected {port.name!r} {box.region}")
+        return decode(tensor, port.dtype, *self._quantisation(port), box.shape)
+
+    def whole_inputs(
+        self, stage: int, piece: int, given: Sequence[np.ndarray], fed: Mapping[Maker, Sequence[np.ndarray]]
+    ) -> list[np.ndarray]:
+        """All inputs of a piece, in order: those that came with its work, and those that other pieces gave."""
+        here = self.piece(stage, piece)
+        ports = self.seen[stage].pieces[piece].inputs
+        inputs = {here.inputs.index(port): array for port, array in zip(ports, given, strict=True)}
+        for maker, boxes in self.fed(stage, piece).items():
+            for box, array in zip(boxes, fed[maker], strict=True):
+                put(here, box, array, inputs)
+        return [inputs[number] for number in range(len(here.inputs))]
+
     def outputs(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
-        """The outputs of a piece as they came from a worker; WireError when they are not what the piece gives."""
-        ports = self.piece(stage, piece).outputs
+        """The result of a piece as it came from a worker; WireError when it is not what the piece gives."""
+        self.piece(stage, piece)
+        ports = self.seen[stage].pieces[piece].outputs
         return [self._arrange(port, tensor) for port, tensor in zip(ports, _match(ports, tensors), strict=True)]
 
     def label(self, ports: Sequence[Port], arrays: Sequence[np.ndarray]) -> list[WireTensor]:
@@ -49,6 +107,11 @@ class Ports:
             encode(port.name, array, *self._quantisation(port), self._wire(port), port.region)
             for port, array in zip(ports, arrays, strict=True)
         ]
+
+    def result(self, stage: int, piece: int, outputs: Sequence[np.ndarray]) -> list[WireTensor]:
+        """What the aggregator gets of a piece's outputs, as it travels."""
+        whole, ports = self.piece(stage, piece).outputs, self.seen[stage].pieces[piece].outputs
+        return self.label(ports, [outputs[whole.index(port)] for port in ports])
 
     def _arrange(self, port: Port, tensor: WireTensor) -> np.ndarray:
         if tensor.region != port.region:
@@ -74,9 +137,7 @@ class Ports:
 class PieceSet(Ports):
     """Pieces of one plan on one robot. Each interpreter serves one caller at a time."""
 
-    def __init__(
-        self, network: Network, plan: Plan, stages: Sequence[Stage], local: bool, threads: int = 1
-    ) -> None:
+    def __init__(self, network: Network, plan: Plan, stages: Sequence[Stage], local: bool, threads: int = 1) -> None:
         """The pieces of the local stages, or those of the distributed ones. None is ready yet."""
         super().__init__(network, plan, stages)
         self._threads = threads

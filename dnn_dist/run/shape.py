@@ -33,6 +33,7 @@ class StageShape:
     replicas: int = 1  # workers that compute each piece; the first answer counts
     direct: bool = False  # it takes what it can straight from the workers of the stages before
     reports: bool = True  # its pieces give the aggregator something
+    chained: bool = False  # there is a direct boundary before or behind it
     pipelined: bool = False  # it is meant for a robot of its own
 
     @property
@@ -52,6 +53,15 @@ class PlanShape:
 
     stages: tuple[StageShape, ...]
     robots: tuple[str, ...] = ()  # whose workers take part; none named: all
+
+    def reporting(self, stage: int) -> list[int]:
+        """The stages of a stage's chain whose pieces give the aggregator something."""
+        return [number for number in self.chain(stage) if self.stages[number].reports]
+
+    @property
+    def shown(self) -> int:
+        """The first stage whose pieces the aggregator sees, which a picture can show."""
+        return self.reporting(0)[0]
 
     def chain(self, stage: int) -> range:
         """The stages that are joined by direct boundaries with this one."""
@@ -73,6 +83,7 @@ class PlanShape:
         shapes = []
         for number, (stage, seen) in enumerate(zip(stages, source_view(network, stages), strict=True)):
             fed = [feeds(stages, number, piece.index) for piece in stage.pieces]
+            chained = len(chain_of(stages, number)) > 1
             shapes.append(
                 StageShape(
                     local=stage.kind == "local",
@@ -85,8 +96,9 @@ class PlanShape:
                         for piece, gets in zip(seen.pieces, fed, strict=True)
                     ),
                     needed=stage.needed if stage.coded else None,
-                    replicas=1 if stage.coded or len(chain_of(stages, number)) > 1 else replicas,
+                    replicas=1 if stage.coded or chained else replicas,
                     direct=stage.direct,
+                    chained=chained,
                     reports=bool(seen.outputs),
                     pipelined=stage.kind == "layers",
                 )

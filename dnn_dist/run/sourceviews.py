@@ -21,6 +21,7 @@ class WorkerSettings(settings.WorkerSettings):
 
     source_timeout: float = 1.0  # silence after which a source is offered nothing
     remember: float = 5.0  # how long an answer is listed when no Progress settles it
+    max_early: int = 256  # feeds kept that overtook their work
     max_speeds: int = 64  # stages whose speed is remembered, those computed last
     transit: float = 0.1  # shortest time that a result is given to arrive before the next is sent
 
@@ -104,13 +105,22 @@ class SourceViews:
                     del self.sources[name]
 
     def unwanted(self, key: TaskKey) -> bool:
-        """True when nobody wants a task's result any more."""
+        """True when the aggregator wants nothing of a task any more."""
         source = self.sources.get(key.source)
         if source is None:
             return False
         if key.session != source.state.session or key.frame < source.state.oldest_open:
             return True
         return source.progress is not None and source.progress.done(key)
+
+    def settled(self, key: TaskKey) -> bool:
+        """True when nobody wants anything of a task any more, nor of the pieces that it feeds."""
+        source = self.sources.get(key.source)
+        if source is None:
+            return False
+        if key.session != source.state.session or key.frame < source.state.oldest_open:
+            return True
+        return source.progress is not None and source.progress.settled(key)
 
     def offered_to(self, plans: Mapping[str, bool], now: float) -> str:
         """The source that room is offered to; empty when none can be served. `plans`: hash -> built."""

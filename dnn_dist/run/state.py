@@ -50,8 +50,10 @@ class WorkerState:
     plans: frozenset[str] = frozenset()  # hashes of plans whose pieces it computes
     refused: frozenset[str] = frozenset()  # hashes of plans it cannot serve
     held: tuple[TaskKey, ...] = ()  # not yet answered, the one being computed first
-    answered: frozenset[TaskKey] = frozenset()  # answered, and not yet settled by Progress
+    waiting: frozenset[TaskKey] = frozenset()  # of these, those that lack feeds of other pieces
+    answered: frozenset[TaskKey] = frozenset()  # answered, or computed for others, and not yet settled by Progress
     room: int = 0  # how many more tasks it takes
+    peers: frozenset[str] = frozenset()  # workers that it can send feeds to
     offered_to: str = ""  # the one source that the room is offered to
     seen: Mapping[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
     speed: float = 0.0  # measured over all that it computed, MAC/s; 0 while unknown
@@ -103,8 +105,15 @@ class Progress:
     plans: frozenset[str] = frozenset()  # hashes of the plans whose frames it takes
 
     def done(self, key: TaskKey) -> bool:
-        """True when nothing more is wanted of this task."""
+        """True when the aggregator wants nothing more of this task."""
         if (key.source, key.session) != (self.source, self.session):
             return False
         stage = self.stages.get((key.frame, key.stage))
         return key.frame < self.oldest_open or (stage is not None and (stage.settled or key.piece in stage.held))
+
+    def settled(self, key: TaskKey) -> bool:
+        """True when nobody wants anything more of this task, nor any piece of its chain."""
+        if (key.source, key.session) != (self.source, self.session):
+            return False
+        stage = self.stages.get((key.frame, key.stage))
+        return key.frame < self.oldest_open or (stage is not None and stage.settled)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dnn_dist.cut.digest import pieces_digest
+from dnn_dist.cut.feeds import source_view
 from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
@@ -67,12 +68,14 @@ class TensorStore:
     def __init__(self, network: Network, plan: Plan, threads: int = 1, local: bool = True) -> None:
         """`local`: local stages are computed here; a partition whose aggregator is elsewhere needs no weights."""
         self.network, self.plan = network, plan
-        self.stages: tuple[Stage, ...] = plan.stages(network)
-        self.shape = PlanShape.of(network, self.stages, plan.wire, plan.replicas, plan.robots)
-        self.pieces_digest = pieces_digest(network, self.stages)
+        whole = plan.stages(network)
+        self.stages: tuple[Stage, ...] = source_view(network, whole)
+        self.shape = PlanShape.of(network, whole, plan.wire, plan.replicas, plan.robots)
+        self.pieces_digest = pieces_digest(network, whole)
+        self._whole = whole
         height, width = network.tensors[network.inputs[0]].array_shape[:2]
         self.input_size = height, width
-        self._pieces = PieceSet(network, plan, self.stages, local=True, threads=threads)
+        self._pieces = PieceSet(network, plan, whole, local=True, threads=threads)
         if local:
             self._pieces.prepare()
         self._begun: dict[int, int] = {}  # frame -> by how many
@@ -182,7 +185,7 @@ class TensorStore:
 
         None for pieces that are no part of the picture: slices of channels, or whole tensors.
         """
-        port = self.stages[stage].pieces[piece].outputs[0]
+        port = self._whole[stage].pieces[piece].outputs[0]
         if port.region is None:
             return None
         region, whole = port.region, self.network.tensors[port.tensor]

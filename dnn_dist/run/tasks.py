@@ -51,6 +51,7 @@ class Task:
     attempt: int = 0  # leases that were lost
     leases: dict[str, Lease] = field(default_factory=dict)  # worker -> its lease
     failed_at: set[str] = field(default_factory=set)  # workers whose lease on it was lost
+    given_up: bool = False  # after too many of them
     owner: str = ""  # sharing: the worker that it belongs to
     story: Story = field(default_factory=Story)
 
@@ -74,11 +75,20 @@ class Books:
     plans: dict[str, PlanShape] = field(default_factory=dict)
     plan: str = ""  # for new frames
     due: float = float("-inf")  # s; until then nothing that workers owe us is overdue
+    unfed: list[TaskKey] = field(default_factory=list)  # tasks of chains that lack feeds for too long
     some_on_demand: bool = False  # a worker was heard that makes pieces ready when it is first given them
+
+    def shape(self, key: TaskKey) -> PlanShape:
+        """The plan of an open frame's task."""
+        return self.plans[self.frames[key.frame].plan]
+
+    def chained(self, key: TaskKey) -> bool:
+        """Whether the piece of an open frame's task belongs to a chain of several stages."""
+        return self.stage(key).chained
 
     def stage(self, key: TaskKey) -> StageShape:
         """The stage of an open frame's task."""
-        return self.plans[self.frames[key.frame].plan].stages[key.stage]
+        return self.shape(key).stages[key.stage]
 
     def piece(self, key: TaskKey) -> PieceShape:
         """The piece of an open frame's task."""

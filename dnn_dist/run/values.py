@@ -6,7 +6,7 @@ virtual time. Tensors in them are the store's affair: arrays, or just a size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dnn_dist.run.report import FrameReport
 from dnn_dist.run.wire import TaskKey
@@ -53,9 +53,18 @@ class NextStage:
     stage: int
 
 
+class Route(NamedTuple):
+    """Where a piece's feed goes: the piece of its chain that it is for, and who computes that."""
+
+    stage: int
+    piece: int
+    worker: str
+    session: int  # the worker's
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A task."""
+    """A task. `again`: no task, but feeds of one that this worker has, computed or not, go where `routes` say."""
 
     key: TaskKey
     plan: str
@@ -64,6 +73,22 @@ class Work:
     attempt: int
     budget: float  # s
     inputs: Any
+    routes: tuple[Route, ...] = ()
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What one piece of a chain gives another, from worker to worker."""
+
+    key: TaskKey  # of the piece that it is for
+    stage: int  # of the piece that made it
+    piece: int
+    plan: str
+    worker: str  # that sends it
+    worker_session: int
+    receiver_session: int  # of the worker that it is meant for
+    boxes: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,5 +113,5 @@ class Outcome:
     report: FrameReport
     frame: Frame
     outputs: Any  # of the model's last stage, as the aggregator's `finish` made them; None without a result
-    tiles: dict[int, tuple[str, str]]  # piece of stage 0 -> (fresh, recomputed or filled; worker)
+    tiles: dict[tuple[int, int], tuple[str, str]]  # stage, piece -> (fresh, recomputed or filled; worker)
     store: Any  # of the frame's plan

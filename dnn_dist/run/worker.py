@@ -2,7 +2,13 @@
 """State machine of a worker: offers of room, prefetch, choice of source, cancelling.
 
 Rules
-  One task is computed at a time; `prefetch` more may wait, so that the next is at hand when one ends.
+  One task is computed at a time; `prefetch` more may wait, so that the next is at hand when one ends. Of one source
+  the oldest frame goes first.
+  A piece of a chain waits for its feeds, takes no room meanwhile, and lets the others pass. Feeds may overtake its
+  work. What was computed of a chain is kept, and listed as answered, until the chain is settled or its frame has
+  expired: a
+  piece that is lost elsewhere is computed anew from what others still have. A work for a piece that is here already
+  says where its feeds go now.
   Preparing is not computing: plans are built and weights are read beside it, one after the other, and the task that
   waits for its weights lets the others pass. The state says so, and no lease runs meanwhile.
   Room is offered to one source at a time: the own robot's while it has tasks waiting, else the one with the longest
@@ -21,17 +27,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.plan import takes_part
 from dnn_dist.run.events import (
     BuildPlan,
     Compute,
     Computed,
     DropPlan,
+    FeedArrived,
+    PeerReachable,
     PlanBuilt,
     PlanOffered,
     Prepare,
     Prepared,
     PublishWorker,
+    Reroute,
+    Role,
+    SendFeeds,
     SendResult,
     SourceReachable,
     StatesHeard,
@@ -69,6 +81,11 @@ class Worker:
     computing: bool = False
     unready: list[TaskKey] = field(default_factory=list)  # held tasks whose weights must be read first
     reading: TaskKey | None = None  # the task whose weights are being read
+    waiting: dict[TaskKey, set[Maker]] = field(default_factory=dict)  # held tasks -> what they lack feeds of
+    early: dict[tuple[TaskKey, Maker], None] = field(default_factory=dict)  # feeds that overtook their work
+    roles: dict[TaskKey, Role] = field(default_factory=dict)  # of held tasks
+    resident: dict[TaskKey, float] = field(default_factory=dict)  # computed for others -> its frame's deadline, s
+    peers: frozenset[str] = frozenset()  # workers that feeds can be sent to
     expires: dict[TaskKey, float] = field(default_factory=dict)  # held task -> its frame's deadline, s
     outbox: dict[TaskKey, int] = field(default_factory=dict)  # computed, waiting to be sent, in order -> bytes
     answered: dict[TaskKey, float] = field(default_factory=dict)  # since when, s; those in the outbox are among them
@@ -79,6 +96,7 @@ class Worker:
     speed: float = 0.0  # MAC/s, smoothed, over all that was computed
     speeds: dict[tuple[str, int], float] = field(default_factory=dict)  # (plan, stage) -> MAC/s, smoothed; newest last
     pace: Pace = field(default_factory=Pace)  # of results, until Progress has them
+    _sizes: dict[TaskKey, int] = field(default_factory=dict)  # of resident pieces' results, bytes
     _sent: _Sent | None = None
     _sequence: int = 0
     _published: tuple[Any, ...] = ()
@@ -157,7 +175,7 @@ class Worker:
                 self._remember_seen((key.source, key.session), event.number)  # it is on its way no longer
             return told("foreign work", f"meant for session {event.worker_session:x}")
         pair = (key.source, key.session)
-        doubled = 0 <= self.seen.get(pair, 0) - event.number < REPLAY or key in self.held
+        doubled = 0 <= self.seen.get(pair, 0) - event.number < REPLAY or (key in self.held and not event.again)
         self._remember_seen(pair, event.number)
         if doubled:
             return told("doubled work", f"work number {event.number} came again")
@@ -165,25 +183,65 @@ class Worker:
             return told("work refused", "its source has another version of dnn_dist")
         if not self.plans.get(event.plan, False):
             return told("foreign plan", f"plan {event.plan!r} is not ready here")
-        if self._views.unwanted(key):
+        if self._unwanted(key, event.role):
             return told("late work", "no longer wanted on arrival", warn=False)
+        if event.again:
+            here = key in self.held or key in self.resident
+            return [Reroute(key)] if here else told("foreign work", "asks for feeds of a piece that is not here")
+        if key in self.resident:
+            if event.role.reports and key not in self.outbox:
+                self.outbox[key] = self._sizes[key]
+                self.expires[key] = self.resident[key]
+            self.answered[key] = now
+            return [Reroute(key)]
         if key in self.outbox:
             self.answered[key] = now
             return told("work answered already", "its result waits to be sent", warn=False)
         if len(self.held) + len(self.outbox) >= self.settings.max_held:
             return told("work refused", f"{len(self.held)} tasks are held already")
         self.answered.pop(key, None)
-        self.held.append(key)
+        self.held.insert(self._place(key), key)
         self.expires[key] = now + event.budget
+        self.roles[key] = event.role
+        lacks = {maker for maker in event.role.awaits if (key, maker) not in self.early}
+        for maker in event.role.awaits - lacks:
+            del self.early[key, maker]
+        if lacks:
+            self.waiting[key] = lacks
         if not event.ready:
             self.unready.append(key)
+        return []
+
+    def _place(self, key: TaskKey) -> int:
+        """Where in the list a task goes: before later frames of its source, but not before what is computed."""
+        pair, first = (key.source, key.session), int(self.computing)
+        for place, other in enumerate(self.held[first:], first):
+            if (other.source, other.session) == pair and other.frame > key.frame:
+                return place
+        return len(self.held)
+
+    def _handle_feed(self, event: FeedArrived, now: float) -> list[Any]:
+        key, lacks = event.key, self.waiting.get(event.key)
+        if lacks is not None:
+            lacks.discard(event.maker)
+            if not lacks:
+                del self.waiting[key]
+        elif key not in self.held and key not in self.answered and not self._views.unwanted(key):
+            if len(self.early) >= self.settings.max_early:
+                dropped, _ = next(iter(self.early))
+                self.early = {feed: None for feed in self.early if feed[0] != dropped}
+            self.early[key, event.maker] = None
+        return []
+
+    def _handle_peer(self, event: PeerReachable, now: float) -> list[Any]:
+        self.peers = self.peers | {event.worker} if event.reachable else self.peers - {event.worker}
         return []
 
     def _begin(self) -> list[Any]:
         """Compute the first held task whose weights are there, and read those of the first that lacks them."""
         actions: list[Any] = []
         if not self.computing:
-            key = next((key for key in self.held if key not in self.unready), None) if self.unready else self.held[0]
+            key = next((key for key in self.held if key not in self.unready and key not in self.waiting), None)
             if key is not None:
                 self.held.remove(key)
                 self.held.insert(0, key)
@@ -209,6 +267,7 @@ class Worker:
         assert self.computing and self.held[0] == event.key, f"{event.key} is not being computed; held: {self.held}"
         self.computing = False
         del self.held[0]
+        role = self.roles.pop(event.key)
         actions: list[Any] = []
         if event.error:
             # Not listed as answered: the source sees a task neither held nor answered, and sends it elsewhere.
@@ -216,7 +275,14 @@ class Worker:
             actions += [SendResult(event.key), Note("task failed", f"task {event.key}: {event.error}")]
         else:
             self.answered[event.key] = now
-            self.outbox[event.key] = event.bytes
+            if role.feeds:
+                self.resident[event.key] = self.expires[event.key]
+                self._sizes[event.key] = event.bytes
+                actions.append(SendFeeds(event.key))
+            if role.reports:
+                self.outbox[event.key] = event.bytes
+            else:
+                del self.expires[event.key]
             if event.seconds > 0:
                 # Pools have no MACs and take their time all the same: as one MAC they have a speed as well.
                 self._note_speed((event.plan, event.key.stage), max(1, event.macs) / event.seconds)
@@ -274,19 +340,31 @@ class Worker:
 
     def _drop_unwanted(self, now: float) -> None:
         """Drop waiting tasks that nobody wants; they count as answered, by somebody else."""
-        waiting = self.held[1:] if self.computing else self.held
-        for key in [key for key in waiting if self._views.unwanted(key) or now >= self.expires[key]]:
+        held = self.held[1:] if self.computing else self.held
+        for key in [key for key in held if self._unwanted(key, self.roles[key]) or now >= self.expires[key]]:
             self.held.remove(key)
             if key in self.unready:
                 self.unready.remove(key)
-            del self.expires[key]
+            self.waiting.pop(key, None)
+            del self.expires[key], self.roles[key]
             self.answered[key] = now
+        if self.resident:
+            for key in [key for key, end in self.resident.items() if now >= end or self._views.settled(key)]:
+                del self.resident[key], self._sizes[key]
+        if self.early:
+            self.early = {feed: None for feed in self.early if not self._views.unwanted(feed[0])}
+
+    def _unwanted(self, key: TaskKey, role: Role) -> bool:
+        """True when nobody wants what comes of a task; the aggregator may have what other pieces still need."""
+        return self._views.settled(key) if role.feeds else self._views.unwanted(key)
 
     def _forget_answers(self, now: float) -> None:
         # A heartbeat longer than Progress settles it: this worker's state may overtake that Progress on its way to
         # the source, which would take the task for lost. Those of a former session are what a restarted source can
         # tell its lost frames by.
         for key, since in list(self.answered.items()):
+            if key in self.resident:
+                continue
             settled = self._views.unwanted(key) and key.session == self.sources[key.source].state.session
             if now - since > (self.settings.heartbeat if settled else self.settings.remember):
                 del self.answered[key]
@@ -303,12 +381,14 @@ class Worker:
     def _publish(self, now: float) -> list[Any]:
         preparing = self.reading is not None or not all(self.plans.values())
         most = min(1 + self.settings.prefetch, self.settings.max_held)
-        room = max(0, most - len(self.held) - len(self.outbox))
+        room = max(0, most - len(self.held) + len(self.waiting) - len(self.outbox))
         ready = frozenset(plan for plan, built in self.plans.items() if built)
         told = (
             tuple(self.held),
+            frozenset(self.waiting),
             frozenset(self.answered),
             room,
+            self.peers,
             self._views.offered_to(self.plans, now),
             ready,
             len(self.refused),
@@ -329,10 +409,12 @@ class Worker:
                     self.model,
                     ready,
                     frozenset(self.refused),
-                    tuple(self.held),
-                    frozenset(self.answered),
+                    told[0],
+                    told[1],
+                    told[2],
                     room,
-                    told[3],
+                    self.peers,
+                    told[5],
                     seen,
                     self.speed,
                     self.speeds,
@@ -352,6 +434,8 @@ _HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {
     PlanOffered: Worker._handle_offered,
     PlanBuilt: Worker._handle_built,
     WorkArrived: Worker._handle_work,
+    FeedArrived: Worker._handle_feed,
+    PeerReachable: Worker._handle_peer,
     Computed: Worker._handle_computed,
     Prepared: Worker._handle_prepared,
     Unready: Worker._handle_unready,

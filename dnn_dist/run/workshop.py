@@ -9,18 +9,35 @@ ready *on demand*, each when it is first given, so that a robot maps the weights
 from __future__ import annotations
 
 import threading
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from dnn_dist.cut.digest import pieces_digest
+from dnn_dist.cut.feeds import Maker
 from dnn_dist.cut.piece import Piece
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
+from dnn_dist.run.events import Role
 from dnn_dist.run.mapped import free_memory
 from dnn_dist.run.pieces import Form, PieceSet
 from dnn_dist.run.values import PlanText
 from dnn_dist.run.wire import WireError, WireTensor
 from dnn_dist.settings import WorkerSettings
+
+NOTHING: Mapping[Maker, Any] = MappingProxyType({})
+"""For pieces that others give nothing."""
+
+
+class Made(NamedTuple):
+    """What came of a piece."""
+
+    bytes: int  # of the result
+    result: Any  # what the aggregator gets, as it travels
+    outputs: Any = None  # what others get boxes of
 
 
 class Pieces(Protocol):
@@ -41,8 +58,21 @@ class Pieces(Protocol):
     def prepare(self, plan: str, stage: int, piece: int) -> None:
         """Job: read its weights."""
 
-    def run(self, plan: str, stage: int, piece: int, inputs: Any) -> tuple[int, Any]:
-        """Job: compute it; (bytes of the outputs, the outputs as they travel)."""
+    def role(self, plan: str, stage: int, piece: int) -> Role:
+        """What a piece is in its chain."""
+
+    def run(self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any]) -> Made:
+        """Job: compute it of what came with its work and what other pieces gave."""
+
+    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any) -> Any:
+        """What a piece gives another of its `Made.outputs`, as it travels; WireError when it gives it nothing."""
+
+    def accept(self, plan: str, taker: Maker, maker: Maker, boxes: Any) -> Any:
+        """The same as it came, for `run`; WireError when it is not what the plan says."""
+
+    @property
+    def chained(self) -> bool:
+        """Whether a plan has direct boundaries, so that workers send each other feeds."""
 
     def health(self) -> dict[str, Any]:
         """What diagnostics say."""
@@ -103,14 +133,37 @@ class Workshop:
         self._make_room(plan, form, pieces)
         pieces.prepare(form)
 
-    def run(self, plan: str, stage: int, piece: int, inputs: list[WireTensor]) -> tuple[int, list[WireTensor]]:
+    def role(self, plan: str, stage: int, piece: int) -> Role:
+        pieces = self._of(plan)
+        pieces.form(stage, piece)
+        return pieces.role(stage, piece)
+
+    def run(
+        self,
+        plan: str,
+        stage: int,
+        piece: int,
+        inputs: list[WireTensor],
+        fed: Mapping[Maker, Sequence[np.ndarray]] = NOTHING,
+    ) -> Made:
         pieces = self._of(plan)
         form = pieces.form(stage, piece)
-        arrays = pieces.inputs(stage, piece, inputs)
+        arrays = pieces.whole_inputs(stage, piece, pieces.inputs(stage, piece, inputs), fed)
         if plan not in self._whole:
             self._make_room(plan, form, pieces)
-        outputs = pieces.label(pieces.piece(stage, piece).outputs, pieces.run(stage, piece, arrays))
-        return sum(output.bytes for output in outputs), outputs
+        outputs = pieces.run(stage, piece, arrays)
+        result = pieces.result(stage, piece, outputs)
+        return Made(sum(tensor.bytes for tensor in result), result, outputs)
+
+    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Sequence[np.ndarray]) -> list[WireTensor]:
+        return self._of(plan).boxes(taker, maker, outputs)
+
+    def accept(self, plan: str, taker: Maker, maker: Maker, boxes: Sequence[WireTensor]) -> list[np.ndarray]:
+        return self._of(plan).accept(taker, maker, boxes)
+
+    @property
+    def chained(self) -> bool:
+        return any(stage.direct for pieces in list(self._sets.values()) for stage in pieces.stages)
 
     def health(self) -> dict[str, Any]:
         with self._lock:

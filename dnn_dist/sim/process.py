@@ -37,6 +37,7 @@ class Hub:
         self.notes = Notebook()
         self.trace: list[Span] = []
         self.frames: list[FrameRun] = []
+        self.workers: dict[str, Any] = {}  # robot -> its worker
         self.processors = {name: Processor(self.agenda, scenario.cores) for name in fleet.names}
         self._random = random.Random(f"{scenario.seed}/cluster")
         self._robots = {robot.name: robot for robot in fleet.robots}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnn_dist.run.computer import Computer
-from dnn_dist.run.events import SourceReachable, StatesHeard, Tick
+from dnn_dist.run.events import PeerReachable, SourceReachable, StatesHeard, Tick
 from dnn_dist.run.shape import PieceShape, PlanShape
 from dnn_dist.run.state import WorkerState
-from dnn_dist.run.values import Result, Work
+from dnn_dist.run.values import Feed, Result, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.workshop import Pieces
 from dnn_dist.run.world import Job
@@ -39,6 +39,7 @@ class WorkerRun(Process):
 
     def __init__(self, hub: Hub, robot: str) -> None:
         super().__init__(hub, robot)
+        hub.workers[robot] = self
         self.part: Computer | None = None  # None: dead
         self.sources: dict[str, SourceRun] = {}
         self._ears: list[Ear] = []  # one for each board of each source
@@ -81,6 +82,9 @@ class WorkerRun(Process):
         for ear in self._ears:
             ear.seen = 0
         self.part.post(Tick())
+        for peer in self.hub.workers:
+            if peer != self.robot:
+                self.part.post(PeerReachable(peer, True))
         for source in self.sources.values():
             self.hear(SourceReachable(source.name, True))
             source.meet(self.robot)
@@ -127,6 +131,9 @@ class WorkerRun(Process):
             self._published_at = self.agenda.now
             for source in self.sources.values():
                 source.tell(value)
+        elif isinstance(value, Feed):
+            receiver = self.hub.workers[to]
+            self.air.carry(self.robot, to, value.boxes, f"{value.key.source} feed", receiver.hear, value)
         elif isinstance(value, Result):
             source, key = self.sources[to], value.key
             size = 0 if value.error else self._piece(key, value.plan).bytes_out

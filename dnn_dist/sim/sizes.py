@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dnn_dist.cut.feeds import Maker
+from dnn_dist.run.events import Role
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.values import PlanText
 from dnn_dist.run.wire import WireError
+from dnn_dist.run.workshop import NOTHING, Made
 from dnn_dist.sim.scenario import Load
 
 
@@ -88,9 +91,27 @@ class SizePieces:
     def prepare(self, plan: str, stage: int, piece: int) -> None:
         self._ready.add((plan, stage, piece))
 
-    def run(self, plan: str, stage: int, piece: int, inputs: Any) -> tuple[int, Any]:
+    def role(self, plan: str, stage: int, piece: int) -> Role:
+        shape = self._shapes(plan)
+        _piece(shape, stage, piece)
+        found = shape.stages[stage].pieces[piece]
+        return Role(frozenset(found.feeds), bool(found.takers), shape.stages[stage].reports)
+
+    def run(self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any] = NOTHING) -> Made:
         size = _piece(self._shapes(plan), stage, piece)[1]
-        return size, size
+        return Made(size, size)
+
+    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any) -> int:
+        return self._shapes(plan).stages[taker[0]].pieces[taker[1]].feeds[maker]
+
+    def accept(self, plan: str, taker: Maker, maker: Maker, boxes: int) -> int:
+        if self.boxes(plan, taker, maker, None) != boxes:
+            raise WireError(f"feed of {boxes} bytes of {maker} for {taker}")
+        return boxes
+
+    @property
+    def chained(self) -> bool:
+        return False  # workers know each other from the start
 
     def health(self) -> dict[str, Any]:
         return {}

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker's ends of the topics on which other workers hear what pieces give each other, `WORKER/feed`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dnn_dist import msg
+from dnn_dist.nodes import convert
+from dnn_dist.nodes.qos import feeds
+from dnn_dist.nodes.shell import Shell
+from dnn_dist.nodes.workertopics import FORGET, LOOK, named_topics
+from dnn_dist.run.computer import Computer
+from dnn_dist.run.events import PeerReachable
+from dnn_dist.run.notes import Note
+from dnn_dist.run.values import Feed
+
+FEED = "/feed"
+TYPE = "dnn_dist/msg/Feed"
+MOST = 256
+"""Workers that feeds are sent to."""
+
+
+class Peers:
+    """All other workers of the node's own namespace, once a plan lets workers feed each other."""
+
+    def __init__(self, shell: Shell, name: str, lifespan: float, part: Computer) -> None:
+        """`name`: this worker's own. `lifespan` (s): a feed that has not arrived after it is given up."""
+        self._shell, self._name, self._lifespan, self._part = shell, name, lifespan, part
+        self._publishers: dict[str, Any] = {}  # worker -> publisher
+        self._seen: dict[str, float] = {}  # worker -> when it was last seen to listen, s
+        self._reachable: set[str] = set()
+        shell.every(LOOK, self._look)
+
+    def send(self, feed: Feed, worker: str) -> None:
+        """To a worker that was met; its source will see that it lacks what is not sent."""
+        if worker in self._publishers:
+            self._shell.send(self._publishers[worker], convert.feed_message(feed))
+        else:
+            self._shell.note(Note("unknown peer", f"feed {feed.key}: worker {worker!r} was not met", about=worker))
+
+    def _look(self) -> None:
+        if not self._part.wants_peers:
+            return
+        now, shell = self._shell.now(), self._shell
+        topics = named_topics(shell, FEED, TYPE)
+        for worker in sorted(topics.keys() - self._publishers.keys() - {self._name}):
+            if len(self._publishers) < MOST:
+                self._publishers[worker] = shell.offer(msg.Feed, topics[worker], feeds(self._lifespan))
+                self._seen[worker] = now
+        for worker, publisher in list(self._publishers.items()):
+            reachable = publisher.get_subscription_count() > 0
+            if reachable:
+                self._seen[worker] = now
+            elif now - self._seen[worker] > FORGET:
+                shell.destroy_publisher(self._publishers.pop(worker))
+            if reachable is not (worker in self._reachable):
+                (self._reachable.add if reachable else self._reachable.discard)(worker)
+                self._part.post(PeerReachable(worker, reachable))

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chains of a source: stages joined by direct boundaries are placed as a whole, and repaired piece by piece.
+
+All works of a chain go out at once: those of its first pieces with their tensors, the others almost empty. Each says
+where its feeds go. A chain that the window does not take waits, and holds nothing meanwhile.
+A piece that was computed is kept by its worker until the chain is settled. What a lost worker had is computed anew as
+far as somebody still needs it: its feeds are sent again by those who keep them, or come of pieces that are computed
+anew themselves, back to the chain's own inputs, which the source keeps.
+A piece whose feeds do not come although all who give them have answered is fed once more; then it goes elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dnn_dist.cut.feeds import Maker
+from dnn_dist.run.crew import Columns, columns, connected, deal
+from dnn_dist.run.events import SendWork
+from dnn_dist.run.fleetview import WorkerView
+from dnn_dist.run.lease import Lease, LeaseState
+from dnn_dist.run.sending import send, send_again
+from dnn_dist.run.shape import PlanShape
+from dnn_dist.run.tasks import Books, Task
+from dnn_dist.run.values import Route
+from dnn_dist.run.wire import TaskKey
+
+Tasks = dict[Maker, Task]
+
+
+class Chains:
+    """See the module."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._columns: dict[tuple[str, int], Columns] = {}  # (plan, first stage)
+        self._crews: dict[tuple[str, int], dict[int, str]] = {}  # -> column -> worker
+
+    def takes(self, plan: str, stage: int, in_flight: int) -> bool:
+        """Whether the window takes the chain that begins with this stage, beside so many bytes."""
+        books = self._books
+        shape = books.plans[plan]
+        size = sum(
+            piece.bytes_in + piece.bytes_out + sum(piece.feeds.values())
+            for number in shape.chain(stage)
+            for piece in shape.stages[number].pieces
+        )
+        return in_flight == 0 or in_flight + size <= books.settings.window
+
+    def place(self, able: dict[str, list[WorkerView]], now: float) -> list[SendWork]:
+        """Give out the queued pieces of chains. `able`: plan -> workers that serve it."""
+        books = self._books
+        sent: list[SendWork] = []
+        for number, stage in dict.fromkeys((key.frame, self._first(key)) for key in books.queue if books.chained(key)):
+            sent += self._place(number, stage, able, now)
+        return sent
+
+    def _first(self, key: TaskKey) -> int:
+        return self._books.shape(key).chain(key.stage).start
+
+    def _place(self, number: int, first: int, able: dict[str, list[WorkerView]], now: float) -> list[SendWork]:
+        books = self._books
+        frame = books.frames[number]
+        shape = books.plans[frame.plan]
+        tasks = {(k.stage, k.piece): t for k, t in frame.tasks.items() if k.stage in shape.chain(first)}
+        at = {maker: books.workers[name] for maker, task in tasks.items() for name in task.leases}
+        in_flight = books.in_flight()
+        if not at and not self.takes(frame.plan, first, in_flight):
+            return []
+        placed = self._places(frame.plan, first, _needed(shape, tasks), tasks, able[frame.plan])
+        if placed is None:
+            return []
+        books.queue[:] = [key for key in books.queue if key.frame != number or (key.stage, key.piece) not in tasks]
+        at.update(placed)
+        sent = []
+        for maker, view in placed.items():
+            piece = shape.stages[maker[0]].pieces[maker[1]]
+            sent.append(send(books, view, tasks[maker], now, in_flight, _routes(piece.takers, at)))
+            in_flight += piece.bytes_in + piece.bytes_out
+        for maker, view in at.items():
+            takers = shape.stages[maker[0]].pieces[maker[1]].takers
+            if maker not in placed and (moved := [taker for taker in takers if taker in placed]):
+                sent.append(send_again(books, view, tasks[maker].key, now, _routes(moved, at)))
+        for maker in placed:
+            self._note_fed(shape, tasks, maker, now)
+        return sent
+
+    def _places(
+        self, plan: str, first: int, needed: list[Maker], tasks: Tasks, able: list[WorkerView]
+    ) -> dict[Maker, WorkerView] | None:
+        """Where these pieces go, in order of their stages; None: there is nobody."""
+        books = self._books
+        places, crew = self._crew(plan, first, able)
+        if not crew:
+            return None
+        placed: dict[Maker, WorkerView] = {}
+        for maker in needed:
+            task, name = tasks[maker], crew[places[maker]]
+            if name in task.failed_at:
+                others = [other for other in dict.fromkeys(crew.values()) if other not in task.failed_at]
+                name = min(others, key=lambda other: books.workers[other].load, default=name)
+            placed[maker] = books.workers[name]
+        return placed
+
+    def _crew(self, plan: str, first: int, able: list[WorkerView]) -> tuple[Columns, dict[int, str]]:
+        books, which = self._books, (plan, first)
+        shape = books.plans[plan]
+        if which not in self._columns:
+            self._columns = {known: found for known, found in self._columns.items() if known[0] in books.plans}
+            self._columns[which] = columns(shape, shape.chain(first))
+        before = self._crews.get(which, {})
+        crew = connected(able, list(dict.fromkeys(before.values())))
+        self._crews[which] = deal(shape, plan, self._columns[which], crew, books.robot, before)
+        return self._columns[which], self._crews[which]
+
+    # Feeds
+
+    def answered(self, leases: Iterable[Lease], now: float) -> None:
+        """Workers say that these pieces were computed: what they feed should have it soon."""
+        for lease in leases:
+            books, key = self._books, lease.key
+            shape = books.plans[lease.plan]
+            takers = shape.stages[key.stage].pieces[key.piece].takers
+            if takers:
+                tasks = {(k.stage, k.piece): t for k, t in books.frames[key.frame].tasks.items()}
+                for taker in takers:
+                    if taker in tasks:
+                        self._note_fed(shape, tasks, taker, now)
+
+    def _note_fed(self, shape: PlanShape, tasks: Tasks, taker: Maker, now: float) -> None:
+        books = self._books
+        feeds = shape.stages[taker[0]].pieces[taker[1]].feeds
+        told = all(_is(tasks[maker], LeaseState.ANSWERED) for maker in feeds if maker in tasks)
+        for name, lease in tasks[taker].leases.items():
+            lease.fed_by = now + books.settings.worker_timeout if told else float("inf")
+            books.set_due(books.workers[name], now)
+
+    def feed_again(self, now: float) -> list[SendWork]:
+        """Have those tasks fed again whose feeds should long have come."""
+        books = self._books
+        sent: list[SendWork] = []
+        for key in books.unfed:
+            frame = books.frames.get(key.frame)
+            if frame is None or key not in frame.tasks:
+                continue
+            tasks = {(k.stage, k.piece): t for k, t in frame.tasks.items()}
+            at = {maker: books.workers[name] for maker, task in tasks.items() for name in task.leases}
+            taker = key.stage, key.piece
+            for maker in books.piece(key).feeds:
+                if maker in at and taker in at:
+                    sent.append(send_again(books, at[maker], tasks[maker].key, now, _routes([taker], at)))
+        books.unfed.clear()
+        return sent
+
+
+def _routes(takers: Iterable[Maker], at: dict[Maker, WorkerView]) -> tuple[Route, ...]:
+    return tuple(Route(*taker, at[taker].name, at[taker].state.session) for taker in takers if taker in at)
+
+
+def _is(task: Task, state: LeaseState) -> bool:
+    return any(lease.state is state for lease in task.leases.values())
+
+
+def _needed(shape: PlanShape, tasks: Tasks) -> list[Maker]:
+    """Pieces that nobody has and somebody needs, in order: the aggregator, or a piece that is computed of them."""
+    needed: set[Maker] = set()
+    wanted: set[Maker] = set()  # feeds of these
+    for maker in sorted(tasks, reverse=True):
+        stage, task = shape.stages[maker[0]], tasks[maker]
+        if task.leases:
+            lacks = not _is(task, LeaseState.ANSWERED) and not _is(task, LeaseState.RUNNING)
+        else:
+            lacks = task.wanting and not task.given_up and (stage.reports or maker in wanted)
+            if lacks:
+                needed.add(maker)
+        if lacks:
+            wanted.update(stage.pieces[maker[1]].feeds)
+    return sorted(needed)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A task is given to a worker, which has a right to it from then on; or a worker is told where else feeds go."""
+
+from __future__ import annotations
+
+from dnn_dist.run.events import SendWork
+from dnn_dist.run.fleetview import WorkerView
+from dnn_dist.run.lease import Lease
+from dnn_dist.run.tasks import Books, Task
+from dnn_dist.run.values import Route
+from dnn_dist.run.wire import TaskKey
+
+
+def send(
+    books: Books, view: WorkerView, task: Task, now: float, in_flight: int, routes: tuple[Route, ...] = ()
+) -> SendWork:
+    """Lease a task to a worker. `in_flight`: bytes on the way without it."""
+    key, frame, settings = task.key, books.frames[task.key.frame], books.settings
+    piece = books.piece(key)
+    frame.served.setdefault(key.stage, set()).add(view.name)
+    # A second copy is no second try: it counts as one only where the first was lost or is overdue.
+    attempt = task.attempt + (len(task.leases) if books.stage(key).replicas == 1 else 0)
+    ahead = in_flight + piece.bytes_in + piece.bytes_out
+    lease = Lease(
+        key,
+        frame.plan,
+        view.name,
+        view.state.session,
+        view.next_number,
+        attempt,
+        now,
+        piece.macs,
+        piece.bytes_in,
+        piece.bytes_out,
+        ahead,
+        view.pace.patience(
+            ahead, settings.transit, settings.lifespan, unknown=max(settings.transit, settings.worker_timeout)
+        ),
+        since=now,
+        story=task.story,
+        kept=bool(piece.takers) and not books.stage(key).reports,
+    )
+    view.next_number += 1
+    view.leases[key] = task.leases[view.name] = lease
+    view.due = min(view.due, lease.end(view.state, settings))
+    books.due = min(books.due, view.due)
+    if frame.plan in view.state.on_demand:
+        view.given.add((frame.plan, key.stage, key.piece))
+    return SendWork(view.name, lease.session, key, frame.plan, lease.number, attempt, frame.deadline - now, routes)
+
+
+def send_again(books: Books, view: WorkerView, key: TaskKey, now: float, routes: tuple[Route, ...]) -> SendWork:
+    """Tell a worker that has a task, computed or not, where some of its feeds go now."""
+    frame, number = books.frames[key.frame], view.next_number
+    view.next_number += 1
+    attempt = books.task(key).attempt
+    left = frame.deadline - now
+    return SendWork(view.name, view.state.session, key, frame.plan, number, attempt, left, routes, again=True)
