@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dnn_dist.cut.feeds import Maker
-from dnn_dist.run.crew import Columns, columns, connected, deal
+from dnn_dist.plan.policy import window_takes
+from dnn_dist.run.crew import Columns, columns, connected, deal, travelling
 from dnn_dist.run.events import SendWork
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState
@@ -32,19 +33,12 @@ class Chains:
 
     def __init__(self, books: Books) -> None:
         self._books = books
-        self._columns: dict[tuple[str, int], Columns] = {}  # (plan, first stage)
+        self._columns: dict[tuple[str, int], tuple[Columns, int]] = {}  # (plan, first stage) -> with bytes on the way
         self._crews: dict[tuple[str, int], dict[int, str]] = {}  # -> column -> worker
 
     def takes(self, plan: str, stage: int, in_flight: int) -> bool:
         """Whether the window takes the chain that begins with this stage, beside so many bytes."""
-        books = self._books
-        shape = books.plans[plan]
-        size = sum(
-            piece.bytes_in + piece.bytes_out + sum(piece.feeds.values())
-            for number in shape.chain(stage)
-            for piece in shape.stages[number].pieces
-        )
-        return in_flight == 0 or in_flight + size <= books.settings.window
+        return window_takes(self._known(plan, stage)[1], in_flight, self._books.settings.window)
 
     def place(self, able: dict[str, list[WorkerView]], now: float) -> list[SendWork]:
         """Give out the queued pieces of chains. `able`: plan -> workers that serve it."""
@@ -103,14 +97,23 @@ class Chains:
 
     def _crew(self, plan: str, first: int, able: list[WorkerView]) -> tuple[Columns, dict[int, str]]:
         books, which = self._books, (plan, first)
-        shape = books.plans[plan]
-        if which not in self._columns:
-            self._columns = {known: found for known, found in self._columns.items() if known[0] in books.plans}
-            self._columns[which] = columns(shape, shape.chain(first))
+        places, _ = self._known(plan, first)
         before = self._crews.get(which, {})
         crew = connected(able, list(dict.fromkeys(before.values())))
-        self._crews[which] = deal(shape, plan, self._columns[which], crew, books.robot, before)
-        return self._columns[which], self._crews[which]
+        self._crews[which] = deal(books.plans[plan], plan, places, crew, books.robot, before)
+        return places, self._crews[which]
+
+    def _known(self, plan: str, first: int) -> tuple[Columns, int]:
+        """Columns of a chain, and the bytes that travel for it."""
+        which = plan, first
+        if which not in self._columns:
+            shape = self._books.plans[plan]
+            for memory in (self._columns, self._crews):
+                for old in [old for old in memory if old[0] not in self._books.plans]:
+                    del memory[old]
+            chain = shape.chain(first)
+            self._columns[which] = columns(shape, chain), travelling(shape, chain)
+        return self._columns[which]
 
     # Feeds
 

@@ -37,6 +37,12 @@ def columns(shape: PlanShape, chain: range) -> Columns:
     return found
 
 
+def travelling(shape: PlanShape, chain: range) -> int:
+    """Bytes of a chain that its source has on the way at once: inputs, or long after them results."""
+    pieces = [piece for stage in chain for piece in shape.stages[stage].pieces]
+    return max(sum(piece.bytes_in for piece in pieces), sum(piece.bytes_out for piece in pieces))
+
+
 def connected(able: Sequence[WorkerView], first: Sequence[str]) -> list[WorkerView]:
     """As many of these workers as can all feed each other, or nearly; those named in `first` before others."""
     order = {name: number for number, name in enumerate(first)}

@@ -92,6 +92,7 @@ class Lease:
     since: float = 0.0  # s; when it came into this state, or when its clock began anew
     story: Story = field(default_factory=Story)  # of the task, shared by its leases
     kept: bool = False  # what was computed stays with the worker: no answer of it will come
+    fed: bool = False  # other pieces give it something
     fed_by: float = float("inf")  # s; by then its feeds should have come, for all who give them have answered
     fed_again: bool = False  # they were asked for once more
 
@@ -109,8 +110,9 @@ class Lease:
 
     @property
     def bytes_in_flight(self) -> int:
-        """Bytes that this task still has on the way, or will have."""
-        return self.bytes_out + (self.bytes_in if self.state is LeaseState.SENT else 0)
+        """Bytes that this task still has on the way, or will have soon: a piece that waits for feeds may take long."""
+        coming = not self.fed or self.state in (LeaseState.RUNNING, LeaseState.ANSWERED)
+        return (self.bytes_out if coming else 0) + (self.bytes_in if self.state is LeaseState.SENT else 0)
 
     def listed(self, state: WorkerState) -> bool:
         """True when the worker still holds the task, or says that it has answered."""

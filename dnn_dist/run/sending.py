@@ -38,6 +38,7 @@ def send(
         ),
         since=now,
         story=task.story,
+        fed=bool(piece.feeds),
         kept=bool(piece.takers) and not books.stage(key).reports,
     )
     view.next_number += 1
