@@ -27,6 +27,9 @@ from dnn_dist.run.wire import TaskKey
 
 Tasks = dict[Maker, Task]
 
+FEEDING = 3.0
+"""Feeds are waited for so many times as long as those before took."""
+
 
 class Chains:
     """See the module."""
@@ -34,6 +37,7 @@ class Chains:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._columns: dict[tuple[str, int], tuple[Columns, int]] = {}  # (plan, first stage) -> with bytes on the way
+        self._feeding: dict[tuple[str, int], float] = {}  # (plan, stage) -> s that feeds took of late, and waiting
         self._crews: dict[tuple[str, int], dict[int, str]] = {}  # -> column -> worker
 
     def takes(self, plan: str, stage: int, in_flight: int) -> bool:
@@ -108,7 +112,7 @@ class Chains:
         which = plan, first
         if which not in self._columns:
             shape = self._books.plans[plan]
-            for memory in (self._columns, self._crews):
+            for memory in (self._columns, self._crews, self._feeding):
                 for old in [old for old in memory if old[0] not in self._books.plans]:
                     del memory[old]
             chain = shape.chain(first)
@@ -117,13 +121,17 @@ class Chains:
 
     # Feeds
 
-    def answered(self, leases: Iterable[Lease], now: float) -> None:
-        """Workers say that these pieces were computed: what they feed should have it soon."""
+    def stepped(self, leases: Iterable[Lease], now: float) -> None:
+        """Workers say that these pieces are computed or were: they were fed, and what they feed should have it soon."""
         for lease in leases:
             books, key = self._books, lease.key
+            if lease.fed_at is not None:
+                which = lease.plan, key.stage
+                self._feeding[which] = max(now - lease.fed_at, 0.9 * self._feeding.get(which, 0.0))
+                lease.fed_at = None
             shape = books.plans[lease.plan]
             takers = shape.stages[key.stage].pieces[key.piece].takers
-            if takers:
+            if takers and lease.state is LeaseState.ANSWERED:
                 tasks = {(k.stage, k.piece): t for k, t in books.frames[key.frame].tasks.items()}
                 for taker in takers:
                     if taker in tasks:
@@ -134,8 +142,18 @@ class Chains:
         feeds = shape.stages[taker[0]].pieces[taker[1]].feeds
         told = all(_is(tasks[maker], LeaseState.ANSWERED) for maker in feeds if maker in tasks)
         for name, lease in tasks[taker].leases.items():
-            lease.fed_by = now + books.settings.worker_timeout if told else float("inf")
-            books.set_due(books.workers[name], now)
+            if lease.state in (LeaseState.SENT, LeaseState.ARRIVED):
+                lease.fed_at = now if told else None
+                lease.fed_by = now + self._patience(lease, now) if told else float("inf")
+                books.set_due(books.workers[name], now)
+
+    def _patience(self, lease: Lease, now: float) -> float:
+        """How long feeds may be on their way, in seconds: several times what those of this stage took."""
+        settings = self._books.settings
+        known = self._feeding.get((lease.plan, lease.key.stage))
+        if known is None:
+            known = (self._books.frames[lease.key.frame].deadline - now) / FEEDING / 4
+        return max(settings.worker_timeout, settings.lifespan, FEEDING * known)
 
     def feed_again(self, now: float) -> list[SendWork]:
         """Have those tasks fed again whose feeds should long have come."""

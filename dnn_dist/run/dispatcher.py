@@ -261,7 +261,7 @@ class Dispatcher:
             return False
         if view.hear(state, now):
             if view.leases or view.strays:
-                self._chains.answered(view.note_tasks(self._books.source, self._books.session, now), now)
+                self._chains.stepped(view.note_tasks(self._books.source, self._books.session, now), now)
             self._books.set_due(view, now)
         return True
 
@@ -318,7 +318,7 @@ class Dispatcher:
         if before.session != state.session:
             lost = [] if silent and not view.leases else leases.lose(books, view, "restarted", now)
             return [*lost, *said, *self._refusal(frozenset(), state), *self._foreign(state)]
-        self._chains.answered(view.note_tasks(books.source, books.session, now), now)
+        self._chains.stepped(view.note_tasks(books.source, books.session, now), now)
         return [*said, *self._refusal(before.refused, state)]
 
     def _handle_still(self, event: StillHeard, now: float) -> list[Any]:

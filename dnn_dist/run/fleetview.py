@@ -59,7 +59,7 @@ class WorkerView:
         return True
 
     def note_tasks(self, source: str, session: int, now: float) -> list[Lease]:
-        """Bring leases and strays up to what the newest state says of them; returns those answered since."""
+        """Bring leases and strays up to what the newest state says of them; returns those that run or are answered since."""
         state = self.state
         seen = state.seen.get((source, session), 0)
         if 0 <= seen - self.next_number < REPLAY:  # a work that was none of ours: ours would be taken for repeated
@@ -75,18 +75,19 @@ class WorkerView:
             lease.step(LeaseState.ARRIVED, now)
         head = state.held[0] if state.held and not state.preparing else None
         head = None if head in state.waiting else head
-        answered: list[Lease] = []
+        stepped: list[Lease] = []
         for lease in self.leases.values():
             if lease.key in state.answered:
                 if lease.state is not LeaseState.ANSWERED:
                     lease.step(LeaseState.ANSWERED, now)
-                    answered.append(lease)
+                    stepped.append(lease)
             elif lease.state is LeaseState.RUNNING:
                 if state.preparing:  # weights are read beside it, or it gave way to a task whose piece is ready
                     lease.since = now
             elif lease.key == head and lease.state is not LeaseState.ANSWERED:
                 lease.step(LeaseState.RUNNING, now)
-        return answered
+                stepped.append(lease)
+        return stepped
 
     def let_go(self, lease: Lease, why: LeaseState, now: float) -> None:
         """The lease is no more; its work may be on its way all the same."""

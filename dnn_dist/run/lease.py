@@ -93,7 +93,8 @@ class Lease:
     story: Story = field(default_factory=Story)  # of the task, shared by its leases
     kept: bool = False  # what was computed stays with the worker: no answer of it will come
     fed: bool = False  # other pieces give it something
-    fed_by: float = float("inf")  # s; by then its feeds should have come, for all who give them have answered
+    fed_at: float | None = None  # s; when all who give it something had answered
+    fed_by: float = float("inf")  # s; by then its feeds should have come
     fed_again: bool = False  # they were asked for once more
 
     def step(self, state: LeaseState, now: float) -> None:

@@ -37,7 +37,7 @@ def end_overdue(books: Books, now: float) -> list[Note]:
             view.silent = True
         for lease in list(view.leases.values()):
             if lease.state is LeaseState.ARRIVED and now >= lease.end(view.state, settings) and not lease.fed_again:
-                lease.fed_again, lease.fed_by = True, now + 2 * settings.worker_timeout
+                lease.fed_again, lease.fed_by = True, now + (now - (lease.fed_at or now))
                 books.unfed.append(lease.key)
             why = _why_lost(books, view, lease, now)
             if not why or lease.key not in view.leases:
