@@ -100,7 +100,7 @@ def flying(cluster: Cluster, folder: Path, profiles: Path, network: str = "", se
         for camera in cameras:
             source = next(robot.source for robot in cluster.robots if robot.name == camera.robot)
             topic = camera.remappings.get("report", "report")
-            stack.enter_context(_listening(air, camera, topic, environment, folder / f"{source}.jsonl"))
+            stack.enter_context(listening(air, camera, topic, environment, folder / f"{source}.jsonl"))
         supervisor.start(started)
         fleet = Fleet(air, cluster, supervisor, folder, sum(camera.parameters["rate"] for camera in cameras))
         fleet.await_frames()
@@ -108,21 +108,24 @@ def flying(cluster: Cluster, folder: Path, profiles: Path, network: str = "", se
 
 
 @contextmanager
-def _listening(air: Air, camera: Process, topic: str, environment: Mapping[str, str], path: Path) -> Iterator[None]:
-    """Write the reports of a source to a file, heard on its own robot."""
+def listening(
+    air: Air, camera: Process, topic: str, environment: Mapping[str, str], path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Write the reports of a source to a file, heard on its own robot; what is given takes the orders of listen.py."""
     with path.open("w") as out, path.with_suffix(".err").open("w") as errors:
         listener = subprocess.Popen(
             [*air.enter(camera.robot), sys.executable, str(Path(__file__).with_name("listen.py"))],
             env={**os.environ, **environment, **camera.environment, "AIR_REPORT": f"{camera.namespace}/{topic}"},
+            stdin=subprocess.PIPE,
             stdout=out,
             stderr=errors,
             start_new_session=True,
         )
         try:
-            yield
+            yield listener
         finally:
             listener.terminate()
-            listener.wait()
+            listener.communicate()
 
 
 # What a run comes to --------------------------------------------------------------------------------------------------
