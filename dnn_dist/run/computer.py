@@ -101,7 +101,7 @@ class Computer(Part):
     def hungry(self) -> bool:
         """Whether it has room for tasks."""
         machine = self.machine
-        return len(machine.held) - len(machine.waiting) + len(machine.outbox) <= machine.settings.prefetch
+        return len(machine.held) - len(machine.residence.waiting) + len(machine.outbox) <= machine.settings.prefetch
 
     @property
     def wants_peers(self) -> bool:
@@ -184,14 +184,14 @@ class Computer(Part):
     def after(self) -> None:
         machine = self.machine
         if len(self._tasks) > len(machine.held) + len(machine.outbox):
-            kept = {*machine.held, *machine.outbox, *machine.resident}
+            kept = {*machine.held, *machine.outbox, *machine.residence.kept}
             for key in [key for key in self._tasks if key not in kept]:
                 del self._tasks[key]
         if self._fed:
-            wanted = {*machine.held, *(key for key, _ in machine.early)}
+            wanted = {*machine.held, *(key for key, _ in machine.residence.early)}
             for key in [key for key in self._fed if key not in wanted]:
                 del self._fed[key]
-        if self._unreported and not machine.resident:
+        if self._unreported and not machine.residence.kept:
             self._unreported.clear()
 
     # Actions

@@ -59,7 +59,7 @@ class WorkerView:
         return True
 
     def note_tasks(self, source: str, session: int, now: float) -> list[Lease]:
-        """Bring leases and strays up to what the newest state says of them; returns those that run or are answered since."""
+        """Bring leases and strays up to what the newest state says; returns those that run or are answered since."""
         state = self.state
         seen = state.seen.get((source, session), 0)
         if 0 <= seen - self.next_number < REPLAY:  # a work that was none of ours: ours would be taken for repeated

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from zlib import crc32
@@ -106,21 +106,19 @@ class SourceViews:
 
     def unwanted(self, key: TaskKey) -> bool:
         """True when the aggregator wants nothing of a task any more."""
-        source = self.sources.get(key.source)
-        if source is None:
-            return False
-        if key.session != source.state.session or key.frame < source.state.oldest_open:
-            return True
-        return source.progress is not None and source.progress.done(key)
+        return self._over(key, Progress.done)
 
     def settled(self, key: TaskKey) -> bool:
         """True when nobody wants anything of a task any more, nor of the pieces that it feeds."""
+        return self._over(key, Progress.settled)
+
+    def _over(self, key: TaskKey, says: Callable[[Progress, TaskKey], bool]) -> bool:
         source = self.sources.get(key.source)
         if source is None:
             return False
         if key.session != source.state.session or key.frame < source.state.oldest_open:
             return True
-        return source.progress is not None and source.progress.settled(key)
+        return source.progress is not None and says(source.progress, key)
 
     def offered_to(self, plans: Mapping[str, bool], now: float) -> str:
         """The source that room is offered to; empty when none can be served. `plans`: hash -> built."""

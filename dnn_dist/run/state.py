@@ -47,6 +47,8 @@ class WorkerState:
     session: int
     sequence: int
     model: str = ""  # SHA-256 of its model file
+    speed: float = 0.0  # measured over all that it computed, MAC/s; 0 while unknown
+    speeds: Mapping[tuple[str, int], float] = field(default_factory=dict)  # (plan, stage) -> measured, MAC/s
     plans: frozenset[str] = frozenset()  # hashes of plans whose pieces it computes
     refused: frozenset[str] = frozenset()  # hashes of plans it cannot serve
     held: tuple[TaskKey, ...] = ()  # not yet answered, the one being computed first
@@ -56,8 +58,6 @@ class WorkerState:
     peers: frozenset[str] = frozenset()  # workers that it can send feeds to
     offered_to: str = ""  # the one source that the room is offered to
     seen: Mapping[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
-    speed: float = 0.0  # measured over all that it computed, MAC/s; 0 while unknown
-    speeds: Mapping[tuple[str, int], float] = field(default_factory=dict)  # (plan, stage) -> measured, MAC/s
     on_demand: frozenset[str] = frozenset()  # of `plans`: those whose pieces are made ready when first given
     preparing: bool = False  # weights are being read: no lease runs meanwhile
     version: str = __version__  # of dnn_dist: another one derives other pieces

@@ -4,11 +4,8 @@
 Rules
   One task is computed at a time; `prefetch` more may wait, so that the next is at hand when one ends. Of one source
   the oldest frame goes first.
-  A piece of a chain waits for its feeds, takes no room meanwhile, and lets the others pass. Feeds may overtake its
-  work. What was computed of a chain is kept, and listed as answered, until the chain is settled or its frame has
-  expired: a
-  piece that is lost elsewhere is computed anew from what others still have. A work for a piece that is here already
-  says where its feeds go now.
+  A piece of a chain waits for its feeds, takes no room meanwhile, and lets the others pass; what was computed of one is
+  kept, and listed as answered (run/residence.py). A work for a piece that is here already says where its feeds go now.
   Preparing is not computing: plans are built and weights are read beside it, one after the other, and the task that
   waits for its weights lets the others pass. The state says so, and no lease runs meanwhile.
   Room is offered to one source at a time: the own robot's while it has tasks waiting, else the one with the longest
@@ -27,7 +24,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.plan import takes_part
 from dnn_dist.run.events import (
     BuildPlan,
@@ -53,6 +49,7 @@ from dnn_dist.run.events import (
 )
 from dnn_dist.run.notes import Note
 from dnn_dist.run.pace import Pace
+from dnn_dist.run.residence import Residence
 from dnn_dist.run.sourceviews import SourceViews, WorkerSettings
 from dnn_dist.run.state import REPLAY, Progress, WorkerState, next_sequence
 from dnn_dist.run.wire import TaskKey
@@ -81,10 +78,7 @@ class Worker:
     computing: bool = False
     unready: list[TaskKey] = field(default_factory=list)  # held tasks whose weights must be read first
     reading: TaskKey | None = None  # the task whose weights are being read
-    waiting: dict[TaskKey, set[Maker]] = field(default_factory=dict)  # held tasks -> what they lack feeds of
-    early: dict[tuple[TaskKey, Maker], None] = field(default_factory=dict)  # feeds that overtook their work
-    roles: dict[TaskKey, Role] = field(default_factory=dict)  # of held tasks
-    resident: dict[TaskKey, float] = field(default_factory=dict)  # computed for others -> its frame's deadline, s
+    residence: Residence = field(default_factory=Residence)
     peers: frozenset[str] = frozenset()  # workers that feeds can be sent to
     expires: dict[TaskKey, float] = field(default_factory=dict)  # held task -> its frame's deadline, s
     outbox: dict[TaskKey, int] = field(default_factory=dict)  # computed, waiting to be sent, in order -> bytes
@@ -96,7 +90,6 @@ class Worker:
     speed: float = 0.0  # MAC/s, smoothed, over all that was computed
     speeds: dict[tuple[str, int], float] = field(default_factory=dict)  # (plan, stage) -> MAC/s, smoothed; newest last
     pace: Pace = field(default_factory=Pace)  # of results, until Progress has them
-    _sizes: dict[TaskKey, int] = field(default_factory=dict)  # of resident pieces' results, bytes
     _sent: _Sent | None = None
     _sequence: int = 0
     _published: tuple[Any, ...] = ()
@@ -185,13 +178,13 @@ class Worker:
             return told("foreign plan", f"plan {event.plan!r} is not ready here")
         if self._unwanted(key, event.role):
             return told("late work", "no longer wanted on arrival", warn=False)
+        kept = self.residence.kept.get(key)
         if event.again:
-            here = key in self.held or key in self.resident
+            here = key in self.held or kept is not None
             return [Reroute(key)] if here else told("foreign work", "asks for feeds of a piece that is not here")
-        if key in self.resident:
+        if kept is not None:  # lost on the way, or so its source thinks
             if event.role.reports and key not in self.outbox:
-                self.outbox[key] = self._sizes[key]
-                self.expires[key] = self.resident[key]
+                self.outbox[key], self.expires[key] = kept.bytes, kept.expires
             self.answered[key] = now
             return [Reroute(key)]
         if key in self.outbox:
@@ -202,12 +195,7 @@ class Worker:
         self.answered.pop(key, None)
         self.held.insert(self._place(key), key)
         self.expires[key] = now + event.budget
-        self.roles[key] = event.role
-        lacks = {maker for maker in event.role.awaits if (key, maker) not in self.early}
-        for maker in event.role.awaits - lacks:
-            del self.early[key, maker]
-        if lacks:
-            self.waiting[key] = lacks
+        self.residence.hold(key, event.role)
         if not event.ready:
             self.unready.append(key)
         return []
@@ -221,16 +209,10 @@ class Worker:
         return len(self.held)
 
     def _handle_feed(self, event: FeedArrived, now: float) -> list[Any]:
-        key, lacks = event.key, self.waiting.get(event.key)
-        if lacks is not None:
-            lacks.discard(event.maker)
-            if not lacks:
-                del self.waiting[key]
-        elif key not in self.held and key not in self.answered and not self._views.unwanted(key):
-            if len(self.early) >= self.settings.max_early:
-                dropped, _ = next(iter(self.early))
-                self.early = {feed: None for feed in self.early if feed[0] != dropped}
-            self.early[key, event.maker] = None
+        key = event.key
+        known = key in self.residence.waiting
+        if known or (key not in self.held and key not in self.answered and not self._views.unwanted(key)):
+            self.residence.feed(key, event.maker, self.settings.max_early)
         return []
 
     def _handle_peer(self, event: PeerReachable, now: float) -> list[Any]:
@@ -241,7 +223,7 @@ class Worker:
         """Compute the first held task whose weights are there, and read those of the first that lacks them."""
         actions: list[Any] = []
         if not self.computing:
-            key = next((key for key in self.held if key not in self.unready and key not in self.waiting), None)
+            key = self.residence.ready(self.held, self.unready)
             if key is not None:
                 self.held.remove(key)
                 self.held.insert(0, key)
@@ -267,7 +249,7 @@ class Worker:
         assert self.computing and self.held[0] == event.key, f"{event.key} is not being computed; held: {self.held}"
         self.computing = False
         del self.held[0]
-        role = self.roles.pop(event.key)
+        role = self.residence.release(event.key)
         actions: list[Any] = []
         if event.error:
             # Not listed as answered: the source sees a task neither held nor answered, and sends it elsewhere.
@@ -276,8 +258,7 @@ class Worker:
         else:
             self.answered[event.key] = now
             if role.feeds:
-                self.resident[event.key] = self.expires[event.key]
-                self._sizes[event.key] = event.bytes
+                self.residence.keep(event.key, self.expires[event.key], event.bytes)
                 actions.append(SendFeeds(event.key))
             if role.reports:
                 self.outbox[event.key] = event.bytes
@@ -341,18 +322,14 @@ class Worker:
     def _drop_unwanted(self, now: float) -> None:
         """Drop waiting tasks that nobody wants; they count as answered, by somebody else."""
         held = self.held[1:] if self.computing else self.held
-        for key in [key for key in held if self._unwanted(key, self.roles[key]) or now >= self.expires[key]]:
+        for key in [key for key in held if self._unwanted(key, self.residence.role(key)) or now >= self.expires[key]]:
             self.held.remove(key)
             if key in self.unready:
                 self.unready.remove(key)
-            self.waiting.pop(key, None)
-            del self.expires[key], self.roles[key]
+            self.residence.release(key)
+            del self.expires[key]
             self.answered[key] = now
-        if self.resident:
-            for key in [key for key, end in self.resident.items() if now >= end or self._views.settled(key)]:
-                del self.resident[key], self._sizes[key]
-        if self.early:
-            self.early = {feed: None for feed in self.early if not self._views.unwanted(feed[0])}
+        self.residence.drop(self._views.settled, self._views.unwanted, now)
 
     def _unwanted(self, key: TaskKey, role: Role) -> bool:
         """True when nobody wants what comes of a task; the aggregator may have what other pieces still need."""
@@ -363,7 +340,7 @@ class Worker:
         # the source, which would take the task for lost. Those of a former session are what a restarted source can
         # tell its lost frames by.
         for key, since in list(self.answered.items()):
-            if key in self.resident:
+            if key in self.residence.kept:
                 continue
             settled = self._views.unwanted(key) and key.session == self.sources[key.source].state.session
             if now - since > (self.settings.heartbeat if settled else self.settings.remember):
@@ -379,50 +356,27 @@ class Worker:
             del self.seen[next(iter(self.seen))]
 
     def _publish(self, now: float) -> list[Any]:
-        preparing = self.reading is not None or not all(self.plans.values())
+        waiting = self.residence.waiting
         most = min(1 + self.settings.prefetch, self.settings.max_held)
-        room = max(0, most - len(self.held) + len(self.waiting) - len(self.outbox))
-        ready = frozenset(plan for plan, built in self.plans.items() if built)
-        told = (
+        told: tuple[Any, ...] = (  # in the order of WorkerState
+            frozenset(plan for plan, built in self.plans.items() if built),
+            frozenset(self.refused),
             tuple(self.held),
-            frozenset(self.waiting),
+            frozenset(waiting),
             frozenset(self.answered),
-            room,
+            max(0, most - len(self.held) + len(waiting) - len(self.outbox)),
             self.peers,
             self._views.offered_to(self.plans, now),
-            ready,
-            len(self.refused),
-            preparing,
+            self.seen,  # replaced when it changes, never changed
+            frozenset(self.on_demand),
+            self.reading is not None or not all(self.plans.values()),
         )
-        seen = self.seen  # replaced when it changes, never changed
-        if (told, seen) == self._published and now < self._published_at + self.settings.heartbeat:
+        if told == self._published and now < self._published_at + self.settings.heartbeat:
             return []
-        self._published, self._published_at = (told, seen), now
+        self._published, self._published_at = told, now
         self._sequence = next_sequence(self._sequence, now)
-        return [
-            PublishWorker(
-                WorkerState(
-                    self.name,
-                    self.robot,
-                    self.session,
-                    self._sequence,
-                    self.model,
-                    ready,
-                    frozenset(self.refused),
-                    told[0],
-                    told[1],
-                    told[2],
-                    room,
-                    self.peers,
-                    told[5],
-                    seen,
-                    self.speed,
-                    self.speeds,
-                    frozenset(self.on_demand),
-                    preparing,
-                )
-            )
-        ]
+        who = self.name, self.robot, self.session, self._sequence, self.model
+        return [PublishWorker(WorkerState(*who, self.speed, self.speeds, *told))]
 
 
 def _smoothed(before: float, newest: float) -> float:
