@@ -3,8 +3,8 @@
 
 After Mao et al., "MoDNN" (2017), and its description in DeepThings (2018), where it is the baseline. Each layer
 that looks beyond its own row (a convolution, a pool) begins a stage; layers that work row by row join it. No
-value is computed twice; instead the bands of a layer need rows that other bands made, so that all of them
-meet between two stages.
+value is computed twice; instead the bands of a layer need rows that other bands made: between two stages these go
+straight from robot to robot (feeds.py), or all of them by the aggregator.
 """
 
 from __future__ import annotations
