@@ -169,6 +169,17 @@ def put(piece: Piece, box: Box, array: np.ndarray, inputs: dict[int, np.ndarray]
         inputs[box.port][_within(port, box)] = array
 
 
+def fed(
+    feeds: Feeds, stage: int, piece: int, outputs: Mapping[Maker, Sequence[np.ndarray]]
+) -> dict[int, np.ndarray]:
+    """The inputs of a piece that come from its chain (number of the port -> array), of what their makers gave."""
+    taker, inputs = feeds.stages[stage].pieces[piece], dict[int, np.ndarray]()
+    for maker, boxes in feeds.feeds(stage, piece).items():
+        for box in boxes:
+            put(taker, box, take(feeds.stages[maker[0]].pieces[maker[1]], box, outputs[maker]), inputs)
+    return inputs
+
+
 def _within(port: Port, box: Box) -> tuple[slice, slice]:
     """Where a box lies in a port's array."""
     assert box.region is not None, "a box smaller than its port has a region"

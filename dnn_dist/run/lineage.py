@@ -15,8 +15,8 @@ from dnn_dist.cut.feeds import Feeds, Maker
 def needed(feeds: Feeds, have: Collection[Maker], wanted: Collection[Maker]) -> tuple[Maker, ...]:
     """Pieces to be computed so that all of `wanted` are there; those of earlier stages first.
 
-    `have`: pieces whose outputs somebody keeps. `wanted`: pieces whose results the aggregator lacks. One that is in both
-    has only to be sent again.
+    `have`: pieces whose outputs somebody keeps. `wanted`: pieces whose results the aggregator lacks. One that is
+    in both has only to be sent again.
     """
     found: set[Maker] = set()
     waiting = [maker for maker in wanted if maker not in have]
