@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dnn_dist.cut.build import build_piece
+from dnn_dist.cut.feeds import Feeds, Maker, fed
 from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
@@ -37,16 +38,44 @@ def run_whole(network: Network, inputs: dict[int, np.ndarray]) -> dict[int, np.n
 def run_stages(
     network: Network, stages: tuple[Stage, ...], inputs: dict[int, np.ndarray]
 ) -> dict[int, np.ndarray]:
+    """Tensors that the aggregator gets; within chains pieces are fed by pieces and nothing else."""
     arrays = dict(inputs)
-    for stage in stages:
-        engines: dict[str, Engine] = {}
+    feeds = Feeds(network, stages)
+    engines = Engines(network)
+    kept: dict[Maker, list[np.ndarray]] = {}
+    for number, stage in enumerate(stages):
         received = {}
         for piece in stage.pieces:
-            if piece.form not in engines:
-                engines[piece.form] = Engine(build_piece(network, stage, piece))
-            received[piece.index] = engines[piece.form].run(scatter(stage, piece, arrays))
-        arrays |= merge(network, stage, received)
+            received[piece.index] = kept[number, piece.index] = engines.run(feeds, number, piece.index, arrays, kept)
+        whole = merge(network, stage, received)
+        arrays |= {t: whole[t] for t in feeds.reported(number)}
     return arrays
+
+
+class Engines:
+    """Runs pieces; those of one form by one file."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._found: dict[tuple[str, str], Engine] = {}
+
+    def run(
+        self,
+        feeds: Feeds,
+        stage: int,
+        piece: int,
+        arrays: dict[int, np.ndarray],
+        kept: dict[Maker, list[np.ndarray]],
+    ) -> list[np.ndarray]:
+        """What a piece gives: from whole tensors made before its chain, and what pieces of the chain gave."""
+        here = feeds.stages[stage]
+        chosen = here.pieces[piece]
+        given = fed(feeds, stage, piece, kept)
+        assert sorted((*given, *feeds.given(stage, piece))) == list(range(len(chosen.inputs)))
+        key = here.spec, chosen.form
+        if key not in self._found:
+            self._found[key] = Engine(build_piece(self.network, here, chosen))
+        return self._found[key].run(scatter(here, chosen, arrays, given))
 
 
 def assert_equal(network: Network, stages: tuple[Stage, ...], seed: int = 0) -> None:

@@ -20,6 +20,7 @@ from dnn_dist.cli import trial
 from dnn_dist.cli.apart import apart, shared_copy
 from dnn_dist.cli.check import _difference, check
 from dnn_dist.cli.main import main
+from dnn_dist.cut.feeds import fed
 from dnn_dist.cut.merge import merge
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import ModelError
@@ -33,6 +34,8 @@ KEYS = {
     "work_ratio",
     "bytes_in",
     "bytes_out",
+    "bytes_direct",
+    "boundaries",
     "pieces",
     "peak_rss_mb",
 }
@@ -75,6 +78,45 @@ def test_several_stages():
     facts = check(read_network(RESIDUAL), "tiles:2x2@0..3;local@4..4;tiles:3x2@5..8")
     assert facts["holds"] and facts["pieces"] == 10
     assert facts["cut"] == "tiles:2x2@0..3;local@4..4;tiles:3x2@5..8;local@9..14"
+
+
+DIRECT = ("tiles:2x2@0..1>tiles:1x3@2..3>layers:2@4..5", "bands:2@0..1>tiles:2x2b@2..3;tiles:2x1@4..4", "layers:3")
+
+
+@pytest.mark.parametrize("cut", DIRECT)
+@pytest.mark.parametrize("model", ["residual_float32", "residual_int8", "mobile_float32", "mobile_int8"])
+def test_direct_boundaries(capsys, model, cut):
+    code, out, err = run(capsys, "check", str(FIXTURES / f"{model}.tflite"), "--cut", cut, "--json")
+    assert not err and code == 0
+    facts = json.loads(out)
+    assert facts["max_abs_diff"] == 0 and facts["bytes_direct"] > 0
+    pairs = facts["boundaries"]
+    assert any(pair["direct"] for pair in pairs) and (";" in cut) is any(not pair["direct"] for pair in pairs)
+    assert sum(pair["direct_bytes"] for pair in pairs if pair["direct"]) == facts["bytes_direct"]
+    assert all(0 <= pair["direct_bytes"] <= pair["gathered_bytes"] for pair in pairs)
+    _, out, _ = run(capsys, "check", str(FIXTURES / f"{model}.tflite"), "--cut", cut)
+    lines = [line for line in out.splitlines() if line.startswith("boundaries")]
+    assert len(lines) == len(pairs) and all("MB direct" in line and "MB gathered" in line for line in lines)
+
+
+def test_a_wrong_feed_is_found(capsys, monkeypatch):
+    """The proof is of the direct way: when boxes come from the wrong place, outputs differ."""
+
+    def shifted(feeds, stage, piece, outputs):
+        return {port: np.roll(array, 1, axis=0) for port, array in fed(feeds, stage, piece, outputs).items()}
+
+    monkeypatch.setattr(trial, "fed", shifted)
+    for cut, equal in {"tiles:2x2@0..3>tiles:2x2@4..8": False, "tiles:2x2@0..3;tiles:2x2@4..8": True}.items():
+        code, out, _ = run(capsys, "check", RESIDUAL, "--cut", cut, "--json")
+        assert (code == 0) is equal and (json.loads(out)["max_abs_diff"] == 0) is equal
+
+
+def test_int8_wire_is_refused_where_float32_tensors_go_straight(capsys):
+    for wire, cut, code in (("int8", "bands:2@0..3", 2), ("float16", "bands:2@0..3", 0), ("int8", "bands:2g@0..3", 0)):
+        assert run(capsys, "check", RESIDUAL, "--cut", cut, "--wire", wire)[0] == code
+    assert run(capsys, "check", str(FIXTURES / "residual_int8.tflite"), "--cut", "bands:2", "--wire", "int8")[0] == 0
+    _, _, err = run(capsys, "check", RESIDUAL, "--cut", "layers:2", "--wire", "int8")
+    assert err.count("\n") == 1 and "take wire float16, or ';' there" in err
 
 
 CUTS = ("bands:3,1,2@0..8", "slices:3", "slices:4+1", "slices:2,1+2@0..7", "layers:3", "tiles:2x2@0..3;slices:3+1@4..8")

@@ -131,3 +131,16 @@ def test_what_is_said_of_a_cut_is_short(cut):
     with pytest.raises(CutError) as caught:
         cut_network(read_network(FIXTURES / "chain_float32.tflite"), cut)
     assert len(str(caught.value)) < 600
+
+
+def test_int8_wire_is_refused_where_float32_tensors_go_straight():
+    """Each message has its own scale: values would depend on which robot made them."""
+    network = read_network(FIXTURES / "residual_float32.tflite")
+    for cut in ("bands:2@0..3", "layers:2", "tiles:2x2@0..3;layers:2", "tiles:2x2@0..3>tiles:2x2@4..8"):
+        with pytest.raises(PlanError, match=r"wire int8.*take wire float16, or ';' there") as caught:
+            Plan(network.sha256, cut, wire="int8").stages(network)
+        assert len(str(caught.value).splitlines()) == 1
+        Plan(network.sha256, cut, wire="float16").stages(network)
+    Plan(network.sha256, "bands:2g@0..3;layers:2g", wire="int8").stages(network)
+    whole_numbers = read_network(FIXTURES / "residual_int8.tflite")
+    Plan(whole_numbers.sha256, "bands:2@0..3;layers:2", wire="int8").stages(whole_numbers)

@@ -2,6 +2,7 @@
 """The text of a cut: what it means, and that whatever is written gives stages or one line with the cure."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from cutting import EXAMPLES, FIXTURES, assert_equal
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_tiles import dags
 
-from dnn_dist.cut.spec import cut_network, parse_cut
+from dnn_dist.cut.spec import cut_network, cut_text, parse_cut
 from dnn_dist.errors import CutError
 from dnn_dist.graph.tflite import read_network
 
@@ -39,6 +40,9 @@ def covered(stages) -> list[int]:
         ("tiles:2x2@0..4;slices:4+1@5..6;local", "tiles slices slices local"),
         (" tiles:2x2@0..3 ; layers:2 ", "tiles layers layers"),
         ("local@0..4;bands:2@5..6", "local bands bands local"),
+        ("tiles:2x2@0..3>tiles:3x1@4..8", "tiles tiles local"),
+        ("tiles:2x2@0..4>bands:3@5..6>layers:2@7..9 > tiles:2x1b@10", "tiles bands bands layers layers tiles local"),
+        ("bands:2g@0..3>layers:2g", "bands bands bands layers layers"),
     ],
 )
 def test_every_kind_and_mixtures(text, kinds):
@@ -50,8 +54,31 @@ def test_every_kind_and_mixtures(text, kinds):
 
 @pytest.mark.parametrize("text", ["tiles:2x3@0..8", "bands:3,1@0..6", "slices:4+2@0..7", "layers:2,1@0..9", "local"])
 def test_a_stage_is_cut_again_by_its_own_text(text):
-    for stage in cut_network(RESIDUAL, text):
-        assert stage in cut_network(RESIDUAL, stage.spec)
+    """Alone, so without the stage that it may meet directly; `cut_text` keeps how they meet."""
+    stages = cut_network(RESIDUAL, text)
+    for stage in stages:
+        assert replace(stage, direct=False) in cut_network(RESIDUAL, stage.spec)
+    assert cut_network(RESIDUAL, cut_text(stages)) == stages
+
+
+@pytest.mark.parametrize(
+    ("text", "direct"),
+    [
+        ("tiles:2x2@0..3;tiles:3x1@4..8;local", "..."),
+        ("tiles:2x2@0..3>tiles:3x1@4..8;local", ".>."),
+        ("tiles:2x2@0..3+3x1@4..8>bands:2@9", "..>."),
+        ("bands:2@0..3", ".>>."),
+        ("bands:2g@0..3", "...."),
+        ("bands:2,1g@0..1>layers:2@2..5;layers:2g", "..>>.."),
+        ("layers:4", ".>>>"),
+        ("layers:2,1g@0..9", "..."),
+        ("layers:2@0..4>layers:2@5..9;layers:1", ".>>>."),
+    ],
+)
+def test_which_boundaries_are_direct(text, direct):
+    stages = cut_network(RESIDUAL, text)
+    assert "".join(">" if stage.direct else "." for stage in stages) == direct
+    assert cut_network(RESIDUAL, cut_text(stages)) == stages
 
 
 def test_where_stages_begin_and_end():
@@ -69,6 +96,9 @@ bands:|bands:0|bands:1.5|bands:2,0|bands:-1|bands:2,|bands:2;;|bands:1e3|bands:9
 slices:|slices:0|slices:4+|slices:+1|slices:4+4|slices:9+2@0|slices:9@0|slices:4@3|slices:4@14..|slices:2+1+1|slices:4@12
 layers:0|layers:16|layers:3@0..1|layers:2@20..|layers:2@3..1|layers:3@|tiles:2x2@0..3+|tiles:2x2@0..3+3x3@2..8
 tiles:2x2@0..3;layers:2@3..5|bands:2@0..99|slices:4@99|slices:1,1,|slices:nan|layers:inf,1|bands:٣|tiles:2x2@0..3;tiles
+>|>tiles:2x2@0..3|tiles:2x2@0..3>|tiles:2x2@0..3>>layers:2|tiles:2x2@0..3;>layers:2|tiles:2x2g|slices:4g@0|localg|bands:g|layers:2gg
+tiles:2x2@0..3>local|local@0..3>tiles:2x2@4..8|tiles:2x2@0..3>tiles:2x2@5..8|tiles:2x2@0..8>slices:4+1@13|slices:2@0>tiles:2x2@1..3
+layers:1@0..12>slices:4@13>layers:1|tiles:2x2@2..3>layers:2@1..|tiles:auto>layers:1@14
 """
 
 
@@ -87,6 +117,9 @@ def test_reasons_name_the_cure():
         "layers:16": "take layers:15 or fewer",
         "slices:2@12": "cannot be cut in slices",
         "bands": "write bands:COUNT",
+        "tiles:2x2@0..3>local": "got local@4..\\d+ at the '>' before local@4..\\d+; write ';' there",
+        "tiles:2x2@0..3>tiles:2x2@5..8": "got local@4..4 at the '>' before tiles:2x2@5..8; write ';' there",
+        "slices:2@0>tiles:2x2@1..3": "joins stages of tiles, bands, layers",
     }.items():
         if words is None:
             cut_network(RESIDUAL, text)
@@ -95,7 +128,17 @@ def test_reasons_name_the_cure():
                 cut_network(RESIDUAL, text)
 
 
-tokens = st.sampled_from([*KINDS, *"0123456789:;@+,xb. ", "..", "auto", "10", "@0..3", ":2x2", ":4", "+1", "\n", "é"])
+def test_tiles_auto_may_be_met_directly_where_no_local_stage_lies():
+    network = read_network(FIXTURES / "upsampled_float32.tflite")  # ops 3..7 cannot be tiled
+    _, second, *_ = cut_network(network, "layers:1@0..0>tiles:auto")
+    assert (second.kind, second.direct) == ("tiles", True)
+    for text in ("layers:1@0..2>tiles:auto", "tiles:auto>layers:1", "slices:2@0>tiles:auto"):
+        with pytest.raises(CutError) as caught:
+            cut_network(network, text)
+        assert "\n" not in str(caught.value)
+
+
+tokens = st.sampled_from([*KINDS, *"0123456789:;>@+,xbg. ", "..", "auto", "10", "@0..3", ":2x2", ":4", "+1", "\n", "é"])
 
 
 @settings(max_examples=EXAMPLES * 10, derandomize=True, deadline=None)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`dnn_dist check MODEL --cut tiles:3x3`: the proof that a model can be cut, against the untouched file.
 
-Every piece is written and run as robots would, each in a process of its own; the merged tensors go through the
-stages that follow, and all outputs of the model are compared. With parities every set of pieces that may be
-lost is left out in turn. Exit code 0: equal, and something was cut; 1: not.
+Every piece is written and run as robots would, each in a process of its own. What a stage makes is merged for the
+stages that follow, or goes as boxes straight from piece to piece, and all outputs of the model are compared. With
+parities every set of pieces that may be lost is left out in turn. Exit code 0: equal, and something was cut; 1: not.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 
 from dnn_dist.cli.apart import shared_copy
-from dnn_dist.cli.cost import cost
+from dnn_dist.cli.cost import boundaries, boundary_text, cost
 from dnn_dist.cli.trial import Arrays, Frame, run_stages, run_whole, stage_differences
 from dnn_dist.cut.piece import Stage
-from dnn_dist.cut.spec import cut_network
+from dnn_dist.cut.spec import cut_network, cut_text
 from dnn_dist.cut.tiles import NothingToTile
 from dnn_dist.errors import DnnDistError, ModelError
 from dnn_dist.graph.network import Network, Tensor
 from dnn_dist.graph.tflite import read_network
-from dnn_dist.plan.plan import WIRES
+from dnn_dist.plan.plan import WIRES, check_wire
 
 MOST_RECOVERY_ERROR = 1e-4
 """Of a tensor after decoding, relative to its largest value."""
@@ -41,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cut",
         required=True,
-        help="how to cut: tiles:3x3, bands:4, slices:4+1, layers:3, each with @FIRST..LAST ops if wanted, "
-        "several separated by ';'",
+        help="how to cut: tiles:3x3, bands:4, slices:4+1, layers:3, each with @FIRST..LAST ops if wanted; "
+        "several separated by ';' (tensors meet at the aggregator) or '>' (go straight from robot to robot); "
+        "bands and layers are joined by '>' within, with a g (bands:4g) by ';'",
     )
     parser.add_argument(
         "--wire",
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for key, value in facts.items():
             for text in value if isinstance(value, list) else [value]:
+                text = boundary_text(text) if isinstance(text, dict) else text
                 print(f"{key:24}{text:.4g}" if isinstance(text, float) else f"{key:24}{text}")
     return 0 if facts["holds"] else 1
 
@@ -92,6 +94,8 @@ def check(network: Network, cut: str, seed: int = 0, wires: Sequence[str] = ()) 
     """Cuts, runs and compares. `max_abs_diff` is in the units that the outputs are stored in."""
     started = time.monotonic()
     stages = cut_network(network, cut)
+    for wire in wires:
+        check_wire(network, stages, wire)
     _load_runtime()
     inputs = [draw(network, np.random.default_rng(seed)) for draw in (_pixels, _gaussian)]
     frames = [
@@ -111,12 +115,13 @@ def check(network: Network, cut: str, seed: int = 0, wires: Sequence[str] = ()) 
     bound = MOST_RECOVERY_ERROR * largest if coded else 0.0
     facts: dict[str, Any] = {
         "model": str(network.path),
-        "cut": ";".join(stage.spec for stage in stages),
+        "cut": cut_text(stages),
         "dtype": network.tensors[network.inputs[0]].dtype if network.inputs else "",
         "holds": difference <= bound
         and trial.recovery_error.get("float32", 0.0) <= MOST_RECOVERY_ERROR
         and any(stage.distributed for stage in stages),
         **cost(network, stages),
+        "boundaries": boundaries(network, stages),
         "max_abs_diff": difference,
     }
     if coded:

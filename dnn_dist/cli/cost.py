@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from dataclasses import replace
+from itertools import groupby, pairwise
 from math import prod
 from typing import Any
 
 from dnn_dist.cut.bands import exchanged_bytes
+from dnn_dist.cut.feeds import FEEDING, Feeds
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.cut.shares import Speeds
 from dnn_dist.cut.spec import parse_cut
+from dnn_dist.cut.traffic import columns, direct_bytes, gathered_bytes
 from dnn_dist.graph.geometry import Pointwise
 from dnn_dist.graph.network import Network
 
@@ -21,9 +24,16 @@ _FUSED = ("tiles", "bands")
 
 
 def cost(network: Network, stages: Sequence[Stage]) -> dict[str, Any]:
-    """What a cut costs per frame: MACs against the whole's, and bytes on the way to and from the pieces."""
+    """What a cut costs per frame: MACs against the whole's, bytes on the way to and from the pieces and among them."""
+    feeds = Feeds(network, stages)
     distributed = [stage for stage in stages if stage.distributed]
     pieces = [piece for stage in distributed for piece in stage.pieces]
+    makers = [
+        ((number, piece.index), piece.inputs, piece.outputs)
+        for number, stage in enumerate(stages)
+        for piece in stage.pieces
+        if stage.distributed
+    ]
     of_stages = sum(op.macs for stage in distributed for op in network.ops[stage.first : stage.last + 1])
     return {
         "stages": len(stages),
@@ -32,10 +42,53 @@ def cost(network: Network, stages: Sequence[Stage]) -> dict[str, Any]:
         "distributed_macs": of_stages / network.macs if network.macs else 0.0,
         "work_ratio": sum(piece.macs for piece in pieces) / of_stages if of_stages else 1.0,
         "largest_piece_macs": max((piece.macs for piece in pieces), default=0) / network.macs if network.macs else 0.0,
-        "bytes_in": sum(_travelling_bytes(network, port) for piece in pieces for port in piece.inputs),
-        "bytes_out": sum(port.bytes for piece in pieces for port in piece.outputs),
+        "bytes_in": sum(_travelling_bytes(network, ports[n]) for at, ports, _ in makers for n in feeds.given(*at)),
+        "bytes_out": sum(ports[n].bytes for at, _, ports in makers for n in feeds.result(*at)),
+        "bytes_direct": sum(_direct_bytes(feeds).values()),
         **_published(network, stages),
     }
+
+
+def boundaries(network: Network, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """Of each boundary that is direct or may be: the bytes that it moves in either way, the others being as they are.
+
+    Direct with each piece at the robot that has most of what it takes.
+    """
+    found = []
+    in_force = Feeds(network, stages)
+    moved = _direct_bytes(in_force)
+    for number, (before, stage) in enumerate(pairwise(stages), 1):
+        if before.kind not in FEEDING or stage.kind not in FEEDING:
+            continue
+        feeds, direct = in_force, moved.get(number)
+        if direct is None:
+            feeds = Feeds(network, [*stages[:number], replace(stage, direct=True), *stages[number + 1 :]])
+            direct = _direct_bytes(feeds)[number]
+        found.append(
+            {
+                "before": before.spec,
+                "after": stage.spec,
+                "direct": stage.direct,
+                "direct_bytes": direct,
+                "gathered_bytes": gathered_bytes(feeds, number),
+            }
+        )
+    return found
+
+
+def boundary_text(facts: dict[str, Any]) -> str:
+    """A boundary as a person reads it."""
+    sizes = ", ".join(f"{facts[f'{way}_bytes'] / 1e6:.3f} MB {way}" for way in ("direct", "gathered"))
+    return f"{facts['before']} {'>' if facts['direct'] else ';'} {facts['after']}: {sizes}"
+
+
+def _direct_bytes(feeds: Feeds) -> dict[int, int]:
+    """Stage -> bytes that move over the direct boundary before it."""
+    found = {}
+    for chain in feeds.chains:
+        at = columns(feeds, chain)
+        found.update({stage: direct_bytes(feeds, stage, at) for stage in chain[1:]})
+    return found
 
 
 def _travelling_bytes(network: Network, port: Port) -> int:

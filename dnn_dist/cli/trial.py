@@ -3,6 +3,9 @@
 
 One process writes the piece's file, another runs it: so both peaks of memory are those of that piece, and the
 command itself holds nothing but the tensors between the stages.
+
+Where stages meet directly a piece is given the boxes that it would get from other workers, cut out of what their pieces
+gave; tensors within a chain are made whole nowhere.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 
 from dnn_dist.cli.apart import apart, shared_array, shared_copy
 from dnn_dist.cut.build import write_piece
+from dnn_dist.cut.feeds import Feeds, Maker, fed
 from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.piece import Piece, Stage
@@ -26,6 +30,8 @@ from dnn_dist.run.engine import Engine
 from dnn_dist.run.wire import after_wire
 
 Arrays = dict[int, np.ndarray]  # tensor -> its whole array, without batch axis
+Kept = dict[Maker, list[np.ndarray]]  # what pieces gave that others of their chain still take
+Feeding = Callable[[int, Piece], dict[int, np.ndarray]]  # number of the frame, piece -> inputs from its chain
 MOST_SETS = 256
 """Sets of losses that are tried in full; of more, RANDOM_SETS drawn ones."""
 RANDOM_SETS = 200
@@ -81,25 +87,37 @@ def run_whole(network: Network, frames: list[Frame]) -> tuple[list[Arrays], floa
     return [dict(zip(network.outputs, arrays, strict=True)) for arrays in results], peak
 
 
-def run_stages(network: Network, stages: Iterable[Stage], frames: list[Frame], seed: int) -> Trial:
-    """Adds to every frame all tensors that the stages make."""
+def run_stages(network: Network, stages: Sequence[Stage], frames: list[Frame], seed: int) -> Trial:
+    """Adds to every frame all tensors that the aggregator gets of the stages."""
     trial = Trial()
+    feeds = Feeds(network, stages)
+    kept: list[Kept] = [{} for _ in frames]
     with tempfile.TemporaryDirectory(prefix="dnn_dist-") as folder:
-        for stage in stages:
-            results = _run_pieces(network, stage, frames, Path(folder), trial.peaks)
+        for number, stage in enumerate(stages):
+            results = _run_pieces(network, stage, frames, Path(folder), trial.peaks, _feeding(feeds, number, kept))
+            reported = feeds.reported(number)
             for frame, received in zip(frames, results, strict=True):
-                frame.tensors |= {t: shared_copy(array) for t, array in merge(network, stage, received).items()}
+                whole = merge(network, stage, received) if reported else {}
+                frame.tensors |= {t: shared_copy(whole[t]) for t in reported}
             if stage.coded:
                 for frame, received in zip(frames, results, strict=True):
                     error = _recovery_error(network, stage, received, frame.tensors, seed)
                     trial.recovery_error[frame.wire] = max(trial.recovery_error.get(frame.wire, 0.0), error)
                 trial.loss_sets += len(loss_sets(stage, seed))
             # pages of what no later stage reads are given back
+            for outputs, received in zip(kept, results, strict=True):
+                outputs.update({(number, piece): arrays for piece, arrays in received.items()})
+                for maker in [maker for maker in outputs if max(feeds.takers(*maker), default=(0, 0))[0] <= number]:
+                    del outputs[maker]
             later = set(network.live_before(stage.last + 1, len(network.ops) - 1)) | set(network.outputs)
             for frame in frames:
                 for tensor in set(frame.tensors) - later:
                     del frame.tensors[tensor]
     return trial
+
+
+def _feeding(feeds: Feeds, stage: int, kept: list[Kept]) -> Feeding:
+    return lambda frame, piece: fed(feeds, stage, piece.index, kept[frame])
 
 
 def stage_differences(
@@ -130,9 +148,9 @@ def stage_differences(
 
 
 def _run_pieces(
-    network: Network, stage: Stage, frames: list[Frame], folder: Path, peaks: Peaks
+    network: Network, stage: Stage, frames: list[Frame], folder: Path, peaks: Peaks, feeding: Feeding | None = None
 ) -> list[dict[int, list[np.ndarray]]]:
-    """Outputs of every piece for each frame."""
+    """Outputs of every piece for each frame; what `feeding` does not give is cut out of the frame's whole tensors."""
     results = [
         {piece.index: [shared_array(port.shape, port.dtype) for port in piece.outputs] for piece in stage.pieces}
         for _ in frames
@@ -155,8 +173,12 @@ def _run_pieces(
         def run(pieces: list[Piece] = pieces, path: Path = path) -> list[list[list[np.ndarray | None]]]:
             engine = Engine(path)
             return [
-                [_deliver(_run_piece(network, stage, piece, engine, frame), result[piece.index]) for piece in pieces]
-                for frame, result in zip(frames, results, strict=True)
+                [
+                    _deliver(_run_piece(network, stage, piece, engine, frame, given), result[piece.index])
+                    for piece in pieces
+                    for given in [feeding(number, piece) if feeding else {}]
+                ]
+                for number, (frame, result) in enumerate(zip(frames, results, strict=True))
             ]
 
         sent, peak = apart(run, name)
@@ -185,9 +207,11 @@ def _collect(shared: Sequence[np.ndarray], sent: Sequence[np.ndarray | None]) ->
     return [array if extra is None else extra for array, extra in zip(shared, sent, strict=True)]
 
 
-def _run_piece(network: Network, stage: Stage, piece: Piece, engine: Engine, frame: Frame) -> list[np.ndarray]:
+def _run_piece(
+    network: Network, stage: Stage, piece: Piece, engine: Engine, frame: Frame, given: dict[int, np.ndarray]
+) -> list[np.ndarray]:
     """What arrives of a piece's outputs, given what arrives of its inputs."""
-    inputs = scatter(stage, piece, frame.tensors)
+    inputs = scatter(stage, piece, frame.tensors, given)
     if stage.distributed:
         inputs = [
             array if port.tensor in network.inputs else _travelled(network, port.tensor, array, frame.wire)

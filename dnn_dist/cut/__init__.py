@@ -14,6 +14,8 @@
     layers.py   cut_layers, cut_points: a pipeline of runs of layers, and where a network can be cut in two
     local.py    cut_local: a range of ops as one piece, untouched
     shares.py   rows, channels or layers shared out by speed
+    feeds.py    Feeds: who gives whom which box where stages meet directly, from worker to worker
+    traffic.py  the bytes that move over such a boundary, direct and gathered
     spec.py     cut_network: the text of a cut ("tiles:3x3@0..15;slices:4+1") to stages that cover the network
     digest.py   pieces_digest: what tells pieces of one version from another's
     build.py    build_piece, write_piece: a piece as a .tflite file

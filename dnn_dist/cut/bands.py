@@ -3,8 +3,8 @@
 
 After Mao et al., "MoDNN" (2017), and its description in DeepThings (2018), where it is the baseline. Each layer
 that looks beyond its own row (a convolution, a pool) begins a stage; layers that work row by row join it. No
-value is computed twice; instead the bands of a layer need rows that other bands made, so that all of them
-meet between two stages.
+value is computed twice; instead the bands of a layer need rows that other bands made: between two stages these go
+straight from robot to robot (feeds.py), or all of them by the aggregator.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dnn_dist.cut.piece import Piece, Stage, make_port
 from dnn_dist.cut.shares import Speeds, least_time
-from dnn_dist.cut.tiles import NothingToTile, front_end
+from dnn_dist.cut.tiles import NothingToTile, front_end, is_closed
 from dnn_dist.cut.walk import TileWalk, form_of, walk_tile
 from dnn_dist.errors import CutError
 from dnn_dist.graph.geometry import Pad
@@ -42,6 +42,8 @@ def cut_bands(
     for op in network.ops[first : last + 1]:
         if not op.tileable:
             raise CutError(f"op {op.index} {op.kind} cannot be cut in bands: {op.reason}; end the range before it")
+    if not is_closed(network, first, last):
+        raise CutError(f"@{first}..{last} splits a dilated convolution, which is several ops; inspect names them")
     return tuple(_stage(network, speeds, text, *layer) for layer in layers_of(network, first, last))
 
 

@@ -9,8 +9,11 @@ input exactly once, since the pieces of a stage cover what they make exactly onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +26,7 @@ FEEDING = ("tiles", "bands", "layers")
 """Kinds of stages that may stand at a direct boundary: their pieces give boxes of finished tensors."""
 
 Maker = tuple[int, int]
-"""Stage and piece that make a box."""
+"""Stage and piece that make a box, or take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Box:
 
     @property
     def bytes(self) -> int:
-        return int(np.prod(self.shape)) * ITEM_BITS[self.dtype] // 8
+        return prod(self.shape) * ITEM_BITS[self.dtype] // 8
 
 
 Boxes = tuple[Box, ...]
@@ -54,114 +57,147 @@ def chains(stages: Sequence[Stage]) -> tuple[range, ...]:
     return tuple(range(start, end) for start, end in zip(starts, [*starts[1:], len(stages)], strict=True))
 
 
-def chain_of(stages: Sequence[Stage], stage: int) -> range:
-    """The chain that a stage belongs to."""
-    return next(chain for chain in chains(stages) if stage in chain)
+class Feeds:
+    """Who gives whom what in all chains of a cut: derived once, asked often."""
 
+    def __init__(self, network: Network, stages: Sequence[Stage]) -> None:
+        self.stages = tuple(stages)
+        self.chains = chains(stages)
+        self._chain_of = {stage: chain for chain in self.chains for stage in chain}
+        self._feeds: dict[Maker, dict[Maker, Boxes]] = {}
+        self._takers: dict[Maker, dict[Maker, Boxes]] = {}
+        self._reported: dict[int, tuple[int, ...]] = {}
+        later = set(network.outputs)
+        for chain in reversed(self.chains):
+            for stage in chain:
+                self._reported[stage] = tuple(t for t in self.stages[stage].outputs if t in later)
+            later.update(tensor for stage in chain for tensor in self.stages[stage].inputs)
+            self._derive(chain)
 
-def feeds(stages: Sequence[Stage], stage: int, piece: int) -> dict[Maker, Boxes]:
-    """What a piece gets from other pieces of its chain."""
-    first = chain_of(stages, stage).start
-    found: dict[Maker, list[Box]] = {}
-    for number, port in enumerate(stages[stage].pieces[piece].inputs):
-        for made in range(first, stage):
-            if port.tensor in stages[made].outputs:
-                for maker in stages[made].pieces:
-                    box = _box(number, port, maker)
-                    if box is not None:
-                        found.setdefault((made, maker.index), []).append(box)
-    return {maker: tuple(boxes) for maker, boxes in found.items()}
+    def _derive(self, chain: range) -> None:
+        made: dict[int, _Made] = {}
+        for stage in chain:
+            for piece in self.stages[stage].pieces if made else ():
+                taker = stage, piece.index
+                found: dict[Maker, list[Box]] = {}
+                for number, port in enumerate(piece.inputs):
+                    for maker, box in made[port.tensor].boxes(number, port) if port.tensor in made else ():
+                        found.setdefault(maker, []).append(box)
+                self._feeds[taker] = {maker: tuple(boxes) for maker, boxes in found.items()}
+                for maker, boxes in self._feeds[taker].items():
+                    self._takers.setdefault(maker, {})[taker] = boxes
+            if stage != chain[-1]:
+                made.update({tensor: _Made(self.stages, stage, tensor) for tensor in self.stages[stage].outputs})
 
+    def chain(self, stage: int) -> range:
+        """The chain that a stage belongs to."""
+        return self._chain_of[stage]
 
-def given(stages: Sequence[Stage], stage: int, piece: int) -> tuple[int, ...]:
-    """Numbers of the inputs that come with the work: their tensors were made before the chain."""
-    made = {t for before in range(chain_of(stages, stage).start, stage) for t in stages[before].outputs}
-    return tuple(n for n, port in enumerate(stages[stage].pieces[piece].inputs) if port.tensor not in made)
+    def feeds(self, stage: int, piece: int) -> Mapping[Maker, Boxes]:
+        """What a piece gets from other pieces of its chain."""
+        return self._feeds.get((stage, piece), {})
 
+    def takers(self, stage: int, piece: int) -> Mapping[Maker, Boxes]:
+        """What a piece gives to other pieces of its chain: the same boxes, by who takes them."""
+        return self._takers.get((stage, piece), {})
 
-def reported(network: Network, stages: Sequence[Stage], stage: int) -> tuple[int, ...]:
-    """Tensors of a stage that the aggregator gets: they live on after the chain."""
-    later = {t for after in stages[chain_of(stages, stage).stop :] for t in after.inputs} | set(network.outputs)
-    return tuple(t for t in stages[stage].outputs if t in later)
+    def given(self, stage: int, piece: int) -> tuple[int, ...]:
+        """Numbers of the inputs that come with the work: their tensors were made before the chain."""
+        made = {t for before in range(self._chain_of[stage].start, stage) for t in self.stages[before].outputs}
+        return tuple(n for n, port in enumerate(self.stages[stage].pieces[piece].inputs) if port.tensor not in made)
 
+    def reported(self, stage: int) -> tuple[int, ...]:
+        """Tensors of a stage that the aggregator gets: they live on after the chain."""
+        return self._reported[stage]
 
-def source_view(network: Network, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The stages as their source sees them: of each piece only the inputs that come with the work and the outputs that
-    go to the aggregator. Without direct boundaries that is all.
-    """
-    view = []
-    for number, stage in enumerate(stages):
-        if len(chain_of(stages, number)) == 1:
-            view.append(stage)
-            continue
-        tensors = reported(network, stages, number)
+    def result(self, stage: int, piece: int) -> tuple[int, ...]:
+        """Numbers of the outputs of a piece that the aggregator gets."""
+        outputs = self.stages[stage].pieces[piece].outputs
+        return tuple(number for number, port in enumerate(outputs) if port.tensor in self._reported[stage])
+
+    def source_view(self) -> tuple[Stage, ...]:
+        """The stages as their source sees them: of each piece only the inputs that come with the work and the outputs
+        that go to the aggregator. Without direct boundaries that is all.
+        """
+        return tuple(self._seen(n, stage) if len(self.chain(n)) > 1 else stage for n, stage in enumerate(self.stages))
+
+    def _seen(self, number: int, stage: Stage) -> Stage:
         pieces = [
             replace(
                 piece,
-                inputs=tuple(piece.inputs[port] for port in given(stages, number, piece.index)),
-                outputs=tuple(port for port in piece.outputs if port.tensor in tensors),
+                inputs=tuple(piece.inputs[port] for port in self.given(number, piece.index)),
+                outputs=tuple(piece.outputs[port] for port in self.result(number, piece.index)),
             )
             for piece in stage.pieces
         ]
-        view.append(replace(stage, pieces=tuple(pieces), outputs=tensors))
-    return tuple(view)
+        return replace(stage, pieces=tuple(pieces), outputs=self.reported(number))
+
+
+class _Made:
+    """Where the pieces of a stage that make a tensor lie in it: rows of boxes, as all stages that feed are cut."""
+
+    def __init__(self, stages: Sequence[Stage], stage: int, tensor: int) -> None:
+        self.whole: tuple[Maker, int] | None = None
+        rows: dict[tuple[int, int], list[tuple[int, int, Maker, int]]] = {}
+        for piece in stages[stage].pieces:
+            for output, port in enumerate(piece.outputs):
+                if port.tensor == tensor:
+                    maker = stage, piece.index
+                    if port.region is None:
+                        self.whole = maker, output
+                    else:
+                        y, x = (port.region.y0, port.region.y1), (port.region.x0, port.region.x1)
+                        rows.setdefault(y, []).append((*x, maker, output))
+        self.rows = sorted((*y, sorted(row)) for y, row in rows.items())
+
+    def boxes(self, number: int, port: Port) -> Iterator[tuple[Maker, Box]]:
+        """What `port`, input number `number` of some piece, gets of the tensor, and from whom."""
+        if self.whole is not None:
+            maker, output = self.whole
+            yield maker, Box(number, output, port.region, port.shape, port.dtype)
+            return
+        need = port.region or Region(0, self.rows[-1][1], 0, self.rows[-1][2][-1][1])
+        for y0, y1, row in _across(self.rows, need.y0, need.y1):
+            for x0, x1, maker, output in _across(row, need.x0, need.x1):
+                region = Region(y0, y1, x0, x1) & need
+                yield maker, Box(number, output, region, (region.height, region.width, *port.shape[2:]), port.dtype)
+
+
+def _across(spans: Sequence[tuple[Any, ...]], start: int, end: int) -> Sequence[tuple[Any, ...]]:
+    """Those of `spans`, which begin with (from, to) and follow one another, that share something with [start, end)."""
+    first = bisect_right(spans, start, key=lambda span: span[1])
+    return spans[first : bisect_left(spans, end, key=lambda span: span[0])]
 
 
 def take(piece: Piece, box: Box, outputs: Sequence[np.ndarray]) -> np.ndarray:
     """A box out of what a piece gave: a view."""
     port, array = piece.outputs[box.output], outputs[box.output]
-    if box.region is None or port.region == box.region:
-        return array
-    origin = port.region or Region(0, 0, 0, 0)
-    return array[box.region.shift(-origin.y0, -origin.x0).slices]
+    return array if box.region in (None, port.region) else array[_within(port, box)]
 
 
 def put(piece: Piece, box: Box, array: np.ndarray, inputs: dict[int, np.ndarray]) -> None:
     """A box to where it belongs in the inputs of a piece (number of the port -> array, made when first needed)."""
     port = piece.inputs[box.port]
-    if array.shape == port.shape:
+    if box.shape == port.shape:
         inputs[box.port] = array
-        return
-    if box.port not in inputs:
-        inputs[box.port] = np.empty(port.shape, port.dtype)
+    else:
+        if box.port not in inputs:
+            inputs[box.port] = np.empty(port.shape, port.dtype)
+        inputs[box.port][_within(port, box)] = array
+
+
+def fed(
+    feeds: Feeds, stage: int, piece: int, outputs: Mapping[Maker, Sequence[np.ndarray]]
+) -> dict[int, np.ndarray]:
+    """The inputs of a piece that come from its chain (number of the port -> array), of what their makers gave."""
+    taker, inputs = feeds.stages[stage].pieces[piece], dict[int, np.ndarray]()
+    for maker, boxes in feeds.feeds(stage, piece).items():
+        for box in boxes:
+            put(taker, box, take(feeds.stages[maker[0]].pieces[maker[1]], box, outputs[maker]), inputs)
+    return inputs
+
+
+def _within(port: Port, box: Box) -> tuple[slice, slice]:
+    """Where a box lies in a port's array."""
     assert box.region is not None, "a box smaller than its port has a region"
-    origin = port.region or Region(0, 0, 0, 0)
-    inputs[box.port][box.region.shift(-origin.y0, -origin.x0).slices] = array
-
-
-def gathered_bytes(stages: Sequence[Stage], stage: int) -> int:
-    """Bytes of model types that the boundary before a stage would move if it were gathered: all that came before it in
-    its chain is sent to the aggregator once, and its pieces' inputs are sent out.
-    """
-    here, made = stages[stage], _made_before(stages, stage)
-    back = sum(port.bytes for t in made for p in stages[made[t]].pieces for port in p.outputs if port.tensor == t)
-    return back + sum(port.bytes for piece in here.pieces for port in piece.inputs if port.tensor in made)
-
-
-def direct_bytes(stages: Sequence[Stage], stage: int, at: Mapping[Maker, str]) -> int:
-    """Bytes of model types that move over the boundary before a stage when pieces are at these workers."""
-    return sum(
-        box.bytes
-        for piece in stages[stage].pieces
-        for maker, boxes in feeds(stages, stage, piece.index).items()
-        for box in boxes
-        if at[maker] != at[stage, piece.index]
-    )
-
-
-def _made_before(stages: Sequence[Stage], stage: int) -> dict[int, int]:
-    """Tensors that a stage takes from earlier stages of its chain -> which."""
-    chain = chain_of(stages, stage)
-    return {t: made for made in range(chain.start, stage) for t in stages[made].outputs if t in stages[stage].inputs}
-
-
-def _box(number: int, port: Port, maker: Piece) -> Box | None:
-    for output, made in enumerate(maker.outputs):
-        if made.tensor == port.tensor:
-            if port.region is None or made.region is None:
-                region, whole = port.region or made.region, port.shape if made.region is None else made.shape
-                return Box(number, output, region, whole, port.dtype)
-            region = port.region & made.region
-            shape = (region.height, region.width, port.shape[2])
-            return None if region.empty else Box(number, output, region, shape, port.dtype)
-    return None
+    return (box.region if port.region is None else box.region.shift(-port.region.y0, -port.region.x0)).slices

@@ -17,13 +17,18 @@ from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 
 
-def scatter(stage: Stage, piece: Piece, tensors: Mapping[int, np.ndarray]) -> list[np.ndarray]:
-    """The arrays that `piece` takes, in the order of its ports: views of the whole arrays."""
+def scatter(
+    stage: Stage, piece: Piece, tensors: Mapping[int, np.ndarray], given: Mapping[int, np.ndarray] | None = None
+) -> list[np.ndarray]:
+    """The arrays that `piece` takes, in the order of its ports: views of the whole arrays, or what is `given`."""
     del stage  # all kinds take whole tensors or boxes of them
-    return [
-        tensors[port.tensor] if port.region is None else tensors[port.tensor][port.region.slices]
-        for port in piece.inputs
-    ]
+    given = given or {}
+    return [given[n] if n in given else _cut_out(port, tensors) for n, port in enumerate(piece.inputs)]
+
+
+def _cut_out(port: Port, tensors: Mapping[int, np.ndarray]) -> np.ndarray:
+    whole = tensors[port.tensor]
+    return whole if port.region is None else whole[port.region.slices]
 
 
 def empty_outputs(network: Network, stage: Stage) -> dict[int, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ Speeds = tuple[float, ...]
 Span = tuple[int, int]  # half-open
 
 
+@lru_cache(256)  # asked for every band of a layer
 def least_time(size: int, speeds: Speeds) -> tuple[Span, ...]:
     """Half-open spans that cover [0, size) in order, so that the last of the robots is ready soonest.
 

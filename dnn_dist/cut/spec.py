@@ -25,7 +25,7 @@ cover the whole network.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dnn_dist.cut.auto import auto_stages
@@ -179,6 +179,12 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
     return whole
 
 
+def cut_text(stages: Sequence[Stage]) -> str:
+    """The text of a cut that gives these stages again, each with its range."""
+    marks = ["", *(">" if stage.direct else ";" for stage in stages[1:])]
+    return "".join(mark + stage.spec for mark, stage in zip(marks, stages, strict=False))
+
+
 def _cut(network: Network, spec: StageSpec, first: int) -> tuple[Stage, ...]:
     if spec.kind == "tiles" and spec.auto:
         return auto_stages(network, spec.grid, first, balanced=spec.balanced)
@@ -203,10 +209,10 @@ def _joined(spec: StageSpec, stages: tuple[Stage, ...]) -> Iterator[Stage]:
 def _check_direct(text: str, before: Stage | None, stage: Stage) -> None:
     for side in (before, stage):
         if side is None or side.kind not in FEEDING:
-            name = "nothing" if side is None else side.spec
+            name = "nothing" if side is None else side.spec[:60]
             raise CutError(
                 f"the cut '{text[:80]}': '>' joins stages of {', '.join(FEEDING)} that follow one another, got {name} "
-                f"beside {stage.spec}; write ';' there"
+                f"at the '>' before {stage.spec[:60]}; write ';' there"
             )
 
 

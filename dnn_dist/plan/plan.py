@@ -8,7 +8,7 @@ person can read, and two robots with the same model and plan have the same piece
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from dnn_dist.cut.feeds import Box
+from dnn_dist.cut.feeds import Box, chains
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
@@ -58,6 +58,21 @@ def piece_bytes(network: Network, piece: Piece, wire: str) -> tuple[int, int]:
 def box_bytes(box: Box, wire: str) -> int:
     """Bytes of a box of a feed as it travels from worker to worker."""
     return prod(box.shape) * np.dtype(wire_dtype(box.dtype, wire)).itemsize
+
+
+def check_wire(network: Network, stages: Sequence[Stage], wire: str) -> None:
+    """Raises PlanError where float32 tensors would go from robot to robot as int8.
+
+    Each message has a scale of its own, so that values would depend on which robot made them.
+    """
+    for chain in chains(stages) if wire == "int8" else ():
+        made = {tensor for number in chain for tensor in stages[number].outputs}
+        for number in chain[1:]:
+            if any(t in made and network.tensors[t].dtype == "float32" for t in stages[number].inputs):
+                raise PlanError(
+                    f"plan: wire int8, but float32 tensors go straight from robot to robot (>) before "
+                    f"{stages[number].spec[:60]}; take wire float16, or ';' there (of bands and layers: bands:4g)"
+                )
 
 
 def takes_part(robot: str, robots: Collection[str]) -> bool:
@@ -143,13 +158,16 @@ class Plan:
             raise PlanError(f"{path}: {error}") from None
 
     def stages(self, network: Network) -> tuple[Stage, ...]:
-        """The stages with all their pieces; raises PlanError when the plan is for another model."""
+        """The stages with all their pieces; raises PlanError when the plan is for another model, or
+        its wire does not suit its cut."""
         if network.sha256 != self.model:
             raise PlanError(
                 f"plan {self.hash}: made for model {self.model[:12]}, {network.path} is {network.sha256[:12]}; "
                 "give every robot the same model file"
             )
-        return cut_network(network, self.cut)
+        stages = cut_network(network, self.cut)
+        check_wire(network, stages, self.wire)
+        return stages
 
 
 _EXPECTED = {str: "a text of ASCII letters", int: "a whole number"}

@@ -19,6 +19,7 @@ from dnn_dist.run.crew import Columns, columns, connected, deal, travelling
 from dnn_dist.run.events import SendWork
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState
+from dnn_dist.run.lineage import needed
 from dnn_dist.run.sending import send, send_again
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.tasks import Books, Task
@@ -64,7 +65,7 @@ class Chains:
         in_flight = books.in_flight()
         if not at and not self.takes(frame.plan, first, in_flight):
             return []
-        placed = self._places(frame.plan, first, _needed(shape, tasks), tasks, able[frame.plan])
+        placed = self._places(frame.plan, first, _lost(shape, tasks), tasks, able[frame.plan])
         if placed is None:
             return []
         books.queue[:] = [key for key in books.queue if key.frame != number or (key.stage, key.piece) not in tasks]
@@ -181,18 +182,9 @@ def _is(task: Task, state: LeaseState) -> bool:
     return any(lease.state is state for lease in task.leases.values())
 
 
-def _needed(shape: PlanShape, tasks: Tasks) -> list[Maker]:
+def _lost(shape: PlanShape, tasks: Tasks) -> list[Maker]:
     """Pieces that nobody has and somebody needs, in order: the aggregator, or a piece that is computed of them."""
-    needed: set[Maker] = set()
-    wanted: set[Maker] = set()  # feeds of these
-    for maker in sorted(tasks, reverse=True):
-        stage, task = shape.stages[maker[0]], tasks[maker]
-        if task.leases:
-            lacks = not _is(task, LeaseState.ANSWERED) and not _is(task, LeaseState.RUNNING)
-        else:
-            lacks = task.wanting and not task.given_up and (stage.reports or maker in wanted)
-            if lacks:
-                needed.add(maker)
-        if lacks:
-            wanted.update(stage.pieces[maker[1]].feeds)
-    return sorted(needed)
+    have = {maker for maker, task in tasks.items() if _is(task, LeaseState.ANSWERED) or _is(task, LeaseState.RUNNING)}
+    wanted = {maker for maker, task in tasks.items() if task.leases or shape.stages[maker[0]].reports}
+    found = needed(lambda maker: shape.stages[maker[0]].pieces[maker[1]].feeds, have, wanted)
+    return [maker for maker in found if maker in tasks and tasks[maker].wanting and not tasks[maker].given_up]

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dnn_dist.cut.build import piece_size, write_piece
-from dnn_dist.cut.feeds import Box, Boxes, Maker, chain_of, feeds, put, source_view, take
+from dnn_dist.cut.feeds import Box, Boxes, Feeds, Maker, put, take
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
@@ -28,16 +28,14 @@ class Ports:
 
     def __init__(self, network: Network, plan: Plan, stages: Sequence[Stage]) -> None:
         self.network, self.plan, self.stages = network, plan, stages
-        self.seen = source_view(network, stages)
+        self._feeds = Feeds(network, stages)
+        self.seen = self._feeds.source_view()
         """The stages as their source sees them."""
-        self._fed: dict[tuple[int, int], dict[Maker, Boxes]] = {}
 
-    def fed(self, stage: int, piece: int) -> dict[Maker, Boxes]:
+    def fed(self, stage: int, piece: int) -> Mapping[Maker, Boxes]:
         """What a piece gets from others of its chain; WireError when there is no such piece."""
-        if (stage, piece) not in self._fed:
-            self.piece(stage, piece)
-            self._fed[stage, piece] = feeds(self.stages, stage, piece)
-        return self._fed[stage, piece]
+        self.piece(stage, piece)
+        return self._feeds.feeds(stage, piece)
 
     def piece(self, stage: int, piece: int) -> Piece:
         """A piece by its place in the plan; WireError when there is none."""
@@ -47,10 +45,8 @@ class Ports:
 
     def role(self, stage: int, piece: int) -> Role:
         """What a piece is in its chain."""
-        me = stage, piece
-        chain = chain_of(self.stages, stage)
-        feeding = any(me in self.fed(s, p.index) for s in chain if s > stage for p in self.stages[s].pieces)
-        return Role(frozenset(self.fed(*me)), feeding, bool(self.seen[stage].pieces[piece].outputs))
+        awaits, feeding = self.fed(stage, piece), self._feeds.takers(stage, piece)
+        return Role(frozenset(awaits), bool(feeding), bool(self.seen[stage].outputs))
 
     def inputs(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
         """What comes with the work of a piece, as the model wants it; WireError when it is not what the piece takes."""

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from dnn_dist.cut.feeds import Maker, chain_of, feeds, source_view
+from dnn_dist.cut.feeds import Boxes, Feeds, Maker
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import box_bytes, piece_bytes
@@ -80,43 +80,32 @@ class PlanShape:
 
         `replicas` of each piece in stages that have no parity of their own.
         """
-        shapes = []
-        for number, (stage, seen) in enumerate(zip(stages, source_view(network, stages), strict=True)):
-            fed = [feeds(stages, number, piece.index) for piece in stage.pieces]
-            chained = len(chain_of(stages, number)) > 1
-            shapes.append(
-                StageShape(
-                    local=stage.kind == "local",
-                    pieces=tuple(
-                        PieceShape(
-                            *piece_bytes(network, piece, wire),
-                            piece.macs,
-                            {maker: sum(box_bytes(box, wire) for box in boxes) for maker, boxes in gets.items()},
-                        )
-                        for piece, gets in zip(seen.pieces, fed, strict=True)
-                    ),
-                    needed=stage.needed if stage.coded else None,
-                    replicas=1 if stage.coded or chained else replicas,
-                    direct=stage.direct,
-                    chained=chained,
-                    reports=bool(seen.outputs),
-                    pipelined=stage.kind == "layers",
-                )
+        feeds = Feeds(network, stages)
+        shapes = [
+            StageShape(
+                local=stage.kind == "local",
+                pieces=tuple(
+                    PieceShape(
+                        *piece_bytes(network, seen, wire),
+                        seen.macs,
+                        {maker: _bytes(boxes, wire) for maker, boxes in feeds.feeds(number, seen.index).items()},
+                        tuple(feeds.takers(number, seen.index)),
+                    )
+                    for seen in view.pieces
+                ),
+                needed=stage.needed if stage.coded else None,
+                replicas=1 if stage.coded or len(feeds.chain(number)) > 1 else replicas,
+                direct=stage.direct,
+                chained=len(feeds.chain(number)) > 1,
+                reports=bool(view.outputs),
+                pipelined=stage.kind == "layers",
             )
-        shapes = [_with_takers(shapes, number) for number in range(len(shapes))]
+            for number, (stage, view) in enumerate(zip(stages, feeds.source_view(), strict=True))
+        ]
         if not shapes or not shapes[-1].local:
             shapes.append(StageShape(local=True, pieces=()))
         return cls(tuple(shapes), robots)
 
 
-def _with_takers(stages: Sequence[StageShape], stage: int) -> StageShape:
-    takers: dict[int, list[Maker]] = {}
-    for taker in range(stage + 1, len(stages)):
-        if not stages[taker].direct:
-            break
-        for number, piece in enumerate(stages[taker].pieces):
-            for made, maker in piece.feeds:
-                if made == stage:
-                    takers.setdefault(maker, []).append((taker, number))
-    pieces = tuple(replace(piece, takers=tuple(takers.get(n, ()))) for n, piece in enumerate(stages[stage].pieces))
-    return replace(stages[stage], pieces=pieces)
+def _bytes(boxes: Boxes, wire: str) -> int:
+    return sum(box_bytes(box, wire) for box in boxes)

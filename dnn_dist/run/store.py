@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from dnn_dist.cut.digest import pieces_digest
-from dnn_dist.cut.feeds import source_view
 from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
@@ -69,13 +68,13 @@ class TensorStore:
         """`local`: local stages are computed here; a partition whose aggregator is elsewhere needs no weights."""
         self.network, self.plan = network, plan
         whole = plan.stages(network)
-        self.stages: tuple[Stage, ...] = source_view(network, whole)
         self.shape = PlanShape.of(network, whole, plan.wire, plan.replicas, plan.robots)
         self.pieces_digest = pieces_digest(network, whole)
         self._whole = whole
         height, width = network.tensors[network.inputs[0]].array_shape[:2]
         self.input_size = height, width
         self._pieces = PieceSet(network, plan, whole, local=True, threads=threads)
+        self.stages: tuple[Stage, ...] = self._pieces.seen
         if local:
             self._pieces.prepare()
         self._begun: dict[int, int] = {}  # frame -> by how many
