@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, combinations
+from itertools import chain as joined, combinations
 
+from dnn_dist.cut.feeds import chains
 from dnn_dist.cut.layers import cut_layers, layer_starts
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.fleet import Fleet
 from dnn_dist.plan.options import Crew, Space
-from dnn_dist.plan.predict import Circumstances, Prediction, Predictor, StageCost
+from dnn_dist.plan.predict import Circumstances, Prediction, Predictor, ChainCost
 from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, redundancy, remarks
 
 LABELS = 12
@@ -172,12 +173,12 @@ def _link_sign(fleet: Fleet, gateway: str, name: str) -> object:
 class _Label:
     """One way from the beginning to a place."""
 
-    cost: StageCost
+    cost: ChainCost
     spread: bool  # some stage is not local
     stages: tuple[tuple[Stage, ...], ...] = ()
 
 
-_Way = tuple[StageCost, tuple[Stage, ...]]
+_Way = tuple[ChainCost, tuple[Stage, ...]]
 
 
 @dataclass(slots=True)
@@ -206,7 +207,7 @@ class _Costs:
         """Whether a robot may be too small for what it is given: then memory counts, whatever the goal."""
         return self.predictor.whole_memory > self._smallest
 
-    def proposal(self, family: str, cost: StageCost, stages: Sequence[Stage]) -> Proposal:
+    def proposal(self, family: str, cost: ChainCost, stages: Sequence[Stage]) -> Proposal:
         return Proposal(family, stages, self.crew.names, self.replicas, self.promise(cost))
 
     def best_ways(self, kinds: tuple[str, ...]) -> list[_Way]:
@@ -214,7 +215,7 @@ class _Costs:
         places = self.space.places
         latest = (self.goal.objective != "latency" and self.goal.deadline) or float("inf")
         labels: dict[int, list[_Label]] = {place: [] for place in places}
-        labels[0] = [_Label(StageCost(), False)]
+        labels[0] = [_Label(ChainCost(), False)]
         for start, first in enumerate(places[:-1]):
             kept = self._keep(labels.pop(first))
             for after in places[start + 1 :]:
@@ -227,11 +228,11 @@ class _Costs:
         final = sorted(
             (label for label in labels[places[-1]] if label.spread), key=lambda label: self.promise(label.cost)
         )
-        return [(label.cost, tuple(chain.from_iterable(label.stages))) for label in final[:FINALISTS]]
+        return [(label.cost, tuple(joined.from_iterable(label.stages))) for label in final[:FINALISTS]]
 
     def _ways(self, kinds: tuple[str, ...], first: int, last: int) -> Iterator[_Way]:
         if not self.space.has_work(first, last):
-            yield StageCost(), ()
+            yield ChainCost(), ()
             return
         for kind in kinds:
             if (kind, first, last) not in self._by_range:
@@ -239,10 +240,11 @@ class _Costs:
                 self._by_range[kind, first, last] = self._worth_keeping(found)
             yield from self._by_range[kind, first, last]
 
-    def total(self, stages: Sequence[Stage]) -> StageCost:
-        total = StageCost()
-        for stage in stages:
-            total += self.predictor.stage_cost(stage, self.crew.names, self.replicas, self._counts_memory)
+    def total(self, stages: Sequence[Stage]) -> ChainCost:
+        total = ChainCost()
+        for chain in chains(stages):
+            part = stages[chain.start : chain.stop]
+            total += self.predictor.cost(part, self.crew.names, self.replicas, self._counts_memory)
         return total
 
     @property
@@ -267,13 +269,13 @@ class _Costs:
                 same.append(label)
         return [*kept[False], *kept[True]]
 
-    def _figures(self, cost: StageCost) -> tuple[float, ...]:
+    def _figures(self, cost: ChainCost) -> tuple[float, ...]:
         """What counts, all to be small."""
         memory = (cost.worker_weights, cost.gateway_weights, cost.activations) if self._counts_memory else ()
         flow = (cost.work, cost.local, cost.air) if self.goal.objective == "throughput" else ()
         return (cost.latency, *flow, *memory)
 
-    def promise(self, cost: StageCost) -> float:
+    def promise(self, cost: ChainCost) -> float:
         """What the goal's value would be if this were all."""
         given = self.predictor.given
         memory = max(
