@@ -8,7 +8,7 @@ live, and grids near a square, so that a search ends in seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from dnn_dist.cut.auto import tileable_ranges
@@ -20,9 +20,13 @@ from dnn_dist.cut.slices import cut_slices
 from dnn_dist.cut.tiles import cut_tiles, front_end
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
+from dnn_dist.plan.chains import WHOLE, Chains, Kind, Terms
+from dnn_dist.settings import PartitionSettings
 
 SMALL, FEW = 16, 4
 """Layers up to which a network is cut at each of them, and workers up to which it is then cut in every grid."""
+EXCHANGES = 24
+"""Places at which a chain may exchange borders, at most."""
 PLACES = 12
 """Places between layers that are looked at in a larger one."""
 MOST_WORK = 3.0
@@ -40,6 +44,9 @@ class Crew:
     names: tuple[str, ...]
     speeds: tuple[float, ...]  # MAC/s
     tolerate: int = 0  # workers that may fail without loss
+    byte: float = 0.0  # s that a byte takes between two of them, all on the way together
+    overhead: float = 0.0  # s of a stage, whatever it does
+    wire: str = PartitionSettings.wire
 
     @property
     def shares(self) -> str:
@@ -72,6 +79,15 @@ class Space:
         if self.small:
             return (*self._starts, count)
         return (0, *_narrow(self.network, self._starts[1:], PLACES - 1), count)
+
+    @cached_property
+    def chains(self) -> Chains:
+        """Chains begin and end at places, and exchange at these and where layers need their surroundings."""
+        looking = {start for run in self.tileable for start, _ in layers_of(self.network, *run)}
+        inner = [start for start in self._starts[1:] if start in looking]
+        if len(inner) > EXCHANGES:
+            inner = list(_narrow(self.network, inner, EXCHANGES))
+        return Chains(self.network, tuple(sorted({*inner, *self.places})))
 
     @cached_property
     def tileable(self) -> tuple[tuple[int, int], ...]:
@@ -145,19 +161,35 @@ def _tiles(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
             yield ("tiles", first, last, grid, balanced), cut
 
 
+def _chain(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
+    """Tiles, bands and runs of layers with direct boundaries."""
+    workers = len(crew.names)
+    if workers < 2 or crew.tolerate:  # what a chain loses is computed anew, later
+        return
+    exact = [grid for grid in _grids(workers, fine=True) if grid[0] * grid[1] == workers]
+    grids = exact if space.small else [grid for grid in _grids(workers, fine=False) if grid in exact]
+    if crew.shares:
+        grids += [grid for grid in _grids(workers, fine=False) if grid not in grids]
+    kinds = (WHOLE, *(Kind(grid) for grid in grids), *([Kind(bands=crew.shares)] if crew.shares else []))
+    terms = Terms(kinds, crew.speeds, crew.overhead, crew.byte, crew.wire)
+    for cuts in space.chains.between(first, last, terms):
+        yield ("chain", cuts), lambda cuts=cuts: space.chains.stages(cuts)  # type: ignore[misc]
+
+
 def _bands(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
-    """A row band for each worker, layer by layer; higher for faster ones. Longer ranges are made of these."""
+    """A row band for each worker, layer by layer, each keeping its rows; higher for faster ones."""
     if not all(op.tileable for op in space.network.ops[first : last + 1]):
         return
-    if not space.adjacent(first, last) and not (space.small and len(layers_of(space.network, first, last)) == 1):
+    single = space.small and len(layers_of(space.network, first, last)) == 1
+    if not single and not space.adjacent(first, last) and first not in dict(space.tileable):
         return
     for text in filter(None, (str(len(crew.names)), crew.shares)):
-        yield (
-            ("bands", first, last, text),
-            lambda text=text: cut_bands(  # type: ignore[misc]
-                space.network, _speeds(text), text, first, last
-            ),
-        )
+
+        def cut(text: str = text) -> Stages:
+            stages = cut_bands(space.network, _speeds(text), text, first, last)
+            return stages if crew.tolerate else joined(stages)
+
+        yield ("bands", first, last, text), cut
 
 
 def _slices(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
@@ -189,7 +221,13 @@ WAYS: dict[str, Callable[[Space, int, int, Crew], Iterator[Way]]] = {
     "tiles": _tiles,
     "bands": _bands,
     "slices": _slices,
+    "chain": _chain,
 }
+
+
+def joined(stages: Stages) -> Stages:
+    """The stages with direct boundaries."""
+    return tuple(replace(stage, direct=number > 0) for number, stage in enumerate(stages))
 
 
 def _filled(space: Space, stages: Sequence[Stage], first: int, last: int) -> Iterator[Stage]:
