@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a chain exchanges borders: direct boundaries between stages, by dynamic programming over places and grids.
 
-More exchanges mean less work done twice and more bytes on the way. A stage from one place to a later one is as long as
-its slowest worker computes; a boundary costs what its feeds take on the way, which follows from the grids on both sides.
-So the fastest chain from a place to each later one adds up. That is an estimate, since feeds travel while others
-compute; the schedule has the last word, of a few chains: with feeds at their full price, and nearly hidden.
+More exchanges mean less work done twice and more bytes on the way. A stage takes as long as its slowest worker
+computes; a boundary takes what its feeds take on the way, which follows from the grids on both sides. So the fastest
+chain from a place to each later one adds up. That is an estimate, since feeds travel while others compute; the schedule
+has the last word on a few chains: with feeds at their full price, and nearly hidden.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_WORK = 1.6
 """Stages with more than so many times the work of their ops are left out: an exchange is cheaper."""
 PRICES = (1.0, 0.25)
 """Shares of the feeds' time on the way that are counted."""
-MOST_CHAINS = 3
+MOST_CHAINS = 2
 """Chains for one range that the schedule is asked about."""
 
 
@@ -68,6 +68,11 @@ class Kind:
 WHOLE = Kind()
 
 
+def joined(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages with direct boundaries between them."""
+    return tuple(replace(stage, direct=number > 0) for number, stage in enumerate(stages))
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a chain is for."""
@@ -98,6 +103,7 @@ class Chains:
 
     network: Network
     places: tuple[int, ...]  # ops at which stages may begin, and at last the number of ops
+    _stages: dict[_Cut, Stage] = field(default_factory=dict)
     _walks: dict[_Cut, _Walk | None] = field(default_factory=dict)
     _made: dict[tuple[Kind, int], np.ndarray] = field(default_factory=dict)
     _moved: dict[tuple[Kind, _Cut, tuple[int, ...], str], int] = field(default_factory=dict)
@@ -121,8 +127,11 @@ class Chains:
 
     def stages(self, cuts: Sequence[_Cut]) -> tuple[Stage, ...]:
         """The stages of a chain; CutError where one cannot be cut so."""
-        stages = [kind.cut(self.network, first, after - 1) for first, after, kind in cuts]
-        return (stages[0], *(replace(stage, direct=True) for stage in stages[1:]))
+        for cut in cuts:
+            if cut not in self._stages:
+                first, after, kind = cut
+                self._stages[cut] = kind.cut(self.network, first, after - 1)
+        return joined(tuple(self._stages[cut] for cut in cuts))
 
     def _from(self, first: int, terms: Terms, price: float) -> _Best:
         """Estimated seconds of the best chain from `first` to each later place, by the kind of its last stage."""
@@ -140,11 +149,9 @@ class Chains:
                             break  # of longer stages more is done twice
                         if walk is not None:
                             feeds = price * terms.byte
-                            spent, last = min(
-                                ((s + feeds * self._bytes(other, cut, first, terms.wire), other) for other, s in before),
-                                key=lambda option: option[0],
-                                default=(0.0, None),
-                            )
+                            moved = {other: self._bytes(other, cut, first, terms.wire) for other, _ in before}
+                            ways = [(s + feeds * moved[other], other) for other, s in before]
+                            spent, last = min(ways, key=lambda way: way[0], default=(0.0, None))
                             spent += terms.overhead + _slowest(walk.macs, terms.speeds)
                             if (after, kind) not in best or spent < best[after, kind][0]:
                                 best[after, kind] = spent, cut, last
@@ -163,8 +170,11 @@ class Chains:
             inputs = {t: self._boxes(WHOLE, t) for t in network.live_before(first, last)}
             return _Walk((work,), inputs, 1.0)
         outputs = network.live_after(first, last)
-        able = outputs and is_closed(network, first, last) and all(op.tileable for op in network.ops[first:after])
-        if not able or (kind.bands and len(layers_of(network, first, last)) > 1):
+        if not outputs or not all(op.tileable for op in network.ops[first:after]):
+            return None
+        if not is_closed(network, first, last):
+            return None
+        if kind.bands and len(layers_of(network, first, last)) > 1:
             return None
         if not kind.bands and not fits(kind.grid, largest_grid(network, outputs)):
             return None
@@ -198,13 +208,13 @@ class Chains:
         tensors = tuple(t for t in walk.inputs if producers.get(t, -1) >= first)
         key = (before, cut, tensors, wire)
         if key not in self._moved:
-            total, shared = 0, np.zeros((1, 1))
+            total, shared = 0.0, np.zeros((1, 1))
             for tensor in tensors:
                 value, need, made = self.network.tensors[tensor], walk.inputs[tensor], self._boxes(before, tensor)
                 low = np.maximum(need[:, None, 0::2], made[None, :, 0::2])
                 high = np.minimum(need[:, None, 1::2], made[None, :, 1::2])
-                pixel = np.dtype(wire_dtype(value.dtype, wire)).itemsize * prod(value.array_shape)
-                pixel /= int(np.prod(self._boxes(WHOLE, tensor)[0, 1::2]))
+                size = np.dtype(wire_dtype(value.dtype, wire)).itemsize * prod(value.array_shape)
+                pixel = size / int(np.prod(self._boxes(WHOLE, tensor)[0, 1::2]))
                 shared = shared + pixel * np.clip(high - low, 0, None).prod(axis=2)
                 total += pixel * (need[:, 1::2] - need[:, 0::2]).prod(axis=1).sum()
             stays = shared.max(axis=1).sum() if shared.shape[1] > 1 else shared.max()

@@ -8,7 +8,7 @@ live, and grids near a square, so that a search ends in seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from dnn_dist.cut.auto import tileable_ranges
@@ -20,7 +20,7 @@ from dnn_dist.cut.slices import cut_slices
 from dnn_dist.cut.tiles import cut_tiles, front_end
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
-from dnn_dist.plan.chains import WHOLE, Chains, Kind, Terms
+from dnn_dist.plan.chains import WHOLE, Chains, Kind, Terms, joined
 from dnn_dist.settings import PartitionSettings
 
 SMALL, FEW = 16, 4
@@ -83,11 +83,15 @@ class Space:
     @cached_property
     def chains(self) -> Chains:
         """Chains begin and end at places, and exchange at these and where layers need their surroundings."""
-        looking = {start for run in self.tileable for start, _ in layers_of(self.network, *run)}
-        inner = [start for start in self._starts[1:] if start in looking]
+        inner = [start for start in self._starts[1:] if any(start == first for first, _ in self.layers)]
         if len(inner) > EXCHANGES:
             inner = list(_narrow(self.network, inner, EXCHANGES))
         return Chains(self.network, tuple(sorted({*inner, *self.places})))
+
+    @cached_property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of ops that bands can be cut in, each with one layer that needs its surroundings."""
+        return tuple(layer for run in self.tileable for layer in layers_of(self.network, *run))
 
     @cached_property
     def tileable(self) -> tuple[tuple[int, int], ...]:
@@ -109,6 +113,13 @@ class Space:
                         self._stages[key] = ()
                 if self._stages[key]:
                     yield self._stages[key]
+
+    def band(self, text: str, layer: tuple[int, int]) -> Stage:
+        """One layer, or a part of it, in bands; CutError where it cannot be cut so."""
+        key = ("band", text, layer)
+        if key not in self._stages:
+            self._stages[key] = cut_bands(self.network, _speeds(text), text, *layer)
+        return self._stages[key][0]
 
     def note_work(self, first: int, last: int, grid: tuple[int, int], ratio: float) -> None:
         """Remember how much more work the tiles of ops first..last are than the ops themselves."""
@@ -164,7 +175,7 @@ def _tiles(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
 def _chain(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
     """Tiles, bands and runs of layers with direct boundaries."""
     workers = len(crew.names)
-    if workers < 2 or crew.tolerate:  # what a chain loses is computed anew, later
+    if workers < 2 or not (space.small or first in dict(space.tileable)):
         return
     exact = [grid for grid in _grids(workers, fine=True) if grid[0] * grid[1] == workers]
     grids = exact if space.small else [grid for grid in _grids(workers, fine=False) if grid in exact]
@@ -178,15 +189,17 @@ def _chain(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
 
 def _bands(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
     """A row band for each worker, layer by layer, each keeping its rows; higher for faster ones."""
-    if not all(op.tileable for op in space.network.ops[first : last + 1]):
+    layers = [layer for layer in space.layers if first <= layer[1] and layer[0] <= last]
+    if not all(op.tileable for op in space.network.ops[first : last + 1]) or not layers:
         return
-    single = space.small and len(layers_of(space.network, first, last)) == 1
-    if not single and not space.adjacent(first, last) and first not in dict(space.tileable):
+    begins = first in dict(space.tileable)
+    if not begins and not space.adjacent(first, last) and not (space.small and len(layers) == 1):
         return
+    layers = [(max(a, first), min(b, last)) for a, b in layers]
     for text in filter(None, (str(len(crew.names)), crew.shares)):
 
         def cut(text: str = text) -> Stages:
-            stages = cut_bands(space.network, _speeds(text), text, first, last)
+            stages = tuple(space.band(text, layer) for layer in layers)
             return stages if crew.tolerate else joined(stages)
 
         yield ("bands", first, last, text), cut
@@ -223,11 +236,6 @@ WAYS: dict[str, Callable[[Space, int, int, Crew], Iterator[Way]]] = {
     "slices": _slices,
     "chain": _chain,
 }
-
-
-def joined(stages: Stages) -> Stages:
-    """The stages with direct boundaries."""
-    return tuple(replace(stage, direct=number > 0) for number, stage in enumerate(stages))
 
 
 def _filled(space: Space, stages: Sequence[Stage], first: int, last: int) -> Iterator[Stage]:

@@ -20,8 +20,8 @@ from dnn_dist.plan.fleet import Fleet, Robot
 from dnn_dist.plan.schedule import Handling, Site, Timeline, schedule
 from dnn_dist.settings import PartitionSettings, WorkerSettings
 
-GATEWAY = Handling()
-
+GATEWAY = Handling(0.001, 200e6)
+"""What a message costs on a PC of 2.8 GHz, by the plans of bench/prediction.py."""
 FRAMES, LEAST_FRAMES = 6, 24
 """Frames that throughput is taken from, for each frame in work at once; and at least so many."""
 
@@ -36,7 +36,7 @@ class Circumstances:
     max_frames: int = PartitionSettings.max_frames  # in work at once
     prefetch: int = WorkerSettings.prefetch  # pieces that wait at a worker
     window: int = PartitionSettings.window  # bytes on the way, as the gateway's parameter
-    handling: Handling = GATEWAY
+    handling: Handling = GATEWAY  # of messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,8 @@ class Predictor:
 
     def site(self, workers: tuple[str, ...]) -> Site:
         speeds = tuple(self.speeds[name] for name in workers)
-        return Site(self.given.fleet, self.given.gateway, workers, self.given.prefetch, self.given.window, speeds, self.given.handling)
+        given = self.given
+        return Site(given.fleet, given.gateway, workers, given.prefetch, given.window, speeds, given.handling)
 
     def _memory(self, stages: Sequence[Stage], timeline: Timeline) -> dict[str, int]:
         """Robot -> bytes: the weights of all that it runs of a frame, and its largest layer."""

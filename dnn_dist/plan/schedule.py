@@ -33,7 +33,9 @@ from dnn_dist.settings import PartitionSettings, WorkerSettings
 
 @dataclass(frozen=True, slots=True)
 class Handling:
-    """What a message of tensors costs the gateway beside its way: encoding, decoding, cutting, merging."""
+    """What a message of tensors costs beside its way: encoding, decoding, cutting, merging. Of the gateway's the next
+    has to wait meanwhile.
+    """
 
     fixed: float = 0.0  # s
     rate: float = math.inf  # bytes/s
@@ -324,6 +326,8 @@ class _Run:
                     self.site.fleet.link(worker.name, taker.name), (worker.place, taker.place), now, size
                 )
                 tasks = tuple((frame, chain.first + of, index) for of, index in pieces)
+                if taker is not worker:
+                    arrival += self.site.handling.seconds(size)  # beside computing
                 self._call(arrival, self._feed, taker, tasks)
         else:
             self._call(now + link.latency, self._let_go, worker, task)

@@ -17,15 +17,16 @@ from itertools import combinations, pairwise
 from statistics import fmean
 
 from dnn_dist.cut.feeds import chains
-from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.layers import cut_layers, layer_starts
+from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.network import Network
+from dnn_dist.plan.chains import joined
 from dnn_dist.plan.cost import piece_memory
 from dnn_dist.plan.fleet import Fleet
-from dnn_dist.plan.options import Crew, Space, joined
-from dnn_dist.plan.predict import Circumstances, Prediction, Predictor, ChainCost
+from dnn_dist.plan.options import Crew, Space
+from dnn_dist.plan.predict import ChainCost, Circumstances, Prediction, Predictor
 from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, redundancy, remarks
 
 LABELS = 12
@@ -44,7 +45,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "tiles": ("local", "tiles"),
     "bands": ("local", "bands"),
     "slices": ("local", "slices"),
-    "chain": ("local", "chain"),
+    "direct": ("local", "chain"),
     "mixture": ("local", "remote", "tiles", "bands", "slices", "chain"),
 }
 """Family -> kinds of stages that its plans consist of. The best way of each is shown; the last holds them all."""
@@ -137,9 +138,9 @@ def proposals(network: Network, given: Circumstances, goal: Goal, predictor: Pre
 
 def _finalists(proposed: Iterable[Proposal]) -> Iterator[Proposal]:
     """The most promising few of each family."""
-    families: dict[str, list[Proposal]] = {}
+    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, *FAMILIES)}
     for proposal in proposed:
-        families.setdefault(proposal.family, []).append(proposal)
+        families[proposal.family].append(proposal)
     for family, group in families.items():
         group.sort(key=lambda proposal: proposal.promise)
         yield from group if family == ONE_ROBOT else group[:FINALISTS]
