@@ -9,18 +9,20 @@ has the last word on a few chains: with feeds at their full price, and nearly hi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import prod
+from operator import or_
 
 import numpy as np
 
-from dnn_dist.cut.bands import band_of, cut_bands, layers_of
+from dnn_dist.cut.bands import band_of, cut_bands
 from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.tiles import cut_tiles, fits, is_closed, largest_grid, tile_regions
-from dnn_dist.cut.walk import walk_tile
-from dnn_dist.graph.network import Network
+from dnn_dist.cut.walk import Step, operands, step_macs
+from dnn_dist.graph.network import Network, Op
 from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import wire_dtype
 from dnn_dist.plan.policy import deal
@@ -56,13 +58,12 @@ class Kind:
             return tuple(b for n in range(len(speeds)) if not (b := band_of(network, tensor, speeds, n)).empty)
         return tile_regions(image.height, image.width, self.grid)
 
-    def cut(self, network: Network, first: int, last: int) -> Stage:
+    def cut(self, network: Network, first: int, last: int) -> tuple[Stage, ...]:
         if self.bands:
-            (stage,) = cut_bands(network, self.speeds, self.bands, first, last)
-            return stage
+            return cut_bands(network, self.speeds, self.bands, first, last)
         if self.whole:
-            return whole_stage(network, "layers", f"layers:1@{first}..{last}", first, last)
-        return cut_tiles(network, self.grid, first, last)
+            return (whole_stage(network, "layers", f"layers:1@{first}..{last}", first, last),)
+        return (cut_tiles(network, self.grid, first, last),)
 
 
 WHOLE = Kind()
@@ -90,7 +91,23 @@ class _Walk:
 
     macs: tuple[int, ...]  # of each piece
     inputs: Mapping[int, np.ndarray]  # tensor -> box (y0, y1, x0, x1) of each piece, none: of no size
-    ratio: float  # MACs of all pieces / those of the ops
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A piece on the way back, as cut/walk.py goes it."""
+
+    wanted: dict[int, Region] = field(default_factory=dict)  # tensor -> box that is needed and not made yet
+    macs: int = 0
+
+    def step_back(self, network: Network, op: Op, made: Mapping[int, Region]) -> None:
+        """Take an op in, of whose results these boxes are wanted after the stage."""
+        boxes = [*made.values(), *(self.wanted.pop(t) for t in op.outputs if t in self.wanted)]
+        if boxes and op.geometry is not None:
+            need = op.geometry.need(reduce(or_, boxes))
+            for tensor, box in operands(network, op, need).items():
+                self.wanted[tensor] = self.wanted[tensor] | box if tensor in self.wanted else box
+            self.macs += step_macs(network, Step(op.index, need))
 
 
 _Cut = tuple[int, int, Kind]  # first op, op after the last
@@ -103,8 +120,9 @@ class Chains:
 
     network: Network
     places: tuple[int, ...]  # ops at which stages may begin, and at last the number of ops
-    _stages: dict[_Cut, Stage] = field(default_factory=dict)
-    _walks: dict[_Cut, _Walk | None] = field(default_factory=dict)
+    layers: frozenset[int]  # ops at which a stage of bands begins anew
+    _stages: dict[_Cut, tuple[Stage, ...]] = field(default_factory=dict)
+    _walks: dict[tuple[int, Kind], dict[int, _Walk]] = field(default_factory=dict)
     _made: dict[tuple[Kind, int], np.ndarray] = field(default_factory=dict)
     _moved: dict[tuple[Kind, _Cut, tuple[int, ...], str], int] = field(default_factory=dict)
     _found: dict[tuple[int, Terms, float], _Best] = field(default_factory=dict)
@@ -131,7 +149,7 @@ class Chains:
             if cut not in self._stages:
                 first, after, kind = cut
                 self._stages[cut] = kind.cut(self.network, first, after - 1)
-        return joined(tuple(self._stages[cut] for cut in cuts))
+        return joined([stage for cut in cuts for stage in self._stages[cut]])
 
     def _from(self, first: int, terms: Terms, price: float) -> _Best:
         """Estimated seconds of the best chain from `first` to each later place, by the kind of its last stage."""
@@ -145,8 +163,6 @@ class Chains:
                     for after in places[number + 1 :]:
                         cut = (place, after, kind)
                         walk = self._walk(cut)
-                        if walk is not None and walk.ratio > MOST_WORK:
-                            break  # of longer stages more is done twice
                         if walk is not None:
                             feeds = price * terms.byte
                             moved = {other: self._bytes(other, cut, first, terms.wire) for other, _ in before}
@@ -158,37 +174,41 @@ class Chains:
         return self._found[key]
 
     def _walk(self, cut: _Cut) -> _Walk | None:
-        """None: this range cannot be cut so."""
-        if cut not in self._walks:
-            self._walks[cut] = self._walked(*cut)
-        return self._walks[cut]
+        """None: this range cannot be cut so, or not well."""
+        first, after, kind = cut
+        if (after, kind) not in self._walks:
+            self._walks[after, kind] = dict(self._back_from(after, kind))
+        return self._walks[after, kind].get(first)
 
-    def _walked(self, first: int, after: int, kind: Kind) -> _Walk | None:
-        network, last = self.network, after - 1
-        work = network.macs_of(first, last)
+    def _back_from(self, after: int, kind: Kind) -> Iterator[tuple[int, _Walk]]:
+        """Stages that end before op `after`, by their first op: one walk back through the ops gives them all."""
+        network, places = self.network, frozenset(self.places)
         if kind.whole:
-            inputs = {t: self._boxes(WHOLE, t) for t in network.live_before(first, last)}
-            return _Walk((work,), inputs, 1.0)
-        outputs = network.live_after(first, last)
-        if not outputs or not all(op.tileable for op in network.ops[first:after]):
-            return None
-        if not is_closed(network, first, last):
-            return None
-        if kind.bands and len(layers_of(network, first, last)) > 1:
-            return None
-        if not kind.bands and not fits(kind.grid, largest_grid(network, outputs)):
-            return None
-        made = {t: kind.boxes(network, t) for t in outputs}
-        if len({len(boxes) for boxes in made.values()}) > 1:
-            return None  # bands of a tensor that has fewer rows than another
-        walks = [
-            walk_tile(network, first, last, dict(zip(made, boxes, strict=True)))
-            for boxes in zip(*made.values(), strict=True)
-        ]
-        read = {t for walk in walks for t in walk.inputs}
-        inputs = {t: np.array([_box(walk.inputs.get(t)) for walk in walks]) for t in read}
-        macs = tuple(walk.macs for walk in walks)
-        return _Walk(macs, inputs, sum(macs) / work if work else 1.0)
+            for first in places & frozenset(range(after)):
+                inputs = {t: self._boxes(WHOLE, t) for t in network.live_before(first, after - 1)}
+                yield first, _Walk((network.macs_of(first, after - 1),), inputs)
+            return
+        live = frozenset(network.live_after(0, after - 1))
+        pieces: list[_Piece] = []
+        for op in reversed(network.ops[:after]):
+            made = [t for t in op.outputs if t in live]
+            if not op.tileable or not fits(kind.grid, largest_grid(network, tuple(made)) if made else kind.grid):
+                return
+            for boxes in (kind.boxes(network, t) for t in made):
+                pieces = pieces or [_Piece() for _ in boxes]
+                if len(boxes) != len(pieces):
+                    return  # tensors of unlike size, which too fine bands do not cut alike
+            for number, piece in enumerate(pieces):
+                piece.step_back(network, op, {t: kind.boxes(network, t)[number] for t in made})
+            if op.index in places and pieces and is_closed(network, op.index, after - 1):
+                macs = tuple(piece.macs for piece in pieces)
+                if sum(macs) > MOST_WORK * network.macs_of(op.index, after - 1):
+                    return  # of longer stages more is done twice
+                tensors = dict.fromkeys(t for piece in pieces for t in piece.wanted)
+                inputs = {t: np.array([_box(piece.wanted.get(t)) for piece in pieces]) for t in tensors}
+                yield op.index, _Walk(macs, inputs)
+            if kind.bands and op.index in self.layers:
+                return
 
     def _boxes(self, kind: Kind, tensor: int) -> np.ndarray:
         """What pieces of this kind make of a tensor."""

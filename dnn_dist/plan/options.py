@@ -86,7 +86,8 @@ class Space:
         inner = [start for start in self._starts[1:] if any(start == first for first, _ in self.layers)]
         if len(inner) > EXCHANGES:
             inner = list(_narrow(self.network, inner, EXCHANGES))
-        return Chains(self.network, tuple(sorted({*inner, *self.places})))
+        places = tuple(sorted({*inner, *self.places}))
+        return Chains(self.network, places, frozenset(first for first, _ in self.layers))
 
     @cached_property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -114,12 +115,12 @@ class Space:
                 if self._stages[key]:
                     yield self._stages[key]
 
-    def band(self, text: str, layer: tuple[int, int]) -> Stage:
+    def band(self, text: str, layer: tuple[int, int]) -> Stages:
         """One layer, or a part of it, in bands; CutError where it cannot be cut so."""
         key = ("band", text, layer)
         if key not in self._stages:
             self._stages[key] = cut_bands(self.network, _speeds(text), text, *layer)
-        return self._stages[key][0]
+        return self._stages[key]
 
     def note_work(self, first: int, last: int, grid: tuple[int, int], ratio: float) -> None:
         """Remember how much more work the tiles of ops first..last are than the ops themselves."""
@@ -199,7 +200,7 @@ def _bands(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
     for text in filter(None, (str(len(crew.names)), crew.shares)):
 
         def cut(text: str = text) -> Stages:
-            stages = tuple(space.band(text, layer) for layer in layers)
+            stages = tuple(stage for layer in layers for stage in space.band(text, layer))
             return stages if crew.tolerate else joined(stages)
 
         yield ("bands", first, last, text), cut
