@@ -25,7 +25,7 @@ from dnn_dist.settings import PartitionSettings
 
 SMALL, FEW = 16, 4
 """Layers up to which a network is cut at each of them, and workers up to which it is then cut in every grid."""
-EXCHANGES = 24
+EXCHANGES = 48
 """Places at which a chain may exchange borders, at most."""
 PLACES = 12
 """Places between layers that are looked at in a larger one."""
@@ -193,8 +193,7 @@ def _bands(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
     layers = [layer for layer in space.layers if first <= layer[1] and layer[0] <= last]
     if not all(op.tileable for op in space.network.ops[first : last + 1]) or not layers:
         return
-    begins = first in dict(space.tileable)
-    if not begins and not space.adjacent(first, last) and not (space.small and len(layers) == 1):
+    if (first, last) not in space.tileable and not space.adjacent(first, last) and not (space.small and len(layers) == 1):
         return
     layers = [(max(a, first), min(b, last)) for a, b in layers]
     for text in filter(None, (str(len(crew.names)), crew.shares)):
