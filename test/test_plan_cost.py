@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.tflite import read_network
-from dnn_dist.plan.cost import PieceLoad, StageLoad, op_shares, piece_memory, piece_seconds, stage_load
+from dnn_dist.plan.cost import PieceLoad, StageLoad, chain_load, op_shares, piece_memory, piece_seconds, chain_load
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.schedule import Site, schedule
 from dnn_dist.run.assignment import choose
@@ -190,7 +190,7 @@ def test_frames_in_work_fill_a_pipeline() -> None:
 def test_loads_know_robots_that_compute_alike() -> None:
     stage = cut_network(CHAIN, "tiles:2x2")[0]
     robots = (Robot("a", 1e6), MEASURED, Robot("b", 1e6), Robot("c", 2e6))
-    load = stage_load(CHAIN, stage, robots)
+    (load,) = chain_load(CHAIN, (stage,), robots)
     for piece, loaded in zip(stage.pieces, load.pieces, strict=True):
         assert loaded.seconds == tuple(piece_seconds(CHAIN, stage, piece, robot) for robot in robots)
-    assert stage_load(CHAIN, stage, robots, "int8").pieces[0].bytes_out * 4 == load.pieces[0].bytes_out
+    assert chain_load(CHAIN, (stage,), robots, "int8")[0].pieces[0].bytes_out * 4 == load.pieces[0].bytes_out

@@ -95,7 +95,7 @@ def best_of_all(network: Network, robots: Fleet, goal: Goal, max_frames: int = 1
         for a, b in combinations(starts, 2):
             speeds = tuple(sorted((predictor.speeds[name] for name in workers), reverse=True))
             stages = every_stage(network, a, b - 1, speeds)
-            table[a, b] = sorted((predictor.stage_cost(s, workers).latency, n, s) for n, s in enumerate(stages))
+            table[a, b] = sorted((predictor.cost((s,), workers).latency, n, s) for n, s in enumerate(stages))
         rest = {starts[-1]: 0.0}  # the least that ops from here to the end can take
         for a in reversed(starts[:-1]):
             rest[a] = min(table[a, b][0][0] + rest[b] for b in starts if b > a)
@@ -164,7 +164,7 @@ def test_latencies_of_uncoded_stages_add_up(name: str) -> None:
     predictor = Predictor(network, Circumstances(robots, "r1"))
     for cut in ("local", "layers:2", "tiles:2x2@0..0", "slices:2", "layers:1@0..0;slices:3@5..5"):
         stages = cut_network(network, cut)
-        parts = [predictor.stage_cost(stage, robots.names).latency for stage in stages]
+        parts = [predictor.cost((stage,), robots.names).latency for stage in stages]
         assert predictor(stages, robots.names).latency == pytest.approx(sum(parts))
 
 

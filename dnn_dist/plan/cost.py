@@ -8,16 +8,17 @@ nothing was measured, from MACs and the robot's speed. Then ops without weights 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from dnn_dist.cut.feeds import Maker, feeds, source_view
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Piece, Stage
 from dnn_dist.cut.walk import walk_tile
 from dnn_dist.graph.geometry import Pad, Pointwise
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.fleet import Robot
-from dnn_dist.plan.plan import piece_bytes
+from dnn_dist.plan.plan import box_bytes, piece_bytes
 from dnn_dist.settings import PartitionSettings
 
 
@@ -92,6 +93,9 @@ class PieceLoad:
     bytes_in: int  # of work, from the gateway to the worker
     bytes_out: int  # of the result, back
     seconds: tuple[float, ...]  # on each robot of the fleet, in its order
+    macs: int = 0
+    feeds: Mapping[Maker, int] = field(default_factory=dict, hash=False)
+    """Bytes that it gets straight from other pieces; stages are counted from the chain's first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,29 +106,52 @@ class StageLoad:
     pieces: tuple[PieceLoad, ...]
     needed: int  # pieces that suffice, whichever they are; uncoded: all
     replicas: int = 1  # workers that compute each piece; the first answer counts
+    direct: bool = False  # joined to the stage before it by feeds
+    pipelined: bool = False  # meant for a robot of its own
 
 
-def stage_load(
-    network: Network, stage: Stage, robots: Sequence[Robot], wire: str = PartitionSettings.wire, replicas: int = 1
-) -> StageLoad:
-    """The stage as load for a fleet's robots. Robots that compute alike are asked once."""
+def chain_load(
+    network: Network,
+    chain: Sequence[Stage],
+    robots: Sequence[Robot],
+    wire: str = PartitionSettings.wire,
+    replicas: int = 1,
+) -> tuple[StageLoad, ...]:
+    """A chain as load for a fleet's robots. Robots that compute alike are asked once."""
     kinds = {robot: number for number, robot in enumerate(dict.fromkeys(map(_as_computer, robots)))}
     places = [kinds[_as_computer(robot)] for robot in robots]
     alike = [next(robot for robot, place in zip(robots, places, strict=True) if place == n) for n in range(len(kinds))]
+    end = len(network.ops) - 1
+    rest = replace(  # what reads the chain's results, as far as it matters here
+        chain[-1], first=end, last=end, direct=False, pieces=(), inputs=network.live_before(chain[-1].last + 1, end)
+    )
+    chain = (replace(chain[0], direct=False), *chain[1:])
+    seen = source_view(network, (*chain, rest))
     by_form: dict[tuple[str, int], tuple[float, ...]] = {}  # pieces of equal form take equal time
     loads = []
-    for piece in stage.pieces:
-        form = (piece.form, piece.macs)
-        if form not in by_form:
-            times = [piece_seconds(network, stage, piece, robot) for robot in alike]
-            by_form[form] = tuple(times[place] for place in places)
-        loads.append(PieceLoad(*piece_bytes(network, piece, wire), by_form[form]))
-    return StageLoad(
-        local=stage.kind == "local",
-        pieces=tuple(loads),
-        needed=stage.needed,
-        replicas=1 if stage.coded or stage.kind == "local" else replicas,
-    )
+    for number, stage in enumerate(chain):
+        pieces = []
+        for piece, view in zip(stage.pieces, seen[number].pieces, strict=True):
+            form = (piece.form, piece.macs)
+            if form not in by_form:
+                times = [piece_seconds(network, stage, piece, robot) for robot in alike]
+                by_form[form] = tuple(times[place] for place in places)
+            fed = {
+                maker: sum(box_bytes(box, wire) for box in boxes)
+                for maker, boxes in (feeds(chain, number, piece.index) if number else {}).items()
+            }
+            pieces.append(PieceLoad(*piece_bytes(network, view, wire), by_form[form], piece.macs, fed))
+        loads.append(
+            StageLoad(
+                local=stage.kind == "local",
+                pieces=tuple(pieces),
+                needed=stage.needed,
+                replicas=1 if stage.coded or stage.kind == "local" or len(chain) > 1 else replicas,
+                direct=number > 0,
+                pipelined=stage.kind == "layers",
+            )
+        )
+    return tuple(loads)
 
 
 def _as_computer(robot: Robot) -> tuple[float, float, int]:

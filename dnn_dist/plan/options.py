@@ -20,9 +20,13 @@ from dnn_dist.cut.slices import cut_slices
 from dnn_dist.cut.tiles import cut_tiles, front_end
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
+from dnn_dist.plan.chains import WHOLE, Chains, Kind, Terms, joined
+from dnn_dist.settings import PartitionSettings
 
 SMALL, FEW = 16, 4
 """Layers up to which a network is cut at each of them, and workers up to which it is then cut in every grid."""
+EXCHANGES = 48
+"""Places at which a chain may exchange borders, at most."""
 PLACES = 12
 """Places between layers that are looked at in a larger one."""
 MOST_WORK = 3.0
@@ -40,6 +44,9 @@ class Crew:
     names: tuple[str, ...]
     speeds: tuple[float, ...]  # MAC/s
     tolerate: int = 0  # workers that may fail without loss
+    byte: float = 0.0  # s that a byte takes between two of them, all on the way together
+    overhead: float = 0.0  # s of a stage, whatever it does
+    wire: str = PartitionSettings.wire
 
     @property
     def shares(self) -> str:
@@ -74,6 +81,20 @@ class Space:
         return (0, *_narrow(self.network, self._starts[1:], PLACES - 1), count)
 
     @cached_property
+    def chains(self) -> Chains:
+        """Chains begin and end at places, and exchange at these and where layers need their surroundings."""
+        inner = [start for start in self._starts[1:] if any(start == first for first, _ in self.layers)]
+        if len(inner) > EXCHANGES:
+            inner = list(_narrow(self.network, inner, EXCHANGES))
+        places = tuple(sorted({*inner, *self.places}))
+        return Chains(self.network, places, frozenset(first for first, _ in self.layers))
+
+    @cached_property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of ops that bands can be cut in, each with one layer that needs its surroundings."""
+        return tuple(layer for run in self.tileable for layer in layers_of(self.network, *run))
+
+    @cached_property
     def tileable(self) -> tuple[tuple[int, int], ...]:
         """Longest runs of ops that can be tiled, as (first, last), both included."""
         return tileable_ranges(self.network)
@@ -93,6 +114,13 @@ class Space:
                         self._stages[key] = ()
                 if self._stages[key]:
                     yield self._stages[key]
+
+    def band(self, text: str, layer: tuple[int, int]) -> Stages:
+        """One layer, or a part of it, in bands; CutError where it cannot be cut so."""
+        key = ("band", text, layer)
+        if key not in self._stages:
+            self._stages[key] = cut_bands(self.network, _speeds(text), text, *layer)
+        return self._stages[key]
 
     def note_work(self, first: int, last: int, grid: tuple[int, int], ratio: float) -> None:
         """Remember how much more work the tiles of ops first..last are than the ops themselves."""
@@ -145,19 +173,36 @@ def _tiles(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
             yield ("tiles", first, last, grid, balanced), cut
 
 
+def _chain(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
+    """Tiles, bands and runs of layers with direct boundaries."""
+    workers = len(crew.names)
+    if workers < 2 or not (space.small or first in dict(space.tileable)):
+        return
+    exact = [grid for grid in _grids(workers, fine=True) if grid[0] * grid[1] == workers]
+    grids = exact if space.small else [grid for grid in _grids(workers, fine=False) if grid in exact]
+    if crew.shares:
+        grids += [grid for grid in _grids(workers, fine=False) if grid not in grids]
+    kinds = (WHOLE, *(Kind(grid) for grid in grids), *([Kind(bands=crew.shares)] if crew.shares else []))
+    terms = Terms(kinds, crew.speeds, crew.overhead, crew.byte, crew.wire)
+    for cuts in space.chains.between(first, last, terms):
+        yield ("chain", cuts), lambda cuts=cuts: space.chains.stages(cuts)  # type: ignore[misc]
+
+
 def _bands(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
-    """A row band for each worker, layer by layer; higher for faster ones. Longer ranges are made of these."""
-    if not all(op.tileable for op in space.network.ops[first : last + 1]):
+    """A row band for each worker, layer by layer, each keeping its rows; higher for faster ones."""
+    layers = [layer for layer in space.layers if first <= layer[1] and layer[0] <= last]
+    if not all(op.tileable for op in space.network.ops[first : last + 1]) or not layers:
         return
-    if not space.adjacent(first, last) and not (space.small and len(layers_of(space.network, first, last)) == 1):
+    if (first, last) not in space.tileable and not space.adjacent(first, last) and not (space.small and len(layers) == 1):
         return
+    layers = [(max(a, first), min(b, last)) for a, b in layers]
     for text in filter(None, (str(len(crew.names)), crew.shares)):
-        yield (
-            ("bands", first, last, text),
-            lambda text=text: cut_bands(  # type: ignore[misc]
-                space.network, _speeds(text), text, first, last
-            ),
-        )
+
+        def cut(text: str = text) -> Stages:
+            stages = tuple(stage for layer in layers for stage in space.band(text, layer))
+            return stages if crew.tolerate else joined(stages)
+
+        yield ("bands", first, last, text), cut
 
 
 def _slices(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
@@ -189,6 +234,7 @@ WAYS: dict[str, Callable[[Space, int, int, Crew], Iterator[Way]]] = {
     "tiles": _tiles,
     "bands": _bands,
     "slices": _slices,
+    "chain": _chain,
 }
 
 

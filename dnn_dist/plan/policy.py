@@ -4,9 +4,33 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
 Tie = TypeVar("Tie", str, int)
+Maker = tuple[int, int]
+"""Stage and piece, as in cut/feeds.py."""
+
+
+class FedPiece(Protocol):
+    """A piece as load of a chain."""
+
+    @property
+    def feeds(self) -> Mapping[Maker, int]:
+        """Bytes that it gets of other pieces of its chain."""
+        ...
+
+
+class FedStage(Protocol):
+    """A stage as load of a chain."""
+
+    @property
+    def pieces(self) -> Sequence[FedPiece]: ...
+
+    @property
+    def pipelined(self) -> bool:
+        """Whether it is meant for a robot of its own."""
+        ...
 
 
 def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, float, Tie]:
@@ -22,3 +46,51 @@ def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, fl
 def window_takes(size: int, in_flight: int, window: int) -> bool:
     """Whether a piece of `size` bytes, work and result, may travel beside `in_flight` bytes; one always may."""
     return in_flight == 0 or in_flight + size <= window
+
+
+def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:
+    """Which pieces of a chain one worker should have: each piece of the chain -> number of its column.
+
+    A piece sits where most of its bytes are. A column has at most one piece of a stage, or one robot would have all
+    tiles of what one robot made; who finds no place takes another column or begins one. A stage meant for a robot of
+    its own begins one.
+    """
+    found: dict[Maker, int] = {}
+    count = 0
+    for number in chain:
+        stage = stages[number]
+        resident: dict[tuple[int, int], int] = {}  # (piece, column) -> bytes
+        for index, piece in enumerate(() if stage.pipelined else stage.pieces):
+            for maker, size in piece.feeds.items():
+                place = index, found[maker]
+                resident[place] = resident.get(place, 0) + size
+        free = dict.fromkeys(range(count if resident else 0))
+        for index, column in sorted(resident, key=lambda place: (-resident[place], place)):
+            if column in free and (number, index) not in found:
+                found[number, index] = column
+                del free[column]
+        for index in range(len(stage.pieces)):
+            if (number, index) not in found:
+                column = next(iter(free), count)
+                free.pop(column, None)
+                found[number, index] = column
+                count = max(count, column + 1)
+    return found
+
+
+def deal(loads: Sequence[float], speeds: Sequence[float], own: int | None = None) -> tuple[int, ...]:
+    """The worker (its place in `speeds`) of each column of so much work: greatest first, to whoever ends soonest.
+
+    Of equals to who has the fewest columns, then to the source's `own` robot, to which nothing has to be sent.
+    """
+    columns_of = [0] * len(speeds)
+    given, found = [0.0] * len(speeds), [0] * len(loads)
+    for column in sorted(range(len(loads)), key=lambda n: (-loads[n], n)):
+        ends = [(load + loads[column]) / speed for load, speed in zip(given, speeds, strict=True)]
+        soonest = min(ends) * (1 + 1e-9)
+        able = [worker for worker, end in enumerate(ends) if end <= soonest]
+        worker = min(able, key=lambda n: (columns_of[n], n != own, n))
+        given[worker] += loads[column]
+        columns_of[worker] += 1
+        found[column] = worker
+    return tuple(found)

@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from dnn_dist.cut.feeds import chains
 from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
-from dnn_dist.plan.cost import StageLoad, piece_activations, piece_memory, piece_weights, stage_load
+from dnn_dist.plan.cost import StageLoad, chain_load, piece_activations, piece_memory, piece_weights
 from dnn_dist.plan.fleet import Fleet, Robot
-from dnn_dist.plan.schedule import Site, Timeline, schedule
+from dnn_dist.plan.schedule import Handling, Site, Timeline, schedule
 from dnn_dist.settings import PartitionSettings, WorkerSettings
 
+GATEWAY = Handling(0.001, 200e6)
+"""What a message costs on a PC of 2.8 GHz, by the plans of bench/prediction.py."""
 FRAMES, LEAST_FRAMES = 6, 24
 """Frames that throughput is taken from, for each frame in work at once; and at least so many."""
 
@@ -33,6 +36,7 @@ class Circumstances:
     max_frames: int = PartitionSettings.max_frames  # in work at once
     prefetch: int = WorkerSettings.prefetch  # pieces that wait at a worker
     window: int = PartitionSettings.window  # bytes on the way, as the gateway's parameter
+    handling: Handling = GATEWAY  # of messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,8 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class StageCost:
-    """One stage by itself, one frame. Costs of stages add up to those of a plan, if one frame is in work at a time."""
+class ChainCost:
+    """One chain by itself, one frame. Costs of chains add up to those of a plan, if one frame is in work at a time."""
 
     latency: float = 0.0  # s
     work: float = 0.0  # s of computing, over all robots
@@ -61,8 +65,8 @@ class StageCost:
     gateway_weights: int = 0  # bytes of local stages
     activations: int = 0  # bytes of the largest layer of any piece; does not add up
 
-    def __add__(self, other: StageCost) -> StageCost:
-        return StageCost(
+    def __add__(self, other: ChainCost) -> ChainCost:
+        return ChainCost(
             self.latency + other.latency,
             self.work + other.work,
             self.local + other.local,
@@ -80,13 +84,14 @@ class Predictor:
         self.network, self.given = network, given
         self.speeds = {robot.name: _speed(network, robot) for robot in given.fleet.robots}
         """Robot -> MAC/s, as the gateway will measure it."""
-        self._loads: dict[tuple[str, int], StageLoad] = {}
-        self._costs: dict[tuple[str, tuple[str, ...], int, bool], StageCost] = {}
+        self._loads: dict[tuple[str, int], tuple[StageLoad, ...]] = {}
+        self._costs: dict[tuple[str, tuple[str, ...], int, bool], ChainCost] = {}
         self._activations: dict[tuple[str, str], int] = {}
 
     def __call__(self, stages: Sequence[Stage], workers: tuple[str, ...], replicas: int = 1) -> Prediction:
         """What the plan of these stages does when these robots have workers, `replicas` for each uncoded piece."""
-        given, loads = self.given, [self.load(stage, replicas) for stage in stages]
+        given = self.given
+        loads = [load for chain in chains(stages) for load in self.load(stages[chain.start : chain.stop], replicas)]
         one = schedule(loads, self.site(workers))
         full = one
         if given.max_frames > 1:
@@ -107,31 +112,37 @@ class Predictor:
             too_small=tuple(name for name, limit in limits.items() if limit is not None and memory[name] > limit),
         )
 
-    def stage_cost(self, stage: Stage, workers: tuple[str, ...], replicas: int = 1, memory: bool = True) -> StageCost:
-        """One stage by itself; without `memory` its bytes of memory are left at 0, which is much quicker for tiles."""
-        key = (stage.spec, workers, replicas, memory)
+    def cost(
+        self, chain: Sequence[Stage], workers: tuple[str, ...], replicas: int = 1, memory: bool = True
+    ) -> ChainCost:
+        """One chain by itself; without `memory` its bytes of memory are left at 0, which is much quicker for tiles."""
+        key = (_name(chain), workers, replicas, memory)
         if key not in self._costs:
-            timeline = schedule([self.load(stage, replicas)], self.site(workers))
-            weights: dict[int, int] = defaultdict(int)
-            for robot, _, piece in timeline.runs if memory else ():
-                weights[robot] += self._weights(stage, piece, weights[robot])
-            work, held = sum(timeline.busy.values()), max(weights.values(), default=0)
-            local = stage.kind == "local"
-            self._costs[key] = StageCost(
+            timeline = schedule(self.load(chain, replicas), self.site(workers))
+            weights: dict[tuple[int, int], int] = defaultdict(int)
+            for robot, stage, piece in timeline.runs if memory else ():
+                weights[robot, stage] += self._weights(chain[stage], piece, weights[robot, stage])
+            held: dict[int, int] = defaultdict(int)
+            for (robot, _), size in weights.items():
+                held[robot] += size
+            work, most = sum(timeline.busy.values()), max(held.values(), default=0)
+            local = chain[0].kind == "local"
+            pieces = ((stage, n) for stage in chain for n in range(len(stage.pieces)))
+            self._costs[key] = ChainCost(
                 latency=timeline.latency,
                 work=work,
                 local=work if local else 0.0,
                 air=max(timeline.air.values(), default=0.0),
-                worker_weights=0 if local else held,
-                gateway_weights=held if local else 0,
-                activations=max(self._largest(stage, n) for n in range(len(stage.pieces))) if memory else 0,
+                worker_weights=0 if local else most,
+                gateway_weights=most if local else 0,
+                activations=max(self._largest(*piece) for piece in pieces) if memory else 0,
             )
         return self._costs[key]
 
-    def load(self, stage: Stage, replicas: int = 1) -> StageLoad:
-        key = (stage.spec, replicas)
+    def load(self, chain: Sequence[Stage], replicas: int = 1) -> tuple[StageLoad, ...]:
+        key = (_name(chain), replicas)
         if key not in self._loads:
-            self._loads[key] = stage_load(self.network, stage, self.given.fleet.robots, self.given.wire, replicas)
+            self._loads[key] = chain_load(self.network, chain, self.given.fleet.robots, self.given.wire, replicas)
         return self._loads[key]
 
     @cached_property
@@ -142,7 +153,8 @@ class Predictor:
 
     def site(self, workers: tuple[str, ...]) -> Site:
         speeds = tuple(self.speeds[name] for name in workers)
-        return Site(self.given.fleet, self.given.gateway, workers, self.given.prefetch, self.given.window, speeds)
+        given = self.given
+        return Site(given.fleet, given.gateway, workers, given.prefetch, given.window, speeds, given.handling)
 
     def _memory(self, stages: Sequence[Stage], timeline: Timeline) -> dict[str, int]:
         """Robot -> bytes: the weights of all that it runs of a frame, and its largest layer."""
@@ -176,6 +188,10 @@ class Predictor:
                 return None
             total += robot.busy * seconds + robot.idle * max(0.0, interval - seconds)
         return total
+
+
+def _name(chain: Sequence[Stage]) -> str:
+    return ">".join(stage.spec for stage in chain)
 
 
 def _speed(network: Network, robot: Robot) -> float:

@@ -4,26 +4,44 @@
 What is kept of the machines in run/: pieces of a stage wait in one queue; a worker offers room for one piece and
 `prefetch` more; the head of the queue goes to the worker that plan/policy.py ranks first, as live; bytes on the way
 stay within a window; results go back to the gateway; a stage is settled when as many pieces came as suffice, and then
-the next begins; several frames may be in work. What is left out: losses, leases, and chance. Times are means, so that
-the same plan always gives the same answer, in microseconds to milliseconds.
+the next begins; several frames may be in work. A chain is placed as a whole, as plan/policy.py deals its columns; a
+piece of it begins when its work and all its feeds are there, and what it gives leaves for who needs it as soon as it is
+computed. What is left out: losses, leases, and chance. Times are means, so that the same plan always gives the same
+answer, in microseconds to milliseconds.
 
-A robot computes one thing at a time, local stages at the gateway's robot included. A link carries one message at a time
-in each direction; links of one medium one in all.
+A robot computes one thing at a time, the oldest frame first, local stages at the gateway's robot included. A link
+carries one message at a time in each direction; links of one medium one in all. Beside computing the gateway handles
+one message at a time.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from statistics import fmean
 from typing import Any
 
+from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.cost import StageLoad
 from dnn_dist.plan.fleet import WITHIN, Fleet, Link
-from dnn_dist.plan.policy import rank, window_takes
+from dnn_dist.plan.policy import columns, deal, rank, window_takes
 from dnn_dist.settings import PartitionSettings, WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What a message of tensors costs beside its way: encoding, decoding, cutting, merging. Of the gateway's the next
+    has to wait meanwhile.
+    """
+
+    fixed: float = 0.0  # s
+    rate: float = math.inf  # bytes/s
+
+    def seconds(self, size: int) -> float:
+        return self.fixed + size / self.rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +54,7 @@ class Site:
     prefetch: int = WorkerSettings.prefetch  # pieces that wait at a worker
     window: int = PartitionSettings.window  # bytes of work on the way and of results expected
     speeds: tuple[float, ...] = ()  # of `workers`; what the gateway measures of them. Empty: the robots' own
+    handling: Handling = Handling()
 
 
 @dataclass(slots=True)
@@ -68,16 +87,36 @@ def schedule(stages: Sequence[StageLoad], site: Site, frames: int = 1, in_work: 
     return _Run(stages, site, frames, in_work).timeline
 
 
+_Task = tuple[int, int, int]  # frame, stage, piece
+
+
 @dataclass(slots=True, eq=False)
 class _Worker:
     place: int  # in the fleet
     number: int  # among the workers
+    name: str
     speed: float  # as the gateway measures it
     link_out: Link  # from the gateway
     link_back: Link
-    waiting: deque[tuple[int, int, int]] = field(default_factory=deque)  # tasks here: (frame, stage, piece)
+    ready: list[tuple[int, int, _Task]] = field(default_factory=list)  # heap of (frame, arrival, task)
+    running: bool = False
     load: int = 0  # tasks here and on the way, as the gateway sees it
     of_stage: dict[tuple[int, int], int] = field(default_factory=dict)  # (frame, stage) -> tasks among them
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """What all frames share."""
+
+    first: int
+    stop: int
+    at: Mapping[Maker, _Worker]  # (stage, piece) -> who has it
+    waits: Mapping[Maker, int]  # -> messages that it waits for: feeds, and its work if that brings anything
+    given: tuple[Maker, ...]  # those whose work brings something, or who have nothing else to wait for
+    takers: Mapping[Maker, Mapping[int, tuple[int, tuple[Maker, ...]]]]
+    """Piece -> worker that needs something of it -> bytes, and the pieces there that need it."""
+    size: int  # bytes of all works and results
+    reported: int  # pieces whose results the gateway gets
 
 
 class _Run:
@@ -91,15 +130,17 @@ class _Run:
         speeds = site.speeds or tuple(site.fleet.robot(name).speed for name in site.workers)
         link = site.fleet.link
         self.workers = [
-            _Worker(place[name], n, speeds[n], link(site.gateway, name), link(name, site.gateway))
+            _Worker(place[name], n, name, speeds[n], link(site.gateway, name), link(name, site.gateway))
             for n, name in enumerate(site.workers)
         ]
+        self._chain_of = {stage: chain for chain in self._chains() for stage in range(chain.first, chain.stop)}
         self._at: list[tuple[float, int, Callable[..., None], Any]] = []
         self._entered = 0
         self._free: dict[object, float] = {}  # robot, link or medium -> when it is idle again
-        self._queue: deque[tuple[int, int, int]] = deque()
-        self._had: dict[tuple[int, int, int], list[_Worker]] = {}  # task -> workers that were given it
-        self._came: dict[tuple[int, int], set[int]] = {}  # (frame, stage) -> pieces held; while it is open
+        self._queue: deque[_Task] = deque()  # of a chain, its first piece stands for all
+        self._had: dict[_Task, list[_Worker]] = {}  # task -> workers that were given it
+        self._came: dict[tuple[int, int], set[Maker]] = {}  # (frame, stage) -> pieces held; while it is open
+        self._waits: dict[_Task, int] = {}  # piece of a chain -> messages that it still waits for
         self._bytes = 0  # in the window
         self._next = 0  # frame
         for _ in range(min(frames, in_work)):
@@ -108,9 +149,46 @@ class _Run:
             now, _, what, arguments = heappop(self._at)
             what(now, *arguments)
 
+    def _chains(self) -> Iterator[_Chain]:
+        first = 0
+        while first < len(self.stages):
+            stop = first + 1
+            while stop < len(self.stages) and self.stages[stop].direct:
+                stop += 1
+            if stop > first + 1:
+                yield self._chain(self.stages[first:stop], first)
+            first = stop
+
+    def _chain(self, stages: Sequence[StageLoad], first: int) -> _Chain:
+        column_of = columns(stages, range(len(stages)))
+        work = [0] * (1 + max(column_of.values()))
+        for (stage, piece), column in column_of.items():
+            work[column] += stages[stage].pieces[piece].macs
+        own = next((worker.number for worker in self.workers if worker.place == self.gateway), None)
+        dealt = deal(work, [worker.speed for worker in self.workers], own)
+        at = {key: self.workers[dealt[column]] for key, column in column_of.items()}
+        loads = {key: stages[key[0]].pieces[key[1]] for key in at}
+        given = tuple(key for key, load in loads.items() if load.bytes_in or not load.feeds)
+        waits = {key: int(key in given) for key in at}
+        takers: dict[Maker, dict[int, tuple[int, tuple[Maker, ...]]]] = {}
+        for taker, worker in at.items():
+            for maker, size in loads[taker].feeds.items():
+                waits[taker] += 1
+                sent, pieces = takers.setdefault(maker, {}).get(worker.number, (0, ()))
+                takers[maker][worker.number] = sent + size, (*pieces, taker)
+        size = sum(load.bytes_in + load.bytes_out for load in loads.values())
+        reported = sum(load.bytes_out > 0 for load in loads.values())
+        return _Chain(first, first + len(stages), at, waits, given, takers, size, reported)
+
     def _call(self, time: float, what: Callable[..., None], *arguments: Any) -> None:
         self._entered += 1
         heappush(self._at, (time, self._entered, what, arguments))
+
+    def _after(self, time: float, now: float, what: Callable[..., None], *arguments: Any) -> None:
+        if time > now:
+            self._call(time, what, *arguments)
+        else:
+            what(now, *arguments)
 
     def _occupy(self, what: object, now: float, seconds: float) -> float:
         """When a use of `what` that is asked for now will be over."""
@@ -128,11 +206,25 @@ class _Run:
         """When a message of `size` bytes arrives."""
         if link is WITHIN:
             return now
-        way, seconds = link.medium or way, link.occupied(size)
-        self.timeline.traffic += size
-        self.timeline.air[way] = self.timeline.air.get(way, 0.0) + seconds
-        sent = self._occupy(way, now, seconds)
+        sent = now
+        if size:
+            way, seconds = link.medium or way, link.occupied(size)
+            self.timeline.traffic += size
+            self.timeline.air[way] = self.timeline.air.get(way, 0.0) + seconds
+            sent = self._occupy(way, now, seconds)
         return sent + (link.latency + link.mean_delay) / (1 - link.loss)
+
+    def _handle(self, now: float, size: int) -> float:
+        """When the gateway has done with a message of `size` bytes that it sends or has got."""
+        return self._occupy("gateway", now, self.site.handling.seconds(size)) if size else now
+
+    def _give(self, now: float, worker: _Worker, task: _Task) -> None:
+        """Send a work."""
+        size = self.stages[task[1]].pieces[task[2]].bytes_in
+        self._after(self._handle(now, size), now, self._leave, worker, task, size)
+
+    def _leave(self, now: float, worker: _Worker, task: _Task, size: int) -> None:
+        self._call(self._send(worker.link_out, ("out", worker.place), now, size), self._arrive, worker, task)
 
     # A frame
 
@@ -150,9 +242,8 @@ class _Run:
         elif self.stages[stage].local:
             self._call(self._compute(self.gateway, now, stage, 0), self._start, frame, stage + 1)
         else:
-            load = self.stages[stage]
             self._came[frame, stage] = set()
-            for piece in range(len(load.pieces)):
+            for piece in range(1 if stage in self._chain_of else len(self.stages[stage].pieces)):
                 self._queue.append((frame, stage, piece))
                 self._had[frame, stage, piece] = []
             self._assign(now)
@@ -162,10 +253,17 @@ class _Run:
     def _assign(self, now: float) -> None:
         room = 1 + self.site.prefetch
         for task in list(self._queue):
-            load = self.stages[task[1]]
+            load, chain = self.stages[task[1]], self._chain_of.get(task[1])
             piece, had = load.pieces[task[2]], self._had[task]
+            size = chain.size if chain else piece.bytes_in + piece.bytes_out
+            if chain:
+                if not window_takes(size, self._bytes, self.site.window):
+                    return
+                self._bytes += size
+                self._queue.remove(task)
+                self._place(now, task[0], chain)
+                continue
             while len(had) < load.replicas:
-                size = piece.bytes_in + piece.bytes_out
                 if not window_takes(size, self._bytes, self.site.window):
                     return
                 able = [worker for worker in self.workers if worker.load < room and worker not in had]
@@ -177,54 +275,87 @@ class _Run:
                 best.load += 1
                 best.of_stage[of] = best.of_stage.get(of, 0) + 1
                 self._bytes += size
-                arrival = self._send(best.link_out, ("out", best.place), now, piece.bytes_in)
-                self._call(arrival, self._arrive, best, task)
+                self._give(now, best, task)
             else:
                 self._queue.remove(task)
-            if all(worker.load >= room for worker in self.workers):
-                return
 
-    def _arrive(self, now: float, worker: _Worker, task: tuple[int, int, int]) -> None:
+    def _place(self, now: float, frame: int, chain: _Chain) -> None:
+        """Give every piece of a chain to its worker."""
+        for (stage, piece), messages in chain.waits.items():
+            self._waits[frame, chain.first + stage, piece] = messages
+        for stage, piece in chain.given:
+            self._give(now, chain.at[stage, piece], (frame, chain.first + stage, piece))
+
+    def _arrive(self, now: float, worker: _Worker, task: _Task) -> None:
         self._bytes -= self.stages[task[1]].pieces[task[2]].bytes_in
-        worker.waiting.append(task)
-        if len(worker.waiting) == 1:
-            self._run(now, worker)
+        self._feed(now, worker, (task,))
         self._assign(now)
+
+    def _feed(self, now: float, worker: _Worker, tasks: Sequence[_Task]) -> None:
+        """Something that these pieces wait for is there."""
+        for task in tasks:
+            left = self._waits.get(task, 1) - 1
+            self._waits[task] = left
+            if not left:
+                del self._waits[task]
+                self._entered += 1
+                heappush(worker.ready, (task[0], self._entered, task))
+        if not worker.running:
+            self._run(now, worker)
 
     def _run(self, now: float, worker: _Worker) -> None:
         """Compute what heads the worker's list; what nobody wants any more is passed over."""
-        while worker.waiting:
-            frame, stage, piece = task = worker.waiting[0]
-            if piece not in self._came.get((frame, stage), (piece,)):
+        worker.running = False
+        while worker.ready:
+            frame, stage, piece = task = heappop(worker.ready)[-1]
+            if task[1:] not in self._came.get((frame, stage), (task[1:],)) or stage in self._chain_of:
+                worker.running = True
                 self._call(self._compute(worker.place, now, stage, piece), self._computed, worker, task)
                 return
-            worker.waiting.popleft()
             self._let_go(now, worker, task)
             self._bytes -= self.stages[stage].pieces[piece].bytes_out
 
-    def _computed(self, now: float, worker: _Worker, task: tuple[int, int, int]) -> None:
-        worker.waiting.popleft()
-        size = self.stages[task[1]].pieces[task[2]].bytes_out
+    def _computed(self, now: float, worker: _Worker, task: _Task) -> None:
+        frame, stage, piece = task
+        chain = self._chain_of.get(stage)
         link = worker.link_back
-        self._call(now + link.latency, self._let_go, worker, task)
-        self._call(self._send(link, ("back", worker.place), now, size), self._came_back, task)
+        if chain:
+            for number, (size, pieces) in chain.takers.get((stage - chain.first, piece), {}).items():
+                taker = self.workers[number]
+                arrival = self._send(
+                    self.site.fleet.link(worker.name, taker.name), (worker.place, taker.place), now, size
+                )
+                tasks = tuple((frame, chain.first + of, index) for of, index in pieces)
+                if taker is not worker:
+                    arrival += self.site.handling.seconds(size)  # beside computing
+                self._call(arrival, self._feed, taker, tasks)
+        else:
+            self._call(now + link.latency, self._let_go, worker, task)
+        size = self.stages[stage].pieces[piece].bytes_out
+        if size or not chain:
+            self._call(self._send(link, ("back", worker.place), now, size), self._back, task)
         self._run(now, worker)
 
-    def _let_go(self, now: float, worker: _Worker, task: tuple[int, int, int]) -> None:
+    def _let_go(self, now: float, worker: _Worker, task: _Task) -> None:
         """The gateway hears that the worker has room again."""
         worker.load -= 1
         worker.of_stage[task[:2]] -= 1
         self._assign(now)
 
-    def _came_back(self, now: float, task: tuple[int, int, int]) -> None:
+    def _back(self, now: float, task: _Task) -> None:
+        size = self.stages[task[1]].pieces[task[2]].bytes_out
+        self._after(self._handle(now, size), now, self._came_back, task)
+
+    def _came_back(self, now: float, task: _Task) -> None:
         frame, stage, piece = task
-        load = self.stages[stage]
+        chain, load = self._chain_of.get(stage), self.stages[stage]
         self._bytes -= load.pieces[piece].bytes_out
-        came = self._came.get((frame, stage))
+        open_ = (frame, chain.first if chain else stage)
+        came = self._came.get(open_)
         if came is not None:
-            came.add(piece)
-            if len(came) >= load.needed:
-                del self._came[frame, stage]
-                self._queue = deque(other for other in self._queue if other[:2] != (frame, stage))
-                self._call(now, self._start, frame, stage + 1)
+            came.add((stage, piece))
+            if len(came) >= (chain.reported if chain else load.needed):
+                del self._came[open_]
+                self._queue = deque(other for other in self._queue if other[:2] != open_)
+                self._call(now, self._start, frame, chain.stop if chain else stage + 1)
         self._assign(now)

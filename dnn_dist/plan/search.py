@@ -12,15 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, combinations
+from itertools import chain as flat
+from itertools import combinations, pairwise
+from statistics import fmean
 
+from dnn_dist.cut.feeds import chains
 from dnn_dist.cut.layers import cut_layers, layer_starts
+from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.network import Network
+from dnn_dist.plan.chains import joined
+from dnn_dist.plan.cost import piece_memory
 from dnn_dist.plan.fleet import Fleet
 from dnn_dist.plan.options import Crew, Space
-from dnn_dist.plan.predict import Circumstances, Prediction, Predictor, StageCost
+from dnn_dist.plan.predict import ChainCost, Circumstances, Prediction, Predictor
 from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, redundancy, remarks
 
 LABELS = 12
@@ -39,7 +45,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "tiles": ("local", "tiles"),
     "bands": ("local", "bands"),
     "slices": ("local", "slices"),
-    "mixture": ("local", "remote", "tiles", "bands", "slices"),
+    "direct": ("local", "chain"),
+    "mixture": ("local", "remote", "tiles", "bands", "slices", "chain"),
 }
 """Family -> kinds of stages that its plans consist of. The best way of each is shown; the last holds them all."""
 
@@ -87,7 +94,8 @@ def _candidate(network: Network, proposal: Proposal, predictor: Predictor) -> Ca
 
 def cut_text(stages: Iterable[Stage]) -> str:
     """Stages as the text of a cut, which makes local ones of what is between the distributed ones."""
-    return ";".join(stage.spec for stage in stages if stage.distributed) or "local"
+    parts = [f"{'>' if stage.direct else ';'}{stage.spec}" for stage in stages if stage.distributed]
+    return "".join(parts)[1:] or "local"
 
 
 def _by_family(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
@@ -121,6 +129,8 @@ def proposals(network: Network, given: Circumstances, goal: Goal, predictor: Pre
             yield Proposal(ONE_ROBOT, cut_network(network, "layers:1"), crew.names)
         for count in range(2, min(len(crew.names), layers) + 1):
             stages = cut_layers(network, (1.0,) * count, str(count))
+            if costs.may_chain(0, len(network.ops) - 1):
+                stages = joined(stages)
             yield costs.proposal(PIPELINE, costs.total(stages), stages)
         for family, kinds in FAMILIES.items():
             yield from (costs.proposal(family, cost, stages) for cost, stages in costs.best_ways(kinds))
@@ -128,9 +138,9 @@ def proposals(network: Network, given: Circumstances, goal: Goal, predictor: Pre
 
 def _finalists(proposed: Iterable[Proposal]) -> Iterator[Proposal]:
     """The most promising few of each family."""
-    families: dict[str, list[Proposal]] = {}
+    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, *FAMILIES)}
     for proposal in proposed:
-        families.setdefault(proposal.family, []).append(proposal)
+        families[proposal.family].append(proposal)
     for family, group in families.items():
         group.sort(key=lambda proposal: proposal.promise)
         yield from group if family == ONE_ROBOT else group[:FINALISTS]
@@ -154,11 +164,16 @@ def crews(given: Circumstances, predictor: Predictor, tolerate: int = 0) -> tupl
     for names in sets:
         sign = tuple((predictor.speeds[n], fleet.robot(n).memory, _link_sign(fleet, gateway, n)) for n in names)
         alike.setdefault(sign, names)
-    return tuple(
-        Crew(names, tuple(predictor.speeds[name] for name in names), tolerate)
-        for names in alike.values()
-        if len(names) > tolerate
-    )
+    return tuple(_crew(given, predictor, names, tolerate) for names in alike.values() if len(names) > tolerate)
+
+
+def _crew(given: Circumstances, predictor: Predictor, names: tuple[str, ...], tolerate: int) -> Crew:
+    links = [given.fleet.link(a, b) for a, b in pairwise(names)]
+    speeds = tuple(predictor.speeds[name] for name in names)
+    byte = max((link.occupied(1) / (1 if link.medium else len(names)) for link in links), default=0.0)
+    delay = max((link.latency + link.mean_delay for link in links), default=0.0)
+    overhead = delay + fmean(given.fleet.robot(name).overhead for name in names)
+    return Crew(names, speeds, tolerate, byte, overhead, given.wire)
 
 
 def _link_sign(fleet: Fleet, gateway: str, name: str) -> object:
@@ -172,12 +187,12 @@ def _link_sign(fleet: Fleet, gateway: str, name: str) -> object:
 class _Label:
     """One way from the beginning to a place."""
 
-    cost: StageCost
+    cost: ChainCost
     spread: bool  # some stage is not local
     stages: tuple[tuple[Stage, ...], ...] = ()
 
 
-_Way = tuple[StageCost, tuple[Stage, ...]]
+_Way = tuple[ChainCost, tuple[Stage, ...]]
 
 
 @dataclass(slots=True)
@@ -206,7 +221,7 @@ class _Costs:
         """Whether a robot may be too small for what it is given: then memory counts, whatever the goal."""
         return self.predictor.whole_memory > self._smallest
 
-    def proposal(self, family: str, cost: StageCost, stages: Sequence[Stage]) -> Proposal:
+    def proposal(self, family: str, cost: ChainCost, stages: Sequence[Stage]) -> Proposal:
         return Proposal(family, stages, self.crew.names, self.replicas, self.promise(cost))
 
     def best_ways(self, kinds: tuple[str, ...]) -> list[_Way]:
@@ -214,7 +229,7 @@ class _Costs:
         places = self.space.places
         latest = (self.goal.objective != "latency" and self.goal.deadline) or float("inf")
         labels: dict[int, list[_Label]] = {place: [] for place in places}
-        labels[0] = [_Label(StageCost(), False)]
+        labels[0] = [_Label(ChainCost(), False)]
         for start, first in enumerate(places[:-1]):
             kept = self._keep(labels.pop(first))
             for after in places[start + 1 :]:
@@ -227,23 +242,36 @@ class _Costs:
         final = sorted(
             (label for label in labels[places[-1]] if label.spread), key=lambda label: self.promise(label.cost)
         )
-        return [(label.cost, tuple(chain.from_iterable(label.stages))) for label in final[:FINALISTS]]
+        return [(label.cost, tuple(flat.from_iterable(label.stages))) for label in final[:FINALISTS]]
 
     def _ways(self, kinds: tuple[str, ...], first: int, last: int) -> Iterator[_Way]:
         if not self.space.has_work(first, last):
-            yield StageCost(), ()
+            yield ChainCost(), ()
             return
         for kind in kinds:
+            if kind == "chain" and not self.may_chain(first, last):
+                continue
             if (kind, first, last) not in self._by_range:
                 found = [(self.total(stages), stages) for stages in self.space.ways((kind,), first, last, self.crew)]
                 self._by_range[kind, first, last] = self._worth_keeping(found)
             yield from self._by_range[kind, first, last]
 
-    def total(self, stages: Sequence[Stage]) -> StageCost:
-        total = StageCost()
-        for stage in stages:
-            total += self.predictor.stage_cost(stage, self.crew.names, self.replicas, self._counts_memory)
+    def total(self, stages: Sequence[Stage]) -> ChainCost:
+        total = ChainCost()
+        for chain in chains(stages):
+            part = stages[chain.start : chain.stop]
+            total += self.predictor.cost(part, self.crew.names, self.replicas, self._counts_memory)
         return total
+
+    def may_chain(self, first: int, last: int) -> bool:
+        """Whether a chain of these ops can be repaired: a lost piece is computed anew from the chain's inputs by one
+        robot, with up to all of the chain's weights. And what may not be lost at all is not repaired later.
+        """
+        if not self.tight:
+            return not self.goal.tolerate
+        network = self.space.network
+        whole = whole_stage(network, "layers", "", first, last)
+        return not self.goal.tolerate and piece_memory(network, whole, whole.pieces[0]) <= self._smallest
 
     @property
     def _counts_memory(self) -> bool:
@@ -267,13 +295,13 @@ class _Costs:
                 same.append(label)
         return [*kept[False], *kept[True]]
 
-    def _figures(self, cost: StageCost) -> tuple[float, ...]:
+    def _figures(self, cost: ChainCost) -> tuple[float, ...]:
         """What counts, all to be small."""
         memory = (cost.worker_weights, cost.gateway_weights, cost.activations) if self._counts_memory else ()
         flow = (cost.work, cost.local, cost.air) if self.goal.objective == "throughput" else ()
         return (cost.latency, *flow, *memory)
 
-    def promise(self, cost: StageCost) -> float:
+    def promise(self, cost: ChainCost) -> float:
         """What the goal's value would be if this were all."""
         given = self.predictor.given
         memory = max(

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a chain exchanges borders: direct boundaries between stages, by dynamic programming over places and grids.
+
+More exchanges mean less work done twice and more bytes on the way. A stage takes as long as its slowest worker
+computes; a boundary takes what its feeds take on the way, which follows from the grids on both sides. So the fastest
+chain from a place to each later one adds up. That is an estimate, since feeds travel while others compute; the schedule
+has the last word on a few chains: with feeds at their full price, and nearly hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from math import prod
+from operator import or_
+
+import numpy as np
+
+from dnn_dist.cut.bands import band_of, cut_bands
+from dnn_dist.cut.local import whole_stage
+from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.tiles import cut_tiles, fits, is_closed, largest_grid, tile_regions
+from dnn_dist.cut.walk import Step, operands, step_macs
+from dnn_dist.graph.network import Network, Op
+from dnn_dist.graph.region import Region
+from dnn_dist.plan.plan import wire_dtype
+from dnn_dist.plan.policy import deal
+
+MOST_WORK = 1.6
+"""Stages with more than so many times the work of their ops are left out: an exchange is cheaper."""
+PRICES = (1.0, 0.25)
+"""Shares of the feeds' time on the way that are counted."""
+MOST_CHAINS = 2
+"""Chains for one range that the schedule is asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a stage is cut: in a grid, in bands for robots of these speeds, or not at all."""
+
+    grid: tuple[int, int] = (1, 1)
+    bands: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return self.grid == (1, 1) and not self.bands
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        return tuple(map(float, self.bands.split(",")))
+
+    def boxes(self, network: Network, tensor: int) -> tuple[Region, ...]:
+        """What each piece makes of a tensor."""
+        image = network.tensors[tensor]
+        if self.bands:
+            speeds = self.speeds
+            return tuple(b for n in range(len(speeds)) if not (b := band_of(network, tensor, speeds, n)).empty)
+        return tile_regions(image.height, image.width, self.grid)
+
+    def cut(self, network: Network, first: int, last: int) -> tuple[Stage, ...]:
+        if self.bands:
+            return cut_bands(network, self.speeds, self.bands, first, last)
+        if self.whole:
+            return (whole_stage(network, "layers", f"layers:1@{first}..{last}", first, last),)
+        return (cut_tiles(network, self.grid, first, last),)
+
+
+WHOLE = Kind()
+
+
+def joined(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages with direct boundaries between them."""
+    return tuple(replace(stage, direct=number > 0) for number, stage in enumerate(stages))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a chain is for."""
+
+    kinds: tuple[Kind, ...]
+    speeds: tuple[float, ...]  # MAC/s of the workers
+    overhead: float  # s of each stage, whatever it does
+    byte: float  # s that a byte of a feed takes, all on the way together
+    wire: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A stage, as far as costs need it."""
+
+    macs: tuple[int, ...]  # of each piece
+    inputs: Mapping[int, np.ndarray]  # tensor -> box (y0, y1, x0, x1) of each piece, none: of no size
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A piece on the way back, as cut/walk.py goes it."""
+
+    wanted: dict[int, Region] = field(default_factory=dict)  # tensor -> box that is needed and not made yet
+    macs: int = 0
+
+    def step_back(self, network: Network, op: Op, made: Mapping[int, Region]) -> None:
+        """Take an op in, of whose results these boxes are wanted after the stage."""
+        boxes = [*made.values(), *(self.wanted.pop(t) for t in op.outputs if t in self.wanted)]
+        if boxes and op.geometry is not None:
+            need = op.geometry.need(reduce(or_, boxes))
+            for tensor, box in operands(network, op, need).items():
+                self.wanted[tensor] = self.wanted[tensor] | box if tensor in self.wanted else box
+            self.macs += step_macs(network, Step(op.index, need))
+
+
+_Cut = tuple[int, int, Kind]  # first op, op after the last
+_Best = dict[tuple[int, Kind], tuple[float, _Cut, Kind | None]]  # (op after, last kind) -> s, last cut, kind before it
+
+
+@dataclass(frozen=True, eq=False)  # no slots: it remembers
+class Chains:
+    """Chains of one network between some of its ops."""
+
+    network: Network
+    places: tuple[int, ...]  # ops at which stages may begin, and at last the number of ops
+    layers: frozenset[int]  # ops at which a stage of bands begins anew
+    _stages: dict[_Cut, tuple[Stage, ...]] = field(default_factory=dict)
+    _walks: dict[tuple[int, Kind], dict[int, _Walk]] = field(default_factory=dict)
+    _made: dict[tuple[Kind, int], np.ndarray] = field(default_factory=dict)
+    _moved: dict[tuple[Kind, _Cut, tuple[int, ...], str], int] = field(default_factory=dict)
+    _found: dict[tuple[int, Terms, float], _Best] = field(default_factory=dict)
+
+    def between(self, first: int, last: int, terms: Terms) -> list[tuple[_Cut, ...]]:
+        """The most promising chains of two stages or more for ops first..last."""
+        found: dict[tuple[_Cut, ...], float] = {}
+        for price in PRICES:
+            best = self._from(first, terms, price)
+            for kind in terms.kinds:
+                cuts: list[_Cut] = []
+                at: tuple[int, Kind] | None = (last + 1, kind)
+                while at in best:
+                    _, cut, before = best[at]
+                    cuts.append(cut)
+                    at = None if before is None else (cut[0], before)
+                if len(cuts) > 1:
+                    found.setdefault(tuple(reversed(cuts)), best[last + 1, kind][0])
+        return sorted(found, key=lambda cuts: found[cuts])[:MOST_CHAINS]
+
+    def stages(self, cuts: Sequence[_Cut]) -> tuple[Stage, ...]:
+        """The stages of a chain; CutError where one cannot be cut so."""
+        for cut in cuts:
+            if cut not in self._stages:
+                first, after, kind = cut
+                self._stages[cut] = kind.cut(self.network, first, after - 1)
+        return joined([stage for cut in cuts for stage in self._stages[cut]])
+
+    def _from(self, first: int, terms: Terms, price: float) -> _Best:
+        """Estimated seconds of the best chain from `first` to each later place, by the kind of its last stage."""
+        key = (first, terms, price)
+        if key not in self._found:
+            best = self._found[key] = {}
+            places = self.places[self.places.index(first) :]
+            for number, place in enumerate(places[:-1]):
+                before = [(kind, best[place, kind][0]) for kind in terms.kinds if (place, kind) in best]
+                for kind in terms.kinds if before or not number else ():
+                    for after in places[number + 1 :]:
+                        cut = (place, after, kind)
+                        walk = self._walk(cut)
+                        if walk is not None:
+                            feeds = price * terms.byte
+                            moved = {other: self._bytes(other, cut, first, terms.wire) for other, _ in before}
+                            ways = [(s + feeds * moved[other], other) for other, s in before]
+                            spent, last = min(ways, key=lambda way: way[0], default=(0.0, None))
+                            spent += terms.overhead + _slowest(walk.macs, terms.speeds)
+                            if (after, kind) not in best or spent < best[after, kind][0]:
+                                best[after, kind] = spent, cut, last
+        return self._found[key]
+
+    def _walk(self, cut: _Cut) -> _Walk | None:
+        """None: this range cannot be cut so, or not well."""
+        first, after, kind = cut
+        if (after, kind) not in self._walks:
+            self._walks[after, kind] = dict(self._back_from(after, kind))
+        return self._walks[after, kind].get(first)
+
+    def _back_from(self, after: int, kind: Kind) -> Iterator[tuple[int, _Walk]]:
+        """Stages that end before op `after`, by their first op: one walk back through the ops gives them all."""
+        network, places = self.network, frozenset(self.places)
+        if kind.whole:
+            for first in places & frozenset(range(after)):
+                inputs = {t: self._boxes(WHOLE, t) for t in network.live_before(first, after - 1)}
+                yield first, _Walk((network.macs_of(first, after - 1),), inputs)
+            return
+        live = frozenset(network.live_after(0, after - 1))
+        pieces: list[_Piece] = []
+        for op in reversed(network.ops[:after]):
+            made = [t for t in op.outputs if t in live]
+            if not op.tileable or not fits(kind.grid, largest_grid(network, tuple(made)) if made else kind.grid):
+                return
+            for boxes in (kind.boxes(network, t) for t in made):
+                pieces = pieces or [_Piece() for _ in boxes]
+                if len(boxes) != len(pieces):
+                    return  # tensors of unlike size, which too fine bands do not cut alike
+            for number, piece in enumerate(pieces):
+                piece.step_back(network, op, {t: kind.boxes(network, t)[number] for t in made})
+            if op.index in places and pieces and is_closed(network, op.index, after - 1):
+                macs = tuple(piece.macs for piece in pieces)
+                if sum(macs) > MOST_WORK * network.macs_of(op.index, after - 1):
+                    return  # of longer stages more is done twice
+                tensors = dict.fromkeys(t for piece in pieces for t in piece.wanted)
+                inputs = {t: np.array([_box(piece.wanted.get(t)) for piece in pieces]) for t in tensors}
+                yield op.index, _Walk(macs, inputs)
+            if kind.bands and op.index in self.layers:
+                return
+
+    def _boxes(self, kind: Kind, tensor: int) -> np.ndarray:
+        """What pieces of this kind make of a tensor."""
+        key = (kind, tensor)
+        if key not in self._made:
+            image = self.network.tensors[tensor]
+            whole = Region(0, image.height, 0, image.width) if image.is_image else Region(0, 1, 0, 1)
+            boxes = (whole,) if kind.whole or not image.is_image else kind.boxes(self.network, tensor)
+            self._made[key] = np.array([_box(box) for box in boxes])
+        return self._made[key]
+
+    def _bytes(self, before: Kind, cut: _Cut, first: int, wire: str) -> int:
+        """What moves over the boundary before a stage of a chain from `first` on, if stages before it are like this."""
+        walk = self._walk(cut)
+        assert walk is not None
+        producers = self.network.producers
+        tensors = tuple(t for t in walk.inputs if producers.get(t, -1) >= first)
+        key = (before, cut, tensors, wire)
+        if key not in self._moved:
+            total, shared = 0.0, np.zeros((1, 1))
+            for tensor in tensors:
+                value, need, made = self.network.tensors[tensor], walk.inputs[tensor], self._boxes(before, tensor)
+                low = np.maximum(need[:, None, 0::2], made[None, :, 0::2])
+                high = np.minimum(need[:, None, 1::2], made[None, :, 1::2])
+                size = np.dtype(wire_dtype(value.dtype, wire)).itemsize * prod(value.array_shape)
+                pixel = size / int(np.prod(self._boxes(WHOLE, tensor)[0, 1::2]))
+                shared = shared + pixel * np.clip(high - low, 0, None).prod(axis=2)
+                total += pixel * (need[:, 1::2] - need[:, 0::2]).prod(axis=1).sum()
+            stays = shared.max(axis=1).sum() if shared.shape[1] > 1 else shared.max()
+            self._moved[key] = int(total - stays)
+        return self._moved[key]
+
+
+def _slowest(macs: Sequence[int], speeds: Sequence[float]) -> float:
+    """Seconds until the last of the workers has done its pieces."""
+    busy = [0.0] * len(speeds)
+    for load, worker in zip(macs, deal(macs, speeds), strict=True):
+        busy[worker] += load / speeds[worker]
+    return max(busy)
+
+
+def _box(region: Region | None) -> tuple[int, int, int, int]:
+    return (0, 0, 0, 0) if region is None else (region.y0, region.y1, region.x0, region.x1)
