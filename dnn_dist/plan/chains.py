@@ -25,7 +25,7 @@ from dnn_dist.cut.walk import Step, operands, step_macs
 from dnn_dist.graph.network import Network, Op
 from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import wire_dtype
-from dnn_dist.plan.policy import deal
+from dnn_dist.plan.policy import alike, deal
 
 MOST_WORK = 1.6
 """Stages with more than so many times the work of their ops are left out: an exchange is cheaper."""
@@ -245,7 +245,7 @@ class Chains:
 def _slowest(macs: Sequence[int], speeds: Sequence[float]) -> float:
     """Seconds until the last of the workers has done its pieces."""
     busy = [0.0] * len(speeds)
-    for load, worker in zip(macs, deal(macs, speeds), strict=True):
+    for load, worker in zip(macs, deal(alike(macs, speeds)), strict=True):
         busy[worker] += load / speeds[worker]
     return max(busy)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from dnn_dist.cut.feeds import Maker, feeds, source_view
+from dnn_dist.cut.feeds import Feeds, Maker
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Piece, Stage
 from dnn_dist.cut.walk import walk_tile
@@ -126,7 +126,8 @@ def chain_load(
         chain[-1], first=end, last=end, direct=False, pieces=(), inputs=network.live_before(chain[-1].last + 1, end)
     )
     chain = (replace(chain[0], direct=False), *chain[1:])
-    seen = source_view(network, (*chain, rest))
+    feeds = Feeds(network, (*chain, rest))
+    seen = feeds.source_view()
     by_form: dict[tuple[str, int], tuple[float, ...]] = {}  # pieces of equal form take equal time
     loads = []
     for number, stage in enumerate(chain):
@@ -138,7 +139,7 @@ def chain_load(
                 by_form[form] = tuple(times[place] for place in places)
             fed = {
                 maker: sum(box_bytes(box, wire) for box in boxes)
-                for maker, boxes in (feeds(chain, number, piece.index) if number else {}).items()
+                for maker, boxes in feeds.feeds(number, piece.index).items()
             }
             pieces.append(PieceLoad(*piece_bytes(network, view, wire), by_form[form], piece.macs, fed))
         loads.append(

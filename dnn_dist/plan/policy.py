@@ -78,19 +78,32 @@ def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:
     return found
 
 
-def deal(loads: Sequence[float], speeds: Sequence[float], own: int | None = None) -> tuple[int, ...]:
-    """The worker (its place in `speeds`) of each column of so much work: greatest first, to whoever ends soonest.
+STAY = 1.1
+"""A column moves to a worker that ends so many times sooner: measured speeds are noisy, and who gets pieces that are
+new to it may have to read their weights."""
 
-    Of equals to who has the fewest columns, then to the source's `own` robot, to which nothing has to be sent.
+
+def deal(
+    seconds: Sequence[Sequence[float]], own: int | None = None, before: Sequence[int | None] = ()
+) -> tuple[int, ...]:
+    """The worker of each column, of which it takes `seconds[column][worker]`: greatest first, to whoever ends soonest.
+
+    Where it was `before` a column stays unless another ends much sooner. Of equals to who has the fewest columns, then
+    to the source's `own` robot, to which nothing has to be sent.
     """
-    columns_of = [0] * len(speeds)
-    given, found = [0.0] * len(speeds), [0] * len(loads)
-    for column in sorted(range(len(loads)), key=lambda n: (-loads[n], n)):
-        ends = [(load + loads[column]) / speed for load, speed in zip(given, speeds, strict=True)]
+    workers = range(len(seconds[0]) if seconds else 0)
+    columns_of, given, found = [0] * len(workers), [0.0] * len(workers), [0] * len(seconds)
+    for column in sorted(range(len(seconds)), key=lambda n: (-min(seconds[n]), n)):
+        stays = before[column] if before else None
+        ends = [given[n] + seconds[column][n] / (STAY if n == stays else 1.0) for n in workers]
         soonest = min(ends) * (1 + 1e-9)
-        able = [worker for worker, end in enumerate(ends) if end <= soonest]
-        worker = min(able, key=lambda n: (columns_of[n], n != own, n))
-        given[worker] += loads[column]
+        worker = min((n for n in workers if ends[n] <= soonest), key=lambda n: (columns_of[n], n != own, n))
+        given[worker] += seconds[column][worker]
         columns_of[worker] += 1
         found[column] = worker
     return tuple(found)
+
+
+def alike(loads: Sequence[float], speeds: Sequence[float]) -> list[list[float]]:
+    """Seconds of each column at each worker, where a worker is as fast at all of them."""
+    return [[load / speed for speed in speeds] for load in loads]

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dnn_dist.cut.feeds import Maker
-from dnn_dist.plan.policy import window_takes
-from dnn_dist.run.crew import Columns, columns, connected, deal, travelling
+from dnn_dist.plan.policy import columns, window_takes
+from dnn_dist.run.crew import Columns, crew_of, travelling
 from dnn_dist.run.events import SendWork
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState
@@ -39,7 +39,7 @@ class Chains:
         self._books = books
         self._columns: dict[tuple[str, int], tuple[Columns, int]] = {}  # (plan, first stage) -> with bytes on the way
         self._feeding: dict[tuple[str, int], float] = {}  # (plan, stage) -> s that feeds took of late, and waiting
-        self._crews: dict[tuple[str, int], dict[int, str]] = {}  # -> column -> worker
+        self._crews: dict[tuple[str, int], tuple[str, ...]] = {}  # -> the worker of each column
 
     def takes(self, plan: str, stage: int, in_flight: int) -> bool:
         """Whether the window takes the chain that begins with this stage, beside so many bytes."""
@@ -95,17 +95,16 @@ class Chains:
         for maker in needed:
             task, name = tasks[maker], crew[places[maker]]
             if name in task.failed_at:
-                others = [other for other in dict.fromkeys(crew.values()) if other not in task.failed_at]
+                others = [other for other in dict.fromkeys(crew) if other not in task.failed_at]
                 name = min(others, key=lambda other: books.workers[other].load, default=name)
             placed[maker] = books.workers[name]
         return placed
 
-    def _crew(self, plan: str, first: int, able: list[WorkerView]) -> tuple[Columns, dict[int, str]]:
+    def _crew(self, plan: str, first: int, able: list[WorkerView]) -> tuple[Columns, tuple[str, ...]]:
         books, which = self._books, (plan, first)
         places, _ = self._known(plan, first)
-        before = self._crews.get(which, {})
-        crew = connected(able, list(dict.fromkeys(before.values())))
-        self._crews[which] = deal(books.plans[plan], plan, places, crew, books.robot, before)
+        before = self._crews.get(which, ())
+        self._crews[which] = crew_of(books.plans[plan], plan, places, able, books.robot, before)
         return places, self._crews[which]
 
     def _known(self, plan: str, first: int) -> tuple[Columns, int]:
@@ -117,7 +116,7 @@ class Chains:
                 for old in [old for old in memory if old[0] not in self._books.plans]:
                     del memory[old]
             chain = shape.chain(first)
-            self._columns[which] = columns(shape, chain), travelling(shape, chain)
+            self._columns[which] = columns(shape.stages, chain), travelling(shape, chain)
         return self._columns[which]
 
     # Feeds

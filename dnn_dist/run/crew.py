@@ -1,40 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which workers compute a chain. Pure functions over a plan's shape and what a dispatcher knows of its workers.
-
-The pieces of a chain form columns: a piece of tiles or bands belongs to the column of the piece that gives it most
-bytes, one that nobody gives anything begins a column, and each stage of a pipeline is one. A column stays on one
-worker, so that most of what goes from stage to stage stays there too. Columns go to workers as in longest processing
-time first: the heaviest first, each to the worker that would be done with it first.
-"""
+"""Which workers compute a chain: what a dispatcher knows of its workers, for the rules of plan/policy.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from dnn_dist.cut.feeds import Maker
+from dnn_dist.plan.policy import deal
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.shape import PlanShape
 
 Columns = dict[Maker, int]
-
-STAY = 1.1
-"""A column moves to a worker that would be done with it so many times sooner: measured speeds are noisy, and who gets
-pieces that are new to it may have to read their weights."""
-
-
-def columns(shape: PlanShape, chain: range) -> Columns:
-    """Stage and piece -> column, numbered from 0."""
-    found: Columns = {}
-    count = 0
-    for stage in chain:
-        for number, piece in enumerate(shape.stages[stage].pieces):
-            if piece.feeds and not shape.stages[stage].pipelined:
-                most = max(piece.feeds, key=lambda maker: (piece.feeds[maker], -found[maker]))
-                found[stage, number] = found[most]
-            else:
-                found[stage, number] = count
-                count += 1
-    return found
+"""Stage and piece -> column, see plan/policy.py."""
 
 
 def travelling(shape: PlanShape, chain: range) -> int:
@@ -53,36 +30,27 @@ def connected(able: Sequence[WorkerView], first: Sequence[str]) -> list[WorkerVi
     return chosen
 
 
-def deal(
-    shape: PlanShape, plan: str, places: Columns, crew: Sequence[WorkerView], robot: str, before: Mapping[int, str]
-) -> dict[int, str]:
-    """Column -> worker. `robot`: the source's own, whose worker is first among equals; `before`: where columns were."""
+def crew_of(
+    shape: PlanShape, plan: str, places: Columns, able: Sequence[WorkerView], robot: str, before: Sequence[str]
+) -> tuple[str, ...]:
+    """The worker of each column. `robot`: the source's own; `before`: the crew until now. Empty: there is nobody."""
+    crew = sorted(connected(able, before), key=lambda view: view.name)
     if not crew:
-        return {}
-    costs: dict[int, list[tuple[int, int]]] = {}  # column -> (stage, MACs)
-    for (stage, piece), column in places.items():
-        costs.setdefault(column, []).append((stage, max(1, shape.stages[stage].pieces[piece].macs)))
+        return ()
+    names = [view.name for view in crew]
     speeds = {stage: _speeds(crew, plan, stage) for stage in {stage for stage, _ in places}}
-    done = dict.fromkeys((view.name for view in crew), 0.0)
-    own = {view.name for view in crew if view.state.robot == robot}
-    dealt: dict[int, str] = {}
-    for column in sorted(costs, key=lambda column: (-sum(macs for _, macs in costs[column]), column)):
-
-        def end(name: str, column: int = column) -> float:
-            return done[name] + sum(macs / speeds[stage][name] for stage, macs in costs[column])
-
-        def rank(name: str, column: int = column) -> tuple[float, bool, str]:
-            stays = before.get(column) == name
-            return end(name) / (STAY if stays else 1.0), name not in own, name
-
-        name = min(done, key=rank)
-        done[name] = end(name)
-        dealt[column] = name
-    return dealt
+    seconds = [[0.0] * len(crew) for _ in range(1 + max(places.values()))]
+    for (stage, piece), column in places.items():
+        macs = max(1, shape.stages[stage].pieces[piece].macs)
+        for worker, speed in enumerate(speeds[stage]):
+            seconds[column][worker] += macs / speed
+    own = next((n for n, view in enumerate(crew) if view.state.robot == robot), None)
+    were = [names.index(name) if name in names else None for name in before] or [None] * len(seconds)
+    return tuple(names[worker] for worker in deal(seconds, own, were))
 
 
-def _speeds(crew: Sequence[WorkerView], plan: str, stage: int) -> dict[str, float]:
-    """Worker -> MAC/s: measured at the stage, else over all, else equal; one kind for all, for kinds do not compare."""
-    at_stage = {view.name: view.state.speed_of(plan, stage) for view in crew}
-    overall = {view.name: view.state.speed for view in crew}
-    return next((speeds for speeds in (at_stage, overall) if all(speeds.values())), dict.fromkeys(overall, 1.0))
+def _speeds(crew: Sequence[WorkerView], plan: str, stage: int) -> list[float]:
+    """MAC/s: measured at the stage, else over all, else equal; one kind for all, for kinds do not compare."""
+    at_stage = [view.state.speed_of(plan, stage) for view in crew]
+    overall = [view.state.speed for view in crew]
+    return next((speeds for speeds in (at_stage, overall) if all(speeds)), [1.0] * len(crew))
