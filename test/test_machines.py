@@ -240,11 +240,11 @@ def test_speeds_are_remembered_of_the_stages_computed_last_and_not_of_dropped_pl
     compute("b", 0, 0.1)
     compute("a", 1, 0.5, macs=0)
     compute("b", 0, 0.2)
-    assert worker.speeds == {("a", 0): 100.0, ("a", 1): 2.0, ("b", 0): pytest.approx(0.8 * 1000 + 0.2 * 500)}
+    assert worker.speeds.of_stage == {("a", 0): 100.0, ("a", 1): 2.0, ("b", 0): pytest.approx(0.8 * 1000 + 0.2 * 500)}
     compute("b", 1, 1.0)
-    assert list(worker.speeds) == [("a", 1), ("b", 0), ("b", 1)]
+    assert list(worker.speeds.of_stage) == [("a", 1), ("b", 0), ("b", 1)]
     worker.handle(e.PlanOffered("c"), 0.0)  # in the place of the first
-    assert list(worker.speeds) == [("b", 0), ("b", 1)]
+    assert list(worker.speeds.of_stage) == [("b", 0), ("b", 1)]
 
 
 class Unlike(Cluster):

@@ -20,7 +20,7 @@ from dnn_dist.run.events import SendWork
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState
 from dnn_dist.run.lineage import needed
-from dnn_dist.run.sending import send, send_again
+from dnn_dist.run.sending import send, send_again, send_aside
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.tasks import Books, Task
 from dnn_dist.run.values import Route
@@ -28,6 +28,8 @@ from dnn_dist.run.wire import TaskKey
 
 Tasks = dict[Maker, Task]
 
+MEASURE = 5.0
+"""Seconds after which a worker that was slow is given a piece again, which nobody waits for."""
 FEEDING = 3.0
 """Feeds are waited for so many times as long as those before took."""
 
@@ -81,7 +83,19 @@ class Chains:
                 sent.append(send_again(books, view, tasks[maker].key, now, _routes(moved, at)))
         for maker in placed:
             self._note_fed(shape, tasks, maker, now)
+        for view in able[frame.plan] if len(placed) == len(tasks) else ():
+            if self._to_be_measured(view, frame.plan, first, placed, now):
+                sent.append(send_aside(books, view, tasks[first, 0].key, now))
         return sent
+
+    def _to_be_measured(
+        self, view: WorkerView, plan: str, first: int, placed: dict[Maker, WorkerView], now: float
+    ) -> bool:
+        """Whether a worker that gets nothing since it was slow should show whether it still is."""
+        if view in placed.values() or view.load or now < view.measured_at + MEASURE:
+            return False
+        fastest = max(one.state.speed_of(plan, first) for one in placed.values())
+        return 0 < view.state.speed_of(plan, first) < fastest / 2
 
     def _places(
         self, plan: str, first: int, needed: list[Maker], tasks: Tasks, able: list[WorkerView]

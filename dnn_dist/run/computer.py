@@ -87,7 +87,7 @@ class Computer(Part):
             "model": machine.model[:16],
             **self._pieces.health(),
             "tasks held": len(machine.held),
-            "speed (MMAC/s)": round(machine.speed / 1e6),
+            "speed (MMAC/s)": round(machine.speeds.overall / 1e6),
             "sources": " ".join(machine.sources) or "none",
         }
 

@@ -32,6 +32,7 @@ class WorkerView:
     given: set[tuple[str, int, int]] = field(default_factory=set)  # (plan, stage, piece) that it had in this session
     due: float = float("-inf")  # s; until then neither silence nor a lease nor a stray ends by time alone
     strays: list[Stray] = field(default_factory=list)  # works given up before the worker had seen them
+    measured_at: float = float("-inf")  # s; when it was given a piece only to measure its speed
     pace: Pace = field(default_factory=Pace)  # of its acknowledgements
     twins: Twins = field(default_factory=Twins)
     name: str = ""  # the worker's

@@ -52,8 +52,19 @@ def send(
 
 def send_again(books: Books, view: WorkerView, key: TaskKey, now: float, routes: tuple[Route, ...]) -> SendWork:
     """Tell a worker that has a task, computed or not, where some of its feeds go now."""
-    frame, number = books.frames[key.frame], view.next_number
+    return _unleased(books, view, key, now, routes, again=True)
+
+
+def send_aside(books: Books, view: WorkerView, key: TaskKey, now: float) -> SendWork:
+    """Have a worker compute a task that another one was given: only its speed is of interest."""
+    view.measured_at = now
+    return _unleased(books, view, key, now, (), again=False)
+
+
+def _unleased(
+    books: Books, view: WorkerView, key: TaskKey, now: float, routes: tuple[Route, ...], again: bool
+) -> SendWork:
+    frame, number, attempt = books.frames[key.frame], view.next_number, books.task(key).attempt
     view.next_number += 1
-    attempt = books.task(key).attempt
     left = frame.deadline - now
-    return SendWork(view.name, view.state.session, key, frame.plan, number, attempt, left, routes, again=True)
+    return SendWork(view.name, view.state.session, key, frame.plan, number, attempt, left, routes, again)

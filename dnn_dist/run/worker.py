@@ -51,6 +51,7 @@ from dnn_dist.run.notes import Note
 from dnn_dist.run.pace import Pace
 from dnn_dist.run.residence import Residence
 from dnn_dist.run.sourceviews import SourceViews, WorkerSettings
+from dnn_dist.run.speeds import Speeds
 from dnn_dist.run.state import REPLAY, Progress, WorkerState, next_sequence
 from dnn_dist.run.wire import TaskKey
 
@@ -87,8 +88,7 @@ class Worker:
     on_demand: set[str] = field(default_factory=set)  # plans whose pieces are made ready when first given
     refused: dict[str, str] = field(default_factory=dict)  # hash -> why
     seen: dict[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
-    speed: float = 0.0  # MAC/s, smoothed, over all that was computed
-    speeds: dict[tuple[str, int], float] = field(default_factory=dict)  # (plan, stage) -> MAC/s, smoothed; newest last
+    speeds: Speeds = field(default_factory=Speeds)
     pace: Pace = field(default_factory=Pace)  # of results, until Progress has them
     _sent: _Sent | None = None
     _sequence: int = 0
@@ -137,7 +137,7 @@ class Worker:
         for plan in spare[: max(0, len(self.plans) - self.settings.max_plans)]:
             del self.plans[plan]
             self.on_demand.discard(plan)
-            self.speeds = {stage: speed for stage, speed in self.speeds.items() if stage[0] != plan}
+            self.speeds.forget(plan)
             actions.append(DropPlan(plan))
         return actions
 
@@ -266,18 +266,10 @@ class Worker:
                 del self.expires[event.key]
             if event.seconds > 0:
                 # Pools have no MACs and take their time all the same: as one MAC they have a speed as well.
-                self._note_speed((event.plan, event.key.stage), max(1, event.macs) / event.seconds)
+                stage, speed = (event.plan, event.key.stage), max(1, event.macs) / event.seconds
+                self.speeds.note(stage, speed, self.settings.max_speeds)
         self._drop_unwanted(now)
         return actions
-
-    def _note_speed(self, stage: tuple[str, int], speed: float) -> None:
-        """A piece of `stage`, (plan, stage), was computed at `speed` MAC/s."""
-        self.speed = _smoothed(self.speed, speed)
-        known = dict(self.speeds)  # a new one: states that went out share the old
-        known[stage] = _smoothed(known.pop(stage, 0.0), speed)
-        while len(known) > self.settings.max_speeds:
-            del known[next(iter(known))]
-        self.speeds = known
 
     def _handle_states(self, event: StatesHeard, now: float) -> list[Any]:
         actions: list[Any] = []
@@ -376,12 +368,7 @@ class Worker:
         self._published, self._published_at = told, now
         self._sequence = next_sequence(self._sequence, now)
         who = self.name, self.robot, self.session, self._sequence, self.model
-        return [PublishWorker(WorkerState(*who, self.speed, self.speeds, *told))]
-
-
-def _smoothed(before: float, newest: float) -> float:
-    """A moving average; `before` is 0 while there is none."""
-    return 0.8 * before + 0.2 * newest if before else newest
+        return [PublishWorker(WorkerState(*who, self.speeds.overall, self.speeds.of_stage, *told))]
 
 
 _HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {
