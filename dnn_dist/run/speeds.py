@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a worker computes: measured for each stage, since per MAC, layers of different kinds take different times."""
+"""How fast a worker computes: measured for each stage, since layers of different kinds take different times per MAC."""
 
 from __future__ import annotations
 
