@@ -46,9 +46,9 @@ def run_stages(
     for number, stage in enumerate(stages):
         received = {}
         for piece in stage.pieces:
-            received[piece.index] = kept[number, piece.index] = engines.run(feeds, number, piece.index, arrays, kept)
-        whole = merge(network, stage, received)
-        arrays |= {t: whole[t] for t in feeds.reported(number)}
+            outputs = kept[number, piece.index] = engines.run(feeds, number, piece.index, arrays, kept)
+            received[piece.index] = [outputs[n] for n in feeds.result(number, piece.index)]
+        arrays |= merge(network, feeds.seen[number], received)
     return arrays
 
 

@@ -22,11 +22,13 @@ from dnn_dist.cut.merge import merge
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.cut.tiles import cut_tiles, fits, is_closed, largest_grid
-from dnn_dist.cut.traffic import columns, direct_bytes, gathered_bytes
+from dnn_dist.cut.traffic import direct_bytes, gathered_bytes
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
+from dnn_dist.run.crew import columns
 from dnn_dist.run.lineage import needed
+from dnn_dist.run.shape import PlanShape
 
 MODELS = sorted((*FIXTURES.glob("*.tflite"), *FIXTURES.glob("zoo/*.tflite")))
 RESIDUAL = read_network(FIXTURES / "residual_float32.tflite")
@@ -125,11 +127,7 @@ def run_with_losses(draw, network: Network, feeds: Feeds, inputs: dict[int, np.n
         while wanted := {m for m in makers if feeds.result(*m) and m[1] not in received[m[0]]}:
             for number, piece in wanted & set(kept):
                 if draw(st.integers(0, 3)):  # else its result is on the way still
-                    result = feeds.result(number, piece)
-                    # the aggregator gets what lives on, and nothing else
-                    received[number][piece] = [
-                        array if n in result else np.zeros_like(array) for n, array in enumerate(kept[number, piece])
-                    ]
+                    received[number][piece] = [kept[number, piece][n] for n in feeds.result(number, piece)]
             todo = needed(lambda maker: feeds.feeds(*maker), kept, wanted)
             assert list(todo) == sorted(set(todo) - set(kept))
             if todo:
@@ -144,11 +142,9 @@ def run_with_losses(draw, network: Network, feeds: Feeds, inputs: dict[int, np.n
                 dead = draw(st.integers(0, 3))
                 kept = {m: outputs for m, outputs in kept.items() if at[m] != dead}
         for number in chain:
-            if feeds.reported(number):
-                for piece in feeds.stages[number].pieces:  # of two tensors a band may have only the one that stays
-                    received[number].setdefault(piece.index, [np.zeros(p.shape, p.dtype) for p in piece.outputs])
-                whole = merge(network, feeds.stages[number], received[number])
-                arrays |= {t: whole[t] for t in feeds.reported(number)}
+            for piece in feeds.stages[number].pieces:
+                received[number].setdefault(piece.index, [])  # of two tensors a band may have only the one that stays
+            arrays |= merge(network, feeds.seen[number], received[number])
     return arrays
 
 
@@ -227,7 +223,7 @@ def test_bytes_over_a_boundary():
     taken = sum(piece.inputs[0].bytes for piece in stages[2].pieces)
     rows = taken - value.bytes
     assert rows > 0
-    at = columns(feeds, feeds.chain(0))
+    at = columns(PlanShape.of(network, stages, "float32"), feeds.chain(0))
     assert len(set(at.values())) == 2
     assert all(at[0, piece.index] == at[2, piece.index] for piece in stages[2].pieces)
     assert direct_bytes(feeds, 2, at) == rows
@@ -236,14 +232,9 @@ def test_bytes_over_a_boundary():
     assert gathered_bytes(feeds, 2) == value.bytes + taken
 
 
-def test_a_pipeline_has_a_robot_for_each_stage():
-    feeds = Feeds(RESIDUAL, cut_network(RESIDUAL, "layers:4"))
-    assert sorted(columns(feeds, feeds.chain(0)).values()) == [0, 1, 2, 3]
-
-
 def needs(cut: str, have: Sequence, wanted: Sequence) -> tuple:
     feeds = Feeds(RESIDUAL, cut_network(RESIDUAL, cut))
-    return needed(lambda maker: feeds.feeds(*maker), set(have), set(wanted))
+    return needed(lambda maker: feeds.feeds(*maker), have, wanted)
 
 
 def test_lineage_goes_back_to_what_is_kept():

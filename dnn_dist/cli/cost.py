@@ -15,9 +15,11 @@ from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.cut.shares import Speeds
 from dnn_dist.cut.spec import parse_cut
-from dnn_dist.cut.traffic import columns, direct_bytes, gathered_bytes
+from dnn_dist.cut.traffic import direct_bytes, gathered_bytes
 from dnn_dist.graph.geometry import Pointwise
 from dnn_dist.graph.network import Network
+from dnn_dist.run.crew import columns
+from dnn_dist.run.shape import PlanShape
 
 _MIB = 2**20
 _FUSED = ("tiles", "bands")
@@ -28,12 +30,7 @@ def cost(network: Network, stages: Sequence[Stage]) -> dict[str, Any]:
     feeds = Feeds(network, stages)
     distributed = [stage for stage in stages if stage.distributed]
     pieces = [piece for stage in distributed for piece in stage.pieces]
-    makers = [
-        ((number, piece.index), piece.inputs, piece.outputs)
-        for number, stage in enumerate(stages)
-        for piece in stage.pieces
-        if stage.distributed
-    ]
+    seen = [piece for stage in feeds.seen if stage.distributed for piece in stage.pieces]
     of_stages = sum(op.macs for stage in distributed for op in network.ops[stage.first : stage.last + 1])
     return {
         "stages": len(stages),
@@ -42,9 +39,9 @@ def cost(network: Network, stages: Sequence[Stage]) -> dict[str, Any]:
         "distributed_macs": of_stages / network.macs if network.macs else 0.0,
         "work_ratio": sum(piece.macs for piece in pieces) / of_stages if of_stages else 1.0,
         "largest_piece_macs": max((piece.macs for piece in pieces), default=0) / network.macs if network.macs else 0.0,
-        "bytes_in": sum(_travelling_bytes(network, ports[n]) for at, ports, _ in makers for n in feeds.given(*at)),
-        "bytes_out": sum(ports[n].bytes for at, _, ports in makers for n in feeds.result(*at)),
-        "bytes_direct": sum(_direct_bytes(feeds).values()),
+        "bytes_in": sum(_travelling_bytes(network, port) for piece in seen for port in piece.inputs),
+        "bytes_out": sum(port.bytes for piece in seen for port in piece.outputs),
+        "bytes_direct": sum(_direct_bytes(network, feeds).values()),
         **_published(network, stages),
     }
 
@@ -56,14 +53,14 @@ def boundaries(network: Network, stages: Sequence[Stage]) -> list[dict[str, Any]
     """
     found = []
     in_force = Feeds(network, stages)
-    moved = _direct_bytes(in_force)
+    moved = _direct_bytes(network, in_force)
     for number, (before, stage) in enumerate(pairwise(stages), 1):
         if before.kind not in FEEDING or stage.kind not in FEEDING:
             continue
         feeds, direct = in_force, moved.get(number)
         if direct is None:
             feeds = Feeds(network, [*stages[:number], replace(stage, direct=True), *stages[number + 1 :]])
-            direct = _direct_bytes(feeds)[number]
+            direct = _direct_bytes(network, feeds)[number]
         found.append(
             {
                 "before": before.spec,
@@ -82,11 +79,12 @@ def boundary_text(facts: dict[str, Any]) -> str:
     return f"{facts['before']} {'>' if facts['direct'] else ';'} {facts['after']}: {sizes}"
 
 
-def _direct_bytes(feeds: Feeds) -> dict[int, int]:
-    """Stage -> bytes that move over the direct boundary before it."""
+def _direct_bytes(network: Network, feeds: Feeds) -> dict[int, int]:
+    """Stage -> bytes that move over the direct boundary before it, each column of a chain being on one robot."""
     found = {}
+    shape = PlanShape.of(network, feeds.stages, "float32")
     for chain in feeds.chains:
-        at = columns(feeds, chain)
+        at = columns(shape, chain)
         found.update({stage: direct_bytes(feeds, stage, at) for stage in chain[1:]})
     return found
 

@@ -95,10 +95,10 @@ def run_stages(network: Network, stages: Sequence[Stage], frames: list[Frame], s
     with tempfile.TemporaryDirectory(prefix="dnn_dist-") as folder:
         for number, stage in enumerate(stages):
             results = _run_pieces(network, stage, frames, Path(folder), trial.peaks, _feeding(feeds, number, kept))
-            reported = feeds.reported(number)
             for frame, received in zip(frames, results, strict=True):
-                whole = merge(network, stage, received) if reported else {}
-                frame.tensors |= {t: shared_copy(whole[t]) for t in reported}
+                reported = {p: [arrays[n] for n in feeds.result(number, p)] for p, arrays in received.items()}
+                whole = merge(network, feeds.seen[number], reported)
+                frame.tensors |= {t: shared_copy(array) for t, array in whole.items()}
             if stage.coded:
                 for frame, received in zip(frames, results, strict=True):
                     error = _recovery_error(network, stage, received, frame.tensors, seed)

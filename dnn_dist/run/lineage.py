@@ -13,12 +13,12 @@ from dnn_dist.cut.feeds import Maker
 
 
 def needed(
-    gets: Callable[[Maker], Iterable[Maker]], have: Collection[Maker], wanted: Collection[Maker]
+    feeds: Callable[[Maker], Iterable[Maker]], have: Collection[Maker], wanted: Iterable[Maker]
 ) -> tuple[Maker, ...]:
     """Pieces to be computed so that all of `wanted` are there; those of earlier stages first.
 
-    `gets`: of a piece, those that give it something. `have`: pieces whose outputs somebody keeps. `wanted`: those whose
-    results somebody lacks. One that is in both has only to be sent again.
+    `feeds`: who gives a piece something. `have`: pieces whose outputs somebody keeps. `wanted`: pieces whose results
+    the aggregator lacks; one that is in both has only to be sent again.
     """
     found: set[Maker] = set()
     waiting = [maker for maker in wanted if maker not in have]
@@ -26,5 +26,5 @@ def needed(
         maker = waiting.pop()
         if maker not in found:
             found.add(maker)
-            waiting += [before for before in gets(maker) if before not in have]
+            waiting += [before for before in feeds(maker) if before not in have]
     return tuple(sorted(found))
