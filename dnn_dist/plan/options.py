@@ -193,7 +193,8 @@ def _bands(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
     layers = [layer for layer in space.layers if first <= layer[1] and layer[0] <= last]
     if not all(op.tileable for op in space.network.ops[first : last + 1]) or not layers:
         return
-    if (first, last) not in space.tileable and not space.adjacent(first, last) and not (space.small and len(layers) == 1):
+    single = space.adjacent(first, last) or (space.small and len(layers) == 1)
+    if not single and (first, last) not in space.tileable:
         return
     layers = [(max(a, first), min(b, last)) for a, b in layers]
     for text in filter(None, (str(len(crew.names)), crew.shares)):
