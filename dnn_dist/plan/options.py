@@ -87,7 +87,7 @@ class Space:
         if len(inner) > EXCHANGES:
             inner = list(_narrow(self.network, inner, EXCHANGES))
         places = tuple(sorted({*inner, *self.places}))
-        return Chains(self.network, places, frozenset(first for first, _ in self.layers))
+        return Chains(self.network, places, frozenset(first for first, _ in self.layers), self.small)
 
     @cached_property
     def layers(self) -> tuple[tuple[int, int], ...]:

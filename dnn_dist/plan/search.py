@@ -278,13 +278,15 @@ class _Costs:
         return self.tight or self.goal.objective == "memory"
 
     def _worth_keeping(self, found: list[_Way]) -> list[_Way]:
-        """Ways of one kind for one range that no other is at least as good as in every figure."""
-        kept: list[_Way] = []
+        """Ways of one kind for one range that no other is at least as good as in every figure and on the air: of whole
+        plans that are as fast the one that sends least is chosen.
+        """
+        kept: dict[tuple[float, ...], _Way] = {}
         for cost, stages in sorted(found, key=lambda way: self._figures(way[0])):
-            figures = self._figures(cost)
-            if not any(_dominates(self._figures(other), figures) for other, _ in kept):
-                kept.append((cost, stages))
-        return kept
+            figures = (*self._figures(cost), cost.air)
+            if not any(_dominates(other, figures) for other in kept):
+                kept[figures] = cost, stages
+        return list(kept.values())
 
     def _keep(self, labels: list[_Label]) -> list[_Label]:
         """Labels that no other is at least as good as; so many of those that spread work, and so many others."""
