@@ -284,3 +284,10 @@ def test_the_evaluator_has_the_last_word(small: Network) -> None:
     assert search(small, given, Goal()).best.cut != "local"
     assert search(small, given, Goal(), slow_links).best.prediction.traffic == 0
     assert len(asked) < 12
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput"])
+def test_stages_are_those_of_the_text(objective: str) -> None:
+    network, robots = model("squeeze"), fleet(20e6, 10e6, 20e6)
+    for candidate in find(network, robots, Goal(objective), 3).alternatives:
+        assert candidate.stages == cut_network(network, candidate.cut)
