@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.tflite import read_network
-from dnn_dist.plan.cost import PieceLoad, StageLoad, chain_load, op_shares, piece_memory, piece_seconds, chain_load
+from dnn_dist.plan.cost import PieceLoad, StageLoad, chain_load, op_shares, piece_memory, piece_seconds
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.schedule import Site, schedule
 from dnn_dist.run.assignment import choose

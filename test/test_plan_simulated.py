@@ -17,6 +17,7 @@ from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.predict import Circumstances, Prediction, Predictor
 from dnn_dist.plan.rules import ONE_ROBOT, Goal
+from dnn_dist.plan.schedule import Handling
 from dnn_dist.plan.search import search
 from dnn_dist.sim import Scenario, Source, simulate, stages_load
 
@@ -24,8 +25,11 @@ NETWORK = read_network(FIXTURES / "chain_float32.tflite")
 WIRE = Link(bandwidth=10e6, latency=0.0005)
 WIFI = Link(bandwidth=2e6, latency=0.002, medium="wifi")
 RADIO = Link(bandwidth=2e4, latency=0.2, medium="radio")
+QUICK = Handling()
+"""Messages cost nothing but their way, as in the simulator."""
 SINGLE = ["local", "tiles:3x3@0..4", "bands:3@0..3", "slices:3", "slices:2+1@3..6", "layers:3"]
-CUTS = [*SINGLE, "tiles:2x2@0..1;slices:3@5..6"]
+DIRECT = ["tiles:1x3@0..1>tiles:1x3@2..4", "tiles:3x1@0..0>bands:3@1..4;local", "tiles:2x2@0..1>layers:1@2.."]
+CUTS = [*SINGLE, "layers:3g", "tiles:2x2@0..1;slices:3@5..6", *DIRECT]
 
 
 def fleet(link: Link, *speeds: float) -> Fleet:
@@ -44,13 +48,13 @@ def simulated(network: Network, stages: Sequence[Stage], robots: Fleet, workers:
 @pytest.mark.parametrize("cut", CUTS)
 def test_predictions_are_what_the_machines_do(cut: str, robots: Fleet) -> None:
     stages = cut_network(NETWORK, cut)
-    predicted = Predictor(NETWORK, Circumstances(robots, "r1"))(stages, robots.names).latency
+    predicted = Predictor(NETWORK, Circumstances(robots, "r1", handling=QUICK))(stages, robots.names).latency
     assert predicted == pytest.approx(simulated(NETWORK, stages, robots, robots.names), rel=0.1)
 
 
 def test_where_one_robot_is_faster_the_simulator_agrees() -> None:
     robots = fleet(RADIO, 2e6, 2e6, 2e6)
-    choice = search(NETWORK, Circumstances(robots, "r1"), Goal())
+    choice = search(NETWORK, Circumstances(robots, "r1", handling=QUICK), Goal())
     assert choice.best.family == ONE_ROBOT
     alone = simulated(NETWORK, choice.best.stages, robots, choice.best.workers or robots.names)
     divided = [c for c in choice.alternatives if len(c.robots) > 1]
@@ -60,7 +64,7 @@ def test_where_one_robot_is_faster_the_simulator_agrees() -> None:
 
 def test_the_simulator_can_have_the_last_word() -> None:
     robots = fleet(WIRE, 2e6, 2e6, 2e6)
-    given = Circumstances(robots, "r1")
+    given = Circumstances(robots, "r1", handling=QUICK)
     predictor = Predictor(NETWORK, given)
 
     def evaluate(stages: Sequence[Stage], workers: tuple[str, ...], replicas: int) -> Prediction:

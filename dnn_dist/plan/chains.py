@@ -4,7 +4,7 @@
 More exchanges mean less work done twice and more bytes on the way. A stage takes as long as its slowest worker
 computes; a boundary takes what its feeds take on the way, which follows from the grids on both sides. So the fastest
 chain from a place to each later one adds up. That is an estimate, since feeds travel while others compute; the schedule
-has the last word on a few chains: with feeds at their full price, and nearly hidden.
+has the last word on a few chains: with feeds at several prices.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from dnn_dist.plan.policy import alike, deal
 
 MOST_WORK = 1.6
 """Stages with more than so many times the work of their ops are left out: an exchange is cheaper."""
-PRICES = (1.0, 0.25)
-"""Shares of the feeds' time on the way that are counted."""
-MOST_CHAINS = 2
-"""Chains for one range that the schedule is asked about."""
+PRICES = (2.5, 1.0, 0.25)
+"""How much of the feeds' time on the way is counted: more, for plans that send less, or little, as if hidden."""
+MOST_CHAINS = 3
+"""Chains to the end that the schedule is asked about; of those that end before, one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,7 @@ class Chains:
     network: Network
     places: tuple[int, ...]  # ops at which stages may begin, and at last the number of ops
     layers: frozenset[int]  # ops at which a stage of bands begins anew
+    small: bool = False  # so that all may be looked at
     _stages: dict[_Cut, tuple[Stage, ...]] = field(default_factory=dict)
     _walks: dict[tuple[int, Kind], dict[int, _Walk]] = field(default_factory=dict)
     _made: dict[tuple[Kind, int], np.ndarray] = field(default_factory=dict)
@@ -141,7 +142,8 @@ class Chains:
                     at = None if before is None else (cut[0], before)
                 if len(cuts) > 1:
                     found.setdefault(tuple(reversed(cuts)), best[last + 1, kind][0])
-        return sorted(found, key=lambda cuts: found[cuts])[:MOST_CHAINS]
+        most = MOST_CHAINS if self.small or last + 1 == self.places[-1] else 1
+        return sorted(found, key=lambda cuts: found[cuts])[:most]
 
     def stages(self, cuts: Sequence[_Cut]) -> tuple[Stage, ...]:
         """The stages of a chain; CutError where one cannot be cut so."""
@@ -158,19 +160,24 @@ class Chains:
             best = self._found[key] = {}
             places = self.places[self.places.index(first) :]
             for number, place in enumerate(places[:-1]):
-                before = [(kind, best[place, kind][0]) for kind in terms.kinds if (place, kind) in best]
+                before = [(best[place, kind][0], kind) for kind in terms.kinds if (place, kind) in best]
                 for kind in terms.kinds if before or not number else ():
                     for after in places[number + 1 :]:
                         cut = (place, after, kind)
                         walk = self._walk(cut)
-                        if walk is not None:
-                            feeds = price * terms.byte
-                            moved = {other: self._bytes(other, cut, first, terms.wire) for other, _ in before}
-                            ways = [(s + feeds * moved[other], other) for other, s in before]
-                            spent, last = min(ways, key=lambda way: way[0], default=(0.0, None))
-                            spent += terms.overhead + _slowest(walk.macs, terms.speeds)
-                            if (after, kind) not in best or spent < best[after, kind][0]:
-                                best[after, kind] = spent, cut, last
+                        if walk is None:
+                            continue
+                        seconds = terms.overhead + _slowest(walk.macs, terms.speeds)
+                        least, last = best.get((after, kind), (float("inf"),))[0], None
+                        if not number:
+                            best[after, kind] = seconds, cut, None
+                        for spent, other in before:
+                            if spent + seconds < least:
+                                feeds = price * terms.byte * self._bytes(other, cut, first, terms.wire)
+                                if spent + seconds + feeds < least:
+                                    least, last = spent + seconds + feeds, other
+                        if last is not None:
+                            best[after, kind] = least, cut, last
         return self._found[key]
 
     def _walk(self, cut: _Cut) -> _Walk | None:
@@ -184,9 +191,10 @@ class Chains:
         """Stages that end before op `after`, by their first op: one walk back through the ops gives them all."""
         network, places = self.network, frozenset(self.places)
         if kind.whole:
-            for first in places & frozenset(range(after)):
-                inputs = {t: self._boxes(WHOLE, t) for t in network.live_before(first, after - 1)}
-                yield first, _Walk((network.macs_of(first, after - 1),), inputs)
+            if after == self.places[-1] or self.small:  # elsewhere one robot hardly helps
+                for first in self.places[: self.places.index(after)]:
+                    inputs = {t: self._boxes(WHOLE, t) for t in network.live_before(first, after - 1)}
+                    yield first, _Walk((network.macs_of(first, after - 1),), inputs)
             return
         live = frozenset(network.live_after(0, after - 1))
         pieces: list[_Piece] = []

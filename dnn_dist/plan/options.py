@@ -13,7 +13,7 @@ from functools import cached_property
 
 from dnn_dist.cut.auto import tileable_ranges
 from dnn_dist.cut.bands import cut_bands, layers_of
-from dnn_dist.cut.layers import cut_points, layer_starts
+from dnn_dist.cut.layers import cut_layers, cut_points, layer_starts
 from dnn_dist.cut.local import cut_local, whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.slices import cut_slices
@@ -29,7 +29,7 @@ EXCHANGES = 48
 """Places at which a chain may exchange borders, at most."""
 PLACES = 12
 """Places between layers that are looked at in a larger one."""
-MOST_WORK = 3.0
+MOST_WORK = 2.0
 """Tiles of large networks with more work than so many times that of the ops are left out: some amplify badly."""
 _MOST_UNLIKE = 1000.0  # times that a robot counts as faster than the slowest, when it comes to shares
 MOST_CODED = 8  # slices that a code with several parities is known for
@@ -87,7 +87,7 @@ class Space:
         if len(inner) > EXCHANGES:
             inner = list(_narrow(self.network, inner, EXCHANGES))
         places = tuple(sorted({*inner, *self.places}))
-        return Chains(self.network, places, frozenset(first for first, _ in self.layers))
+        return Chains(self.network, places, frozenset(first for first, _ in self.layers), self.small)
 
     @cached_property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -115,12 +115,31 @@ class Space:
                 if self._stages[key]:
                     yield self._stages[key]
 
+    def filled(self, stages: Sequence[Stage], first: int, last: int) -> Stages:
+        """The stages of ops first..last, with local ones for what is between them."""
+        whole: list[Stage] = []
+        done = first
+        for stage in stages:
+            whole += self._local(done, stage.first - 1)
+            whole.append(stage)
+            done = stage.last + 1
+        return (*whole, *self._local(done, last))
+
+    def _local(self, first: int, last: int) -> Stages:
+        return (cut_local(self.network, first, last),) if self.has_work(first, last) else ()
+
     def band(self, text: str, layer: tuple[int, int]) -> Stages:
         """One layer, or a part of it, in bands; CutError where it cannot be cut so."""
         key = ("band", text, layer)
         if key not in self._stages:
             self._stages[key] = cut_bands(self.network, _speeds(text), text, *layer)
         return self._stages[key]
+
+    def pipeline(self, count: int) -> Stages:
+        """The network in so many runs of layers."""
+        if ("pipeline", count) not in self._stages:
+            self._stages["pipeline", count] = cut_layers(self.network, (1.0,) * count, str(count))
+        return self._stages["pipeline", count]
 
     def note_work(self, first: int, last: int, grid: tuple[int, int], ratio: float) -> None:
         """Remember how much more work the tiles of ops first..last are than the ops themselves."""
@@ -168,7 +187,7 @@ def _tiles(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
                 stages = [cut_tiles(network, grid, *run, balanced) for run in runs]
                 work = sum(piece.macs for stage in stages for piece in stage.pieces)
                 space.note_work(first, last, grid, work / max(1, sum(network.macs_of(*run) for run in runs)))
-                return tuple(_filled(space, stages, first, last))
+                return space.filled(stages, first, last)
 
             yield ("tiles", first, last, grid, balanced), cut
 
@@ -191,9 +210,11 @@ def _chain(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
 def _bands(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
     """A row band for each worker, layer by layer, each keeping its rows; higher for faster ones."""
     layers = [layer for layer in space.layers if first <= layer[1] and layer[0] <= last]
-    if not all(op.tileable for op in space.network.ops[first : last + 1]) or not layers:
+    able = len(crew.names) > 1 and layers
+    if not able or not all(op.tileable for op in space.network.ops[first : last + 1]):
         return
-    if (first, last) not in space.tileable and not space.adjacent(first, last) and not (space.small and len(layers) == 1):
+    single = space.adjacent(first, last) or (space.small and len(layers) == 1)
+    if not single and (first, last) not in space.tileable:
         return
     layers = [(max(a, first), min(b, last)) for a, b in layers]
     for text in filter(None, (str(len(crew.names)), crew.shares)):
@@ -223,7 +244,7 @@ def _slices(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
 
             def cut(text: str = text, parity: int = parity) -> Stages:
                 stages = cut_slices(space.network, _speeds(text.partition("+")[0]), parity, text, first, last)
-                return tuple(_filled(space, stages, first, last))
+                return space.filled(stages, first, last)
 
             yield ("slices", first, last, text), cut
 
@@ -236,18 +257,6 @@ WAYS: dict[str, Callable[[Space, int, int, Crew], Iterator[Way]]] = {
     "slices": _slices,
     "chain": _chain,
 }
-
-
-def _filled(space: Space, stages: Sequence[Stage], first: int, last: int) -> Iterator[Stage]:
-    """The stages, and local ones for what is between them."""
-    done = first
-    for stage in stages:
-        if space.has_work(done, stage.first - 1):
-            yield cut_local(space.network, done, stage.first - 1)
-        yield stage
-        done = stage.last + 1
-    if space.has_work(done, last):
-        yield cut_local(space.network, done, last)
 
 
 def _speeds(text: str) -> tuple[float, ...]:

@@ -115,7 +115,8 @@ class _Chain:
     given: tuple[Maker, ...]  # those whose work brings something, or who have nothing else to wait for
     takers: Mapping[Maker, Mapping[int, tuple[int, tuple[Maker, ...]]]]
     """Piece -> worker that needs something of it -> bytes, and the pieces there that need it."""
-    size: int  # bytes of all works and results
+    given_bytes: int  # of all works
+    size: int  # bytes on the way to or from the gateway at once: works, or long after them results
     reported: int  # pieces whose results the gateway gets
 
 
@@ -176,9 +177,9 @@ class _Run:
                 waits[taker] += 1
                 sent, pieces = takers.setdefault(maker, {}).get(worker.number, (0, ()))
                 takers[maker][worker.number] = sent + size, (*pieces, taker)
-        size = sum(load.bytes_in + load.bytes_out for load in loads.values())
+        size, made = sum(load.bytes_in for load in loads.values()), sum(load.bytes_out for load in loads.values())
         reported = sum(load.bytes_out > 0 for load in loads.values())
-        return _Chain(first, first + len(stages), at, waits, given, takers, size, reported)
+        return _Chain(first, first + len(stages), at, waits, given, takers, size, max(size, made), reported)
 
     def _call(self, time: float, what: Callable[..., None], *arguments: Any) -> None:
         self._entered += 1
@@ -259,7 +260,7 @@ class _Run:
             if chain:
                 if not window_takes(size, self._bytes, self.site.window):
                     return
-                self._bytes += size
+                self._bytes += chain.given_bytes
                 self._queue.remove(task)
                 self._place(now, task[0], chain)
                 continue
@@ -310,6 +311,8 @@ class _Run:
             frame, stage, piece = task = heappop(worker.ready)[-1]
             if task[1:] not in self._came.get((frame, stage), (task[1:],)) or stage in self._chain_of:
                 worker.running = True
+                if stage in self._chain_of:
+                    self._bytes += self.stages[stage].pieces[piece].bytes_out
                 self._call(self._compute(worker.place, now, stage, piece), self._computed, worker, task)
                 return
             self._let_go(now, worker, task)

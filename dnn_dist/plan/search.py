@@ -17,7 +17,7 @@ from itertools import combinations, pairwise
 from statistics import fmean
 
 from dnn_dist.cut.feeds import chains
-from dnn_dist.cut.layers import cut_layers, layer_starts
+from dnn_dist.cut.layers import layer_starts
 from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network
@@ -69,8 +69,9 @@ def search(
 ) -> Choice:
     """The plan that serves the goal best. `evaluate` has the last word on the best few; default: the cost model."""
     predictor = predictor or Predictor(network, given)
-    finalists = _finalists(proposals(network, given, goal, predictor))
-    candidates = [_candidate(network, proposal, predictor) for proposal in finalists]
+    space = Space(network)
+    finalists = _finalists(proposals(space, given, goal, predictor))
+    candidates = [_candidate(space, proposal, predictor) for proposal in finalists]
     different = {(c.cut, c.workers if c.cut != "local" else ()): c for c in reversed(candidates)}.values()
     best = [choose(group, goal)[0] for group in _by_family(reversed(different)).values()]
     if evaluate is not None:
@@ -80,9 +81,10 @@ def search(
     return Choice(chosen, tuple(ordered), (*why, *remarks(chosen, best, goal), *redundancy(chosen, goal)))
 
 
-def _candidate(network: Network, proposal: Proposal, predictor: Predictor) -> Candidate:
+def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candidate:
     cut = cut_text(proposal.stages)
-    stages = cut_network(network, cut)
+    # as `cut_network` would: what is local between two others is one stage
+    stages = space.filled([s for s in proposal.stages if s.distributed], 0, len(space.network.ops) - 1)
     prediction = predictor(stages, proposal.workers, proposal.replicas)
     family = proposal.family
     if len(prediction.busy) == 1:  # whatever it was thought of as
@@ -119,16 +121,17 @@ class Proposal:
     promise: float = 0.0  # the goal's value, roughly; 0: predict it in any case
 
 
-def proposals(network: Network, given: Circumstances, goal: Goal, predictor: Predictor) -> Iterator[Proposal]:
+def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predictor) -> Iterator[Proposal]:
     """Plans of every family for every crew."""
-    space, layers = Space(network), len(layer_starts(network, 0, len(network.ops) - 1))
+    network = space.network
+    layers = len(layer_starts(network, 0, len(network.ops) - 1))
     yield Proposal(ONE_ROBOT, cut_network(network, "local"), ())
     for crew in crews(given, predictor, goal.tolerate):
         costs = _Costs(space, predictor, crew, goal)
         if len(crew.names) == 1 and crew.names != (given.gateway,):
             yield Proposal(ONE_ROBOT, cut_network(network, "layers:1"), crew.names)
         for count in range(2, min(len(crew.names), layers) + 1):
-            stages = cut_layers(network, (1.0,) * count, str(count))
+            stages = space.pipeline(count)
             if costs.may_chain(0, len(network.ops) - 1):
                 stages = joined(stages)
             yield costs.proposal(PIPELINE, costs.total(stages), stages)
@@ -278,13 +281,15 @@ class _Costs:
         return self.tight or self.goal.objective == "memory"
 
     def _worth_keeping(self, found: list[_Way]) -> list[_Way]:
-        """Ways of one kind for one range that no other is at least as good as in every figure."""
-        kept: list[_Way] = []
+        """Ways of one kind for one range that no other is at least as good as in every figure and on the air: of whole
+        plans that are as fast the one that sends least is chosen.
+        """
+        kept: dict[tuple[float, ...], _Way] = {}
         for cost, stages in sorted(found, key=lambda way: self._figures(way[0])):
-            figures = self._figures(cost)
-            if not any(_dominates(self._figures(other), figures) for other, _ in kept):
-                kept.append((cost, stages))
-        return kept
+            figures = (*self._figures(cost), cost.air)
+            if not any(_dominates(other, figures) for other in kept):
+                kept[figures] = cost, stages
+        return list(kept.values())
 
     def _keep(self, labels: list[_Label]) -> list[_Label]:
         """Labels that no other is at least as good as; so many of those that spread work, and so many others."""
