@@ -157,7 +157,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=1, help="runs of each case, in turn with the others")
     parser.add_argument("--deadline", type=float, default=60.0)
     parser.add_argument("--transport", default="wifi", help="DDS profile: wifi (scaled to the air's rate) or wired")
-    parser.add_argument("--window", type=int, help="the gateway's; default: 200 kB for each 20 Mbit/s")
+    parser.add_argument("--window", type=int, default=Ask.window, help="the gateway's, bytes (4 MB)")
     parser.add_argument("--profiles", type=Path, help="folder of DDS profiles, taken as they are")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.NAME=VALUE", help="another parameter")
     parser.add_argument("--seed", type=int, default=0)

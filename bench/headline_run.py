@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -36,6 +37,7 @@ PATIENCE = 40.0  # s, and what a frame may take: until a report comes
 QUIET = 3.0  # s of idle traffic
 AFTER = 2  # frames after a disturbance that are not part of the latency after it
 PACED = re.compile(r"<max_bytes_per_period>(\d+)</max_bytes_per_period>")
+JOINED = re.compile(r"worker joined: worker '(\w+)'")
 SHIPPED_AIR = 20e6  # bit/s that the shipped profile for the air is made for
 
 
@@ -47,7 +49,7 @@ class Ask:
     in_work: int  # of the throughput
     measures: tuple[str, ...]
     network: str = "wifi"  # profile
-    window: int | None = None  # bytes; None: the profile's, scaled to the air
+    window: int = 4_000_000  # bytes; the profile's for the air is less than one piece of these networks
     deadline: float = 60.0  # s
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # node -> other parameters
     profiles: Path | None = None  # None: the shipped ones, scaled to the air
@@ -72,7 +74,7 @@ class Flight:
     def __init__(self, air: Air, supervisor: Supervisor, listener: subprocess.Popen[bytes], path: Path) -> None:
         self.air, self.supervisor = air, supervisor
         self.reports: list[dict[str, Any]] = []
-        self.started = self.pids()
+        self.started: dict[str, int] = {}  # name -> process id
         self.watches = True  # what dies is started again, as launch does
         self._listener, self._file, self._part = listener, path.open(), ""
         self._answers: list[dict[str, Any]] = []
@@ -141,8 +143,20 @@ def flying(setting: Setting, division: Division, ask: Ask, folder: Path, seed: i
         supervisor = stack.enter_context(Supervisor(folder / "log", environment, prefix=prefix))
         camera = next(process for process in started if process.executable == "camera")
         listener = stack.enter_context(listening(air, camera, "report", environment, folder / "reports.jsonl"))
-        supervisor.start(started)
-        yield Flight(air, supervisor, listener, folder / "reports.jsonl")
+        supervisor.start(process for process in started if process is not camera)
+        flight = Flight(air, supervisor, listener, folder / "reports.jsonl")
+        # Who comes late would find the larger pieces with those who had them first.
+        flight.until(lambda: _complete(supervisor, division, setting.robots), "all workers are ready", PATIENCE)
+        supervisor.start([camera])
+        flight.started = flight.pids()
+        yield flight
+
+
+def _complete(supervisor: Supervisor, division: Division, robots: int) -> bool:
+    """Whether the gateway knows all workers, and those of the plan are ready for it."""
+    joined = set(JOINED.findall(supervisor.log("gateway_r1")))
+    ready = all("plan ready" in supervisor.log(f"worker_{name}") for name in division.workers or joined)
+    return ready and len(joined) == robots
 
 
 def _cluster(setting: Setting, division: Division, ask: Ask, folder: Path) -> Any:
@@ -151,10 +165,7 @@ def _cluster(setting: Setting, division: Division, ask: Ask, folder: Path) -> An
     robots["r1"] = {"source": SOURCE, "nodes": ["camera", "gateway", "worker"]}
     bound = setting.network.macs / (setting.robots * setting.pace * 1e6)
     everywhere = {"model": str(setting.network.path.resolve()), "pace": float(setting.pace), "lifespan": 10.0}
-    if ask.network == "wifi":
-        everywhere["window"] = ask.window or round(200_000 * max(1.0, setting.weather.rate / SHIPPED_AIR))
-    elif ask.window:
-        everywhere["window"] = ask.window
+    everywhere["window"] = ask.window
     side = setting.model.side
     gateway = {"cut": division.cut, "mode": division.mode, "deadline": float(ask.deadline)}
     if division.workers:
@@ -178,12 +189,13 @@ def _cluster(setting: Setting, division: Division, ask: Ask, folder: Path) -> An
 
 def run(setting: Setting, division: Division, ask: Ask, folder: Path, seed: int = 0) -> dict[str, Any]:
     """Measure one case; seconds and bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     usual = 2 * setting.network.macs / (setting.pace * 1e6)
     found: dict[str, Any] = {"loadavg_before": os.getloadavg()[0]}
     began = time.monotonic()
     with flying(setting, division, ask, folder, seed) as flight:
-        flight.started = flight.pids()
         found["warm"] = _warm(flight, ask, usual, setting.weather)
         if "latency" in ask.measures:
             found["latency"] = _measured(flight, ask.frames, usual, ask.told)
