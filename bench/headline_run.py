@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -251,6 +252,7 @@ def _measured(flight: Flight, count: int, usual: float, told: Callable[[str], No
         "air_bytes": on_air["sent_bytes"] / count,
         "air_share": on_air["airtime"] / on_air["seconds"],
         "air_dropped": on_air["dropped"],
+        "resent_bytes": on_air["resent_bytes"] / count,
         **busy,
         "cpu_s": busy["own_load"] * (os.cpu_count() or 1) * passed / count,
     }
@@ -335,3 +337,18 @@ def frame_line(one: Mapping[str, Any]) -> str:
         f"{one['local']:6.3f} + waited {one['waited']:6.3f}; pieces {one['came']}/{one['pieces']}, recomputed "
         f"{one['recomputed']}, filled {one['filled']}; {sum(one['bytes'].values()) / 1e6:.2f} MB; tasks/s: {shares}"
     )
+
+
+def real_seconds(model: Path) -> float:
+    """Processor time of one frame on one core of this machine, nothing paced."""
+    lines = (
+        "import sys, time", "from ai_edge_litert.interpreter import Interpreter",
+        "one = Interpreter(sys.argv[1], num_threads=1)", "one.allocate_tensors()", "one.invoke()",
+        "began = time.process_time()", "one.invoke()", "print(time.process_time() - began)",
+    )  # fmt: skip
+    told = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), str(model)], capture_output=True, text=True, check=False
+    )
+    if told.returncode:
+        raise RuntimeError(f"{model.name} does not run by itself: {told.stderr.strip().splitlines()[-1]}")
+    return float(told.stdout.split()[-1])
