@@ -68,8 +68,8 @@ def line(case: dict[str, Any], found: dict[str, Any]) -> str:
                 f"{min(one['latencies_s']):.3f}..{max(one['latencies_s']):.3f}; glue {one['glue_s']:.3f}); "
                 f"air {one['air_bytes'] / 1e6:.2f} MB a frame (useful {one['useful_bytes'] / 1e6:.2f}), "
                 f"{100 * one['air_share']:.0f} % used, {one['air_dropped']} dropped; {one['statuses']}, recomputed "
-                f"{one['recomputed']}, sent again {one['resent_bytes'] / 1e6:.2f} MB; nodes {one['cpu_s']:.2f} CPU s a frame, "
-                f"machine {100 * one['machine_load']:.0f} %"
+                f"{one['recomputed']}, sent again {one['resent_bytes'] / 1e6:.2f} MB; "
+                f"nodes {one['cpu_s']:.2f} CPU s a frame, machine {100 * one['machine_load']:.0f} %"
             )
     if "idle_bytes_per_s" in found:
         told.append(f"idle air {found['idle_bytes_per_s'] / 1e3:.0f} kB/s")

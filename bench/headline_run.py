@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -200,13 +201,13 @@ def run(setting: Setting, division: Division, ask: Ask, folder: Path, seed: int 
         found["warm"] = _warm(flight, ask, usual, setting.weather)
         if "latency" in ask.measures:
             found["latency"] = _measured(flight, ask.frames, usual, ask.told)
+        if "idle" in ask.measures:
+            found["idle_bytes_per_s"] = _idle(flight, usual)
         if "throughput" in ask.measures:
             flight.set("gateway_r1", "max_frames", ask.in_work)
             flight.frames(ask.in_work + 1, usual)
             found["throughput"] = {"in_work": ask.in_work, **_measured(flight, ask.frames, usual, ask.told)}
             flight.set("gateway_r1", "max_frames", 1)
-        if "idle" in ask.measures:
-            found["idle_bytes_per_s"] = _idle(flight, usual)
         found["memory_mb"] = {name: pss(pid) for name, pid in flight.pids().items()}
         found["respawns"] = dict(flight.supervisor.respawns)
         found["same_processes"] = flight.pids() == flight.started
@@ -278,13 +279,15 @@ def _of(reports: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _idle(flight: Flight, usual: float) -> float:
     """Bytes a second that the air carries when there is no image."""
-    rate = 0.05
-    flight.set("camera_r1", "rate", rate)
-    flight.quiet(1.0 + 2 * flight.reports[-1]["latency"], PATIENCE + 4 * usual)
-    before = flight.air.counters()
-    time.sleep(QUIET)  # what is measured is time
-    after = flight.air.counters()
-    flight.set("camera_r1", "rate", 5.0)
+    camera = flight.supervisor.running["camera_r1"]
+    camera.send_signal(signal.SIGSTOP)
+    try:
+        flight.quiet(1.0 + 2 * flight.reports[-1]["latency"], PATIENCE + 4 * usual)
+        before = flight.air.counters()
+        time.sleep(QUIET)  # what is measured is time
+        after = flight.air.counters()
+    finally:
+        camera.send_signal(signal.SIGCONT)
     flight.frames(1, usual)
     return (after["sent_bytes"] - before["sent_bytes"]) / (after["seconds"] - before["seconds"])
 
