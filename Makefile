@@ -9,7 +9,7 @@ PYTEST := $(RUN) python -m pytest
 # DDS stays on this machine.
 test check demo: export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
-.PHONY: build test check demo figures clean
+.PHONY: build test check demo figures bench clean
 
 build:
 	@$(PYTHON) deploy/build.py
@@ -35,6 +35,15 @@ demo: build
 figures: build
 	@$(PYTHON) deploy/extra.py figures
 	$(RUN) python bench/figures/all.py $(ONLY)
+
+# The headline bench: needs root, the full-size networks (bench/make_full_models.py) and hours; bench/README.md explains.
+# make bench MODELS=build/models ONLY="--network yolov2_front --robots 1 6"
+MODELS ?= build/models
+BENCH := --measure real latency throughput idle slow kill --repeat 5 --quiet --resume
+bench: build
+	@$(PYTHON) deploy/extra.py figures
+	$(RUN) python bench/headline.py --models $(MODELS) $(BENCH) --out build/bench/headline.json \
+		--picture build/bench/headline.png $(ONLY)
 
 clean:
 	rm -rf .venv build install log out

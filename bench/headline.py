@@ -21,13 +21,14 @@ from typing import Any
 
 import yaml
 from headline_cases import MODELS, WAYS, Setting, calculated, model_file, named, plan_of
-from headline_run import Ask, run
+from headline_run import Ask, real_seconds, run
+from headline_show import picture, tables
 from medium import Weather
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.graph.tflite import read_network
 
-MEASURES = ("latency", "throughput", "idle", "slow", "kill")
+MEASURES = ("real", "latency", "throughput", "idle", "slow", "kill")
 
 
 def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -37,7 +38,7 @@ def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
         for rate in args.rate:
             for robots in args.robots:
                 for way in args.ways:
-                    one = {"network": network, "rate": rate, "robots": robots}
+                    one = {"network": network, "rate": rate, "robots": robots, "pace": args.pace}
                     case = {**one, "way": "local" if robots == 1 and not args.cut else way}
                     if case not in found and (case["way"] != "local" or robots == min(args.robots)):
                         found.append(case)
@@ -67,48 +68,95 @@ def line(case: dict[str, Any], found: dict[str, Any]) -> str:
                 f"{min(one['latencies_s']):.3f}..{max(one['latencies_s']):.3f}; glue {one['glue_s']:.3f}); "
                 f"air {one['air_bytes'] / 1e6:.2f} MB a frame (useful {one['useful_bytes'] / 1e6:.2f}), "
                 f"{100 * one['air_share']:.0f} % used, {one['air_dropped']} dropped; {one['statuses']}, recomputed "
-                f"{one['recomputed']}; nodes {one['cpu_s']:.2f} CPU s a frame, machine {100 * one['machine_load']:.0f} %"
+                f"{one['recomputed']}, sent again {one['resent_bytes'] / 1e6:.2f} MB; "
+                f"nodes {one['cpu_s']:.2f} CPU s a frame, machine {100 * one['machine_load']:.0f} %"
             )
     if "idle_bytes_per_s" in found:
         told.append(f"idle air {found['idle_bytes_per_s'] / 1e3:.0f} kB/s")
     for name in ("slow", "kill"):
         if one := found.get(name):
             told.append(
-                f"{name}: before {one['before_s']:.3f}, hit {one['hit_s']:.3f}, after {one['after']['latency_s']:.3f} s, "
-                f"{one['statuses']}"
+                f"{name}: before {one['before_s']:.3f}, hit {one['hit_s']:.3f}, "
+                f"after {one['after']['latency_s']:.3f} s, {one['statuses']}"
             )
     told.append(f"warm {found['warm']}; same processes {found['same_processes']}, respawns {found['respawns']}")
     return "\n    ".join(told)
 
 
-def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every case in turn, `--repeat` times."""
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Every case in turn, `--repeat` times; what `--out` has already is not measured again when `--resume` is given."""
     wanted = cases(args)
+    found = {"machine": machine(), "options": {k: str(v) for k, v in vars(args).items()}, "cases": wanted}
+    if args.resume and args.out and args.out.is_file():
+        _take_up(wanted, json.loads(args.out.read_text())["cases"])
+    if "real" in args.measure:
+        for network in args.network:
+            path = model_file(network, args.models, args.folder / "models")
+            found.setdefault("real_s", {})[network] = real_seconds(path)
+            print(f"{network}: {found['real_s'][network]:.2f} s of one core a frame", file=sys.stderr, flush=True)
     for turn in range(args.repeat):
-        for number, case in enumerate(wanted):
-            case.setdefault("runs", [])
-            try:
-                setting, division = prepare(args, case)
-                if turn == 0:
-                    print(f"cut: {division.cut}", file=sys.stderr)
-                in_work = args.in_work or (case["robots"] if case["way"] == "pipeline" else 2)
-                ask = Ask(args.frames, in_work, tuple(args.measure), args.transport, args.window, args.deadline,
-                          args.settings, args.profiles, args.warm, args.told)  # fmt: skip
-                name = f"{case['network']}-{case['rate']:g}-{case['robots']}-{case['way']}-{turn}"
-                found = run(setting, division, ask, args.folder / "runs" / name, seed=args.seed + turn)
-                print(line(case, found), file=sys.stderr, flush=True)
-            except (DnnDistError, RuntimeError) as error:
-                found = {"error": str(error)}
-                print(f"{number + 1}: {case['network']} {case['way']}: {error}", file=sys.stderr, flush=True)
-            case["runs"].append(found)
-            if args.out:
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(json.dumps(wanted, indent=1) + "\n")
-    return wanted
+        for case in wanted:
+            runs = case.setdefault("runs", [])
+            if len(runs) <= turn:
+                runs.append(_one(args, case, turn))
+                save(args.out, found)
+    return found
 
 
-def dry(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The cases with what can be calculated."""
+def _one(args: argparse.Namespace, case: dict[str, Any], turn: int) -> dict[str, Any]:
+    """One run of a case, or why there is none."""
+    name = f"{case['network']}-{case['rate']:g}-{case['robots']}-{case['way']}"
+    in_work = args.in_work or (min(16, max(2, case["robots"])) if case["way"] == "pipeline" else 2)
+    ask = Ask(
+        args.frames, in_work, tuple(args.measure), args.transport, args.window, args.deadline, args.settings,
+        args.profiles, args.warm, args.told,
+    )  # fmt: skip
+    try:
+        setting, division = prepare(args, case)
+        args.told(f"cut: {division.cut}")
+        found = run(setting, division, ask, args.folder / "runs" / f"{name}-{turn}", seed=args.seed + turn)
+    except (DnnDistError, RuntimeError) as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        return {"error": str(error)}
+    print(line(case, found), file=sys.stderr, flush=True)
+    return found
+
+
+def _take_up(wanted: list[dict[str, Any]], before: list[dict[str, Any]]) -> None:
+    """Give the cases the runs that they had."""
+    for case in wanted:
+        for old in before:
+            if all(old.get(key) == value for key, value in case.items()):
+                case.update(old)
+                case["runs"] = [run for run in old.get("runs", []) if "error" not in run]
+                break
+
+
+def machine() -> dict[str, Any]:
+    """What all this ran on."""
+    system = os.uname()
+    return {"cores": os.cpu_count(), "loadavg": os.getloadavg(), "kernel": system.release, "cpu": system.machine}
+
+
+def save(path: Path | None, found: dict[str, Any]) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def met(found: dict[str, Any]) -> bool:
+    """Whether every case ran, no process was started again, and no frame lacked anything or was computed again."""
+    runs = [run for case in found["cases"] for run in case.get("runs", [])]
+    calm = [run[name] for run in runs for name in ("latency", "throughput") if name in run]
+    return (
+        not any("error" in run or run["respawns"] or not run["same_processes"] for run in runs)
+        and not any(one["recomputed"] or one["filled"] for one in calm)
+        and all(set(one["statuses"]) == {"complete"} for one in calm)
+    )
+
+
+def dry(args: argparse.Namespace) -> bool:
+    """The cases with what can be calculated; False when one cannot be cut."""
     wanted = cases(args)
     for case in wanted:
         try:
@@ -126,7 +174,7 @@ def dry(args: argparse.Namespace) -> list[dict[str, Any]]:
             f"work ratio {sums['work_ratio']:.3f}: {case['cut']}",
             flush=True,
         )
-    return wanted
+    return not any("error" in case for case in wanted)
 
 
 def _settings(entries: list[str]) -> dict[str, dict[str, Any]]:
@@ -153,16 +201,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=6, help="of each measure")
     parser.add_argument("--in-work", type=int, default=0, help="frames for throughput (2; a pipeline: its robots)")
     parser.add_argument("--warm", type=int, default=4, help="least frames before; they have to settle, too")
-    parser.add_argument("--measure", nargs="+", default=["latency", "throughput"], choices=MEASURES)
+    parser.add_argument(
+        "--measure", nargs="+", default=["latency", "throughput"], choices=MEASURES, metavar="MEASURE",
+        help=f"{', '.join(MEASURES)} (latency throughput)",
+    )  # fmt: skip
     parser.add_argument("--repeat", type=int, default=1, help="runs of each case, in turn with the others")
     parser.add_argument("--deadline", type=float, default=60.0)
     parser.add_argument("--transport", default="wifi", help="DDS profile: wifi (scaled to the air's rate) or wired")
-    parser.add_argument("--window", type=int, help="the gateway's; default: 200 kB for each 20 Mbit/s")
+    parser.add_argument("--window", type=int, default=Ask.window, help="the gateway's, bytes (4 MB)")
     parser.add_argument("--profiles", type=Path, help="folder of DDS profiles, taken as they are")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.NAME=VALUE", help="another parameter")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("out/headline"), help="logs and reports of each run")
     parser.add_argument("--out", type=Path, help="write all figures to this JSON file")
+    parser.add_argument("--picture", type=Path, help="draw the speed-up (deploy/extra.py figures)")
+    parser.add_argument("--resume", action="store_true", help="go on with the runs that --out has already")
     parser.add_argument("--quiet", action="store_true", help="no line for each frame")
     parser.add_argument("--dry", action="store_true", help="run nothing: cuts and what can be calculated")
     args = parser.parse_args()
@@ -179,14 +232,22 @@ def main() -> int:
     try:
         named(args.network, list(MODELS), "network")
         named(args.ways, list(WAYS), "way")
-        found = dry(args) if args.dry else measure(args)
+        if args.dry:
+            return 0 if dry(args) else 1
+        found = measure(args)
+        print("\n".join(tables(found["cases"])))
+        if args.picture:
+            picture(found["cases"], args.picture)
     except (DnnDistError, RuntimeError) as error:
         print(f"headline: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    failed = any("error" in one for case in found for one in (case, *case.get("runs", [])))
-    return 1 if failed else 0
+    save(args.out, found)
+    fine = met(found)
+    told = "no process respawned, every frame complete, none computed again"
+    print(f"load average {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores; {told}: {'met' if fine else 'missed'}")
+    return 0 if fine else 1
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import json
 import os
 import random
 import re
+import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +39,7 @@ PATIENCE = 40.0  # s, and what a frame may take: until a report comes
 QUIET = 3.0  # s of idle traffic
 AFTER = 2  # frames after a disturbance that are not part of the latency after it
 PACED = re.compile(r"<max_bytes_per_period>(\d+)</max_bytes_per_period>")
+JOINED = re.compile(r"worker joined: worker '(\w+)'")
 SHIPPED_AIR = 20e6  # bit/s that the shipped profile for the air is made for
 
 
@@ -47,7 +51,7 @@ class Ask:
     in_work: int  # of the throughput
     measures: tuple[str, ...]
     network: str = "wifi"  # profile
-    window: int | None = None  # bytes; None: the profile's, scaled to the air
+    window: int = 4_000_000  # bytes; the profile's for the air is less than one piece of these networks
     deadline: float = 60.0  # s
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # node -> other parameters
     profiles: Path | None = None  # None: the shipped ones, scaled to the air
@@ -72,7 +76,7 @@ class Flight:
     def __init__(self, air: Air, supervisor: Supervisor, listener: subprocess.Popen[bytes], path: Path) -> None:
         self.air, self.supervisor = air, supervisor
         self.reports: list[dict[str, Any]] = []
-        self.started = self.pids()
+        self.started: dict[str, int] = {}  # name -> process id
         self.watches = True  # what dies is started again, as launch does
         self._listener, self._file, self._part = listener, path.open(), ""
         self._answers: list[dict[str, Any]] = []
@@ -141,8 +145,20 @@ def flying(setting: Setting, division: Division, ask: Ask, folder: Path, seed: i
         supervisor = stack.enter_context(Supervisor(folder / "log", environment, prefix=prefix))
         camera = next(process for process in started if process.executable == "camera")
         listener = stack.enter_context(listening(air, camera, "report", environment, folder / "reports.jsonl"))
-        supervisor.start(started)
-        yield Flight(air, supervisor, listener, folder / "reports.jsonl")
+        supervisor.start(process for process in started if process is not camera)
+        flight = Flight(air, supervisor, listener, folder / "reports.jsonl")
+        # Who comes late would find the larger pieces with those who had them first.
+        flight.until(lambda: _complete(supervisor, division, setting.robots), "all workers are ready", PATIENCE)
+        supervisor.start([camera])
+        flight.started = flight.pids()
+        yield flight
+
+
+def _complete(supervisor: Supervisor, division: Division, robots: int) -> bool:
+    """Whether the gateway knows all workers, and those of the plan are ready for it."""
+    joined = set(JOINED.findall(supervisor.log("gateway_r1")))
+    ready = all("plan ready" in supervisor.log(f"worker_{name}") for name in division.workers or joined)
+    return ready and len(joined) == robots
 
 
 def _cluster(setting: Setting, division: Division, ask: Ask, folder: Path) -> Any:
@@ -151,10 +167,7 @@ def _cluster(setting: Setting, division: Division, ask: Ask, folder: Path) -> An
     robots["r1"] = {"source": SOURCE, "nodes": ["camera", "gateway", "worker"]}
     bound = setting.network.macs / (setting.robots * setting.pace * 1e6)
     everywhere = {"model": str(setting.network.path.resolve()), "pace": float(setting.pace), "lifespan": 10.0}
-    if ask.network == "wifi":
-        everywhere["window"] = ask.window or round(200_000 * max(1.0, setting.weather.rate / SHIPPED_AIR))
-    elif ask.window:
-        everywhere["window"] = ask.window
+    everywhere["window"] = ask.window
     side = setting.model.side
     gateway = {"cut": division.cut, "mode": division.mode, "deadline": float(ask.deadline)}
     if division.workers:
@@ -178,22 +191,23 @@ def _cluster(setting: Setting, division: Division, ask: Ask, folder: Path) -> An
 
 def run(setting: Setting, division: Division, ask: Ask, folder: Path, seed: int = 0) -> dict[str, Any]:
     """Measure one case; seconds and bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     usual = 2 * setting.network.macs / (setting.pace * 1e6)
     found: dict[str, Any] = {"loadavg_before": os.getloadavg()[0]}
     began = time.monotonic()
     with flying(setting, division, ask, folder, seed) as flight:
-        flight.started = flight.pids()
         found["warm"] = _warm(flight, ask, usual, setting.weather)
         if "latency" in ask.measures:
             found["latency"] = _measured(flight, ask.frames, usual, ask.told)
+        if "idle" in ask.measures:
+            found["idle_bytes_per_s"] = _idle(flight, usual)
         if "throughput" in ask.measures:
             flight.set("gateway_r1", "max_frames", ask.in_work)
             flight.frames(ask.in_work + 1, usual)
             found["throughput"] = {"in_work": ask.in_work, **_measured(flight, ask.frames, usual, ask.told)}
             flight.set("gateway_r1", "max_frames", 1)
-        if "idle" in ask.measures:
-            found["idle_bytes_per_s"] = _idle(flight, usual)
         found["memory_mb"] = {name: pss(pid) for name, pid in flight.pids().items()}
         found["respawns"] = dict(flight.supervisor.respawns)
         found["same_processes"] = flight.pids() == flight.started
@@ -239,6 +253,7 @@ def _measured(flight: Flight, count: int, usual: float, told: Callable[[str], No
         "air_bytes": on_air["sent_bytes"] / count,
         "air_share": on_air["airtime"] / on_air["seconds"],
         "air_dropped": on_air["dropped"],
+        "resent_bytes": on_air["resent_bytes"] / count,
         **busy,
         "cpu_s": busy["own_load"] * (os.cpu_count() or 1) * passed / count,
     }
@@ -264,13 +279,15 @@ def _of(reports: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _idle(flight: Flight, usual: float) -> float:
     """Bytes a second that the air carries when there is no image."""
-    rate = 0.05
-    flight.set("camera_r1", "rate", rate)
-    flight.quiet(1.0 + 2 * flight.reports[-1]["latency"], PATIENCE + 4 * usual)
-    before = flight.air.counters()
-    time.sleep(QUIET)  # what is measured is time
-    after = flight.air.counters()
-    flight.set("camera_r1", "rate", 5.0)
+    camera = flight.supervisor.running["camera_r1"]
+    camera.send_signal(signal.SIGSTOP)
+    try:
+        flight.quiet(1.0 + 2 * flight.reports[-1]["latency"], PATIENCE + 4 * usual)
+        before = flight.air.counters()
+        time.sleep(QUIET)  # what is measured is time
+        after = flight.air.counters()
+    finally:
+        camera.send_signal(signal.SIGCONT)
     flight.frames(1, usual)
     return (after["sent_bytes"] - before["sent_bytes"]) / (after["seconds"] - before["seconds"])
 
@@ -323,3 +340,18 @@ def frame_line(one: Mapping[str, Any]) -> str:
         f"{one['local']:6.3f} + waited {one['waited']:6.3f}; pieces {one['came']}/{one['pieces']}, recomputed "
         f"{one['recomputed']}, filled {one['filled']}; {sum(one['bytes'].values()) / 1e6:.2f} MB; tasks/s: {shares}"
     )
+
+
+def real_seconds(model: Path) -> float:
+    """Processor time of one frame on one core of this machine, nothing paced."""
+    lines = (
+        "import sys, time", "from ai_edge_litert.interpreter import Interpreter",
+        "one = Interpreter(sys.argv[1], num_threads=1)", "one.allocate_tensors()", "one.invoke()",
+        "began = time.process_time()", "one.invoke()", "print(time.process_time() - began)",
+    )  # fmt: skip
+    told = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), str(model)], capture_output=True, text=True, check=False
+    )
+    if told.returncode:
+        raise RuntimeError(f"{model.name} does not run by itself: {told.stderr.strip().splitlines()[-1]}")
+    return float(told.stdout.split()[-1])

@@ -34,6 +34,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from medium import Medium, Weather
+from resent import Resent
 
 DEVICE = "air0"
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x2, 0x1000
@@ -121,6 +122,7 @@ def carry(taps: Taps, medium: Medium) -> None:
     others = {name: tuple(other for other in stations if other != name) for name in stations}
     by_file = {file: name for name, file in taps.files.items()}
     began = time.monotonic()
+    resent = Resent()
     line = b""
     while True:
         wait = min(max(0.0, medium.next_wake() - time.monotonic()), 1.0)
@@ -133,7 +135,7 @@ def carry(taps: Taps, medium: Medium) -> None:
                     return
                 *commands, line = (line + read).split(b"\n")
                 for command in commands:
-                    print(json.dumps(_obey(command.decode(errors="replace"), medium, now, began)), flush=True)
+                    print(json.dumps(_obey(command.decode(errors="replace"), medium, resent, now, began)), flush=True)
                 continue
             with suppress(BlockingIOError):
                 for _ in range(BURST):
@@ -141,17 +143,19 @@ def carry(taps: Taps, medium: Medium) -> None:
                     sender, to = by_file[file], frame[:6]
                     receivers = others[sender] if to[0] & 1 else by_mac.get(to, ())
                     medium.send(sender, receivers, frame, now)
+                    resent.see(frame)
         for receiver, frame in medium.advance(now):
             with suppress(OSError):  # a device whose buffer is full drops, as real ones do
                 os.write(taps.files[receiver], frame)
 
 
-def _obey(line: str, medium: Medium, now: float, began: float) -> dict[str, Any]:
+def _obey(line: str, medium: Medium, resent: Resent, now: float, began: float) -> dict[str, Any]:
     """Carry out one command; returns its answer."""
     word, *rest = line.split() or [""]
     try:
         if word == "counters":
-            return {**medium.told(), "time": now, "seconds": now - began}
+            again = {"resent": resent.frames, "resent_bytes": resent.bytes}
+            return {**medium.told(), **again, "time": now, "seconds": now - began}
         if word == "set":
             kinds = {entry.name: type(entry.default) for entry in fields(Weather)}
             pairs = dict(pair.partition("=")[::2] for pair in rest)
