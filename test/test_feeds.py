@@ -13,6 +13,7 @@ import pytest
 from cutting import EXAMPLES, FIXTURES, Engines, assert_equal, random_inputs, run_whole
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from netbuilder import VALID, NetBuilder
 from test_dags import dags
 
 from dnn_dist.cut.feeds import FEEDING, Feeds, chains
@@ -26,8 +27,10 @@ from dnn_dist.cut.traffic import direct_bytes, gathered_bytes
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
-from dnn_dist.run.crew import columns
+from dnn_dist.plan.plan import Plan
+from dnn_dist.plan.policy import columns
 from dnn_dist.run.lineage import needed
+from dnn_dist.run.pieces import Ports
 from dnn_dist.run.shape import PlanShape
 
 MODELS = sorted((*FIXTURES.glob("*.tflite"), *FIXTURES.glob("zoo/*.tflite")))
@@ -212,6 +215,23 @@ def test_gathered_stages_give_each_other_nothing():
             assert feeds.given(number, piece.index) == tuple(range(len(piece.inputs)))
 
 
+def test_a_piece_may_have_nothing_to_report_where_its_stage_does(folder):
+    """Of two tensors the one with few rows lives on; the last band has only the other. Results are counted."""
+    net = NetBuilder()
+    x = net.input(12, 8, 2)
+    small = net.pool("MAX", x, (4, 4), (4, 4), VALID)
+    large, few = net.conv(x, 3, (3, 3)), net.unary("RELU6", small)
+    (folder / "two.tflite").write_bytes(net.build([few, net.conv(large, 2, (3, 3))]))
+    network = read_network(folder / "two.tflite")
+    stages = cut_network(network, "bands:5")
+    feeds = Feeds(network, stages)
+    assert [bool(feeds.result(1, piece.index)) for piece in stages[1].pieces] == [True, True, True, False]
+    ports = Ports(network, Plan(network.sha256, "bands:5"), stages)
+    assert {ports.role(1, piece.index).reports for piece in stages[1].pieces} == {True}
+    assert_covered_once(feeds)
+    assert_equal(network, stages)
+
+
 def test_bytes_over_a_boundary():
     """Two bands of a convolution give each other rows; gathered, both go back whole and out with their rows."""
     network = read_network(FIXTURES / "chain_float32.tflite")
@@ -223,7 +243,7 @@ def test_bytes_over_a_boundary():
     taken = sum(piece.inputs[0].bytes for piece in stages[2].pieces)
     rows = taken - value.bytes
     assert rows > 0
-    at = columns(PlanShape.of(network, stages, "float32"), feeds.chain(0))
+    at = columns(PlanShape.of(network, stages, "float32").stages, feeds.chain(0))
     assert len(set(at.values())) == 2
     assert all(at[0, piece.index] == at[2, piece.index] for piece in stages[2].pieces)
     assert direct_bytes(feeds, 2, at) == rows

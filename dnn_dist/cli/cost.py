@@ -18,7 +18,7 @@ from dnn_dist.cut.spec import parse_cut
 from dnn_dist.cut.traffic import direct_bytes, gathered_bytes
 from dnn_dist.graph.geometry import Pointwise
 from dnn_dist.graph.network import Network
-from dnn_dist.run.crew import columns
+from dnn_dist.plan.policy import columns
 from dnn_dist.run.shape import PlanShape
 
 _MIB = 2**20
@@ -84,7 +84,7 @@ def _direct_bytes(network: Network, feeds: Feeds) -> dict[int, int]:
     found = {}
     shape = PlanShape.of(network, feeds.stages, "float32")
     for chain in feeds.chains:
-        at = columns(shape, chain)
+        at = columns(shape.stages, chain)
         found.update({stage: direct_bytes(feeds, stage, at) for stage in chain[1:]})
     return found
 

@@ -66,6 +66,7 @@ class Feeds:
         self._chain_of = {stage: chain for chain in self.chains for stage in chain}
         self._feeds: dict[Maker, dict[Maker, Boxes]] = {}
         self._takers: dict[Maker, dict[Maker, Boxes]] = {}
+        self._made: dict[int, frozenset[int]] = {}  # stage -> tensors that its chain makes before it
         self._reported: dict[int, tuple[int, ...]] = {}
         later = set(network.outputs)
         for chain in reversed(self.chains):
@@ -73,10 +74,14 @@ class Feeds:
                 self._reported[stage] = tuple(t for t in self.stages[stage].outputs if t in later)
             later.update(tensor for stage in chain for tensor in self.stages[stage].inputs)
             self._derive(chain)
+        self.seen = tuple(map(self._as_seen, range(len(self.stages))))
+        """The stages as their source sees them: of each piece only the inputs that come with the work, and the outputs
+        that go to the aggregator. Without direct boundaries that is all."""
 
     def _derive(self, chain: range) -> None:
         made: dict[int, _Made] = {}
         for stage in chain:
+            self._made[stage] = frozenset(made)
             for piece in self.stages[stage].pieces if made else ():
                 taker = stage, piece.index
                 found: dict[Maker, list[Box]] = {}
@@ -88,6 +93,20 @@ class Feeds:
                     self._takers.setdefault(maker, {})[taker] = boxes
             if stage != chain[-1]:
                 made.update({tensor: _Made(self.stages, stage, tensor) for tensor in self.stages[stage].outputs})
+
+    def _as_seen(self, stage: int) -> Stage:
+        whole = self.stages[stage]
+        if len(self.chain(stage)) == 1:
+            return whole
+        pieces = [
+            replace(
+                piece,
+                inputs=tuple(piece.inputs[number] for number in self.given(stage, piece.index)),
+                outputs=tuple(piece.outputs[number] for number in self.result(stage, piece.index)),
+            )
+            for piece in whole.pieces
+        ]
+        return replace(whole, pieces=tuple(pieces), outputs=self.reported(stage))
 
     def chain(self, stage: int) -> range:
         """The chain that a stage belongs to."""
@@ -103,7 +122,7 @@ class Feeds:
 
     def given(self, stage: int, piece: int) -> tuple[int, ...]:
         """Numbers of the inputs that come with the work: their tensors were made before the chain."""
-        made = {t for before in range(self._chain_of[stage].start, stage) for t in self.stages[before].outputs}
+        made = self._made[stage]
         return tuple(n for n, port in enumerate(self.stages[stage].pieces[piece].inputs) if port.tensor not in made)
 
     def reported(self, stage: int) -> tuple[int, ...]:
@@ -114,23 +133,6 @@ class Feeds:
         """Numbers of the outputs of a piece that the aggregator gets."""
         outputs = self.stages[stage].pieces[piece].outputs
         return tuple(number for number, port in enumerate(outputs) if port.tensor in self._reported[stage])
-
-    def source_view(self) -> tuple[Stage, ...]:
-        """The stages as their source sees them: of each piece only the inputs that come with the work and the outputs
-        that go to the aggregator. Without direct boundaries that is all.
-        """
-        return tuple(self._seen(n, stage) if len(self.chain(n)) > 1 else stage for n, stage in enumerate(self.stages))
-
-    def _seen(self, number: int, stage: Stage) -> Stage:
-        pieces = [
-            replace(
-                piece,
-                inputs=tuple(piece.inputs[port] for port in self.given(number, piece.index)),
-                outputs=tuple(piece.outputs[port] for port in self.result(number, piece.index)),
-            )
-            for piece in stage.pieces
-        ]
-        return replace(stage, pieces=tuple(pieces), outputs=self.reported(number))
 
 
 class _Made:

@@ -127,7 +127,7 @@ def chain_load(
     )
     chain = (replace(chain[0], direct=False), *chain[1:])
     feeds = Feeds(network, (*chain, rest))
-    seen = feeds.source_view()
+    seen = feeds.seen
     by_form: dict[tuple[str, int], tuple[float, ...]] = {}  # pieces of equal form take equal time
     loads = []
     for number, stage in enumerate(chain):

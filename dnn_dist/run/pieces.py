@@ -29,7 +29,7 @@ class Ports:
     def __init__(self, network: Network, plan: Plan, stages: Sequence[Stage]) -> None:
         self.network, self.plan, self.stages = network, plan, stages
         self._feeds = Feeds(network, stages)
-        self.seen = self._feeds.source_view()
+        self.seen = self._feeds.seen
         """The stages as their source sees them."""
 
     def fed(self, stage: int, piece: int) -> Mapping[Maker, Boxes]:

@@ -100,7 +100,7 @@ class PlanShape:
                 reports=bool(view.outputs),
                 pipelined=stage.kind == "layers",
             )
-            for number, (stage, view) in enumerate(zip(stages, feeds.source_view(), strict=True))
+            for number, (stage, view) in enumerate(zip(stages, feeds.seen, strict=True))
         ]
         if not shapes or not shapes[-1].local:
             shapes.append(StageShape(local=True, pieces=()))
