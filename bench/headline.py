@@ -66,7 +66,7 @@ def line(case: dict[str, Any], found: dict[str, Any]) -> str:
             told.append(
                 f"{name} {taken:.3f} s ({sums['alone_s'] / taken:.2f} x one robot, bound {sums['bound_s']:.3f}; spread "
                 f"{min(one['latencies_s']):.3f}..{max(one['latencies_s']):.3f}; glue {one['glue_s']:.3f}); "
-                f"air {one['air_bytes'] / 1e6:.2f} MB a frame (useful {one['useful_bytes'] / 1e6:.2f}), "
+                f"air {one['air_bytes'] / 1e6:.2f} MB a frame ({sums['predicted_bytes'] / 1e6:.2f} by calculation), "
                 f"{100 * one['air_share']:.0f} % used, {one['air_dropped']} dropped; {one['statuses']}, recomputed "
                 f"{one['recomputed']}, sent again {one['resent_bytes'] / 1e6:.2f} MB; "
                 f"nodes {one['cpu_s']:.2f} CPU s a frame, machine {100 * one['machine_load']:.0f} %"
