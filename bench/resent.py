@@ -2,7 +2,8 @@
 """What DDS sends again: the same part of the same message, once more on its way to the same receiver. Pure.
 
 A frame on the air is Ethernet, IPv4, UDP, RTPS. Only large ones are looked at, which carry tensors: heartbeats and
-requests are small, and meant to come again. Of a datagram in IP fragments only the first one tells what it is.
+requests are small, and meant to come again, as discovery is. Of a datagram in IP fragments only the first one tells
+what it is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def part_of(frame: bytes) -> tuple[bytes, ...] | None:
         kind, little = frame[at], frame[at + 1] & 1
         if kind in (_DATA, _DATA_FRAG):
             # after 4 bytes of header: flags and offset (4), reader (4), writer (4), number (8), first fragment (4)
+            if frame[at + 15] & 0xC0 == 0xC0:  # the writer is one of discovery's own, which is meant to say it again
+                return None
             numbers = frame[at + 12 : at + (28 if kind == _DATA_FRAG else 24)]
             return frame[_IP + 16 : _IP + 20], frame[start + 8 : start + _RTPS], numbers
         length = struct.unpack_from("<H" if little else ">H", frame, at + 2)[0]

@@ -15,7 +15,7 @@ def frame(number: int = 1, fragment: int | None = 1, to: int = 2, writer: int = 
     udp = struct.pack(">HHHH", 7400, 7410, size, 0)
     ip = bytes([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 77, 0, 1, 10, 77, 0, to])
     rtps = b"RTPS\x02\x03\x01\x0f" + b"sender-guid." + struct.pack("<BBH", 9, 1, 8) + bytes(8)
-    told = struct.pack("<HHIIiI", 0, 28, 0, writer, 0, number)
+    told = struct.pack("<HHIIiI", 0, 28, 0, writer << 24, 0, number)
     if fragment == 0:
         body = struct.pack("<BBH", 7, 1, 28) + bytes(28)
     elif fragment is None:
@@ -38,6 +38,7 @@ def test_same_part_of_same_message_to_same_receiver_is_sent_again():
 def test_what_carries_no_tensor_is_left_alone():
     assert part_of(frame(fragment=0)) is None  # a heartbeat
     assert part_of(frame(size=LARGE - 1)) is None
+    assert part_of(frame(writer=0xC2)) is None  # discovery
     assert part_of(bytes(1400)) is None
     assert part_of(b"") is None
     for length in range(1, 1400, 7):  # cut anywhere it is data or not, and never an error
