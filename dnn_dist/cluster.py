@@ -142,11 +142,13 @@ def processes(
     network = network or cluster.network
     if network not in NETWORKS:
         raise ConfigError(f"network is {network!r}, expected one of {', '.join(NETWORKS)}")
+    # Workers of a stage end, answer and feed each other at about the same time.
+    together = (1 + sum(entry.nodes.count("worker") for entry in cluster.robots)) // 2
     several = sum(bool(entry.source) for entry in cluster.robots) > 1
     started = []
     for entry in cluster.robots:
         workers = iter(worker_names(entry))
-        environment = transport(network, profiles, _stays(entry, namespace, several, watched))
+        stays = _stays(entry, namespace, several, watched)
         for node in entry.nodes:
             if robot and entry.name != robot:
                 continue
@@ -175,7 +177,7 @@ def processes(
                     namespace=namespace,
                     parameters={key: value for key, value in values.items() if key in known},
                     remappings=remappings,
-                    environment=environment,
+                    environment=transport(network, profiles, stays, together if node == "worker" else 1),
                 )
             )
     return tuple(started)
@@ -214,9 +216,12 @@ def hopeless(cluster: Cluster, started: Collection[Process], ended: Collection[s
     return ""
 
 
-def transport(network: str, profiles: str | Path, unpaced: Sequence[str] = ()) -> dict[str, str]:
-    """The environment in which DDS takes up a network profile. `unpaced`: topics that do not leave the robot."""
-    return profile_environment(Path(profiles) / NETWORKS[network], unpaced if network in PACED else ())
+def transport(network: str, profiles: str | Path, unpaced: Sequence[str] = (), senders: int = 1) -> dict[str, str]:
+    """The environment in which DDS takes up a network profile. `unpaced`: topics that stay on the robot; `senders`:
+    processes like this one that send at the same time.
+    """
+    profile = Path(profiles) / NETWORKS[network]
+    return profile_environment(profile, unpaced, senders) if network in PACED else profile_environment(profile)
 
 
 def _stays(robot: Robot, namespace: str, several: bool, watched: bool) -> list[str]:

@@ -28,23 +28,34 @@ OLD_NAMES = {
 UNPACED = "DNN_DIST_UNPACED"
 """Topics, with blanks between, that a profile's flow controller is not to hold back."""
 
+SENDERS = "DNN_DIST_SENDERS"
+"""Processes like this one that send at the same time: each has that share of what a profile's flow controller lets
+pass, for it knows nothing of the others."""
 
-def profile_environment(profile: str | Path, unpaced: Sequence[str] = ()) -> dict[str, str]:
-    """The environment in which DDS takes up a profile. `unpaced`: full names of topics that do not leave the robot."""
+LEAST = 3000
+"""Bytes that a flow controller lets pass in each of its periods at least, two packets."""
+
+
+def profile_environment(profile: str | Path, unpaced: Sequence[str] = (), senders: int = 1) -> dict[str, str]:
+    """The environment in which DDS takes up a profile. `unpaced`: full names of topics that do not leave the robot.
+    `senders`: processes like this one that send at the same time.
+    """
     return {
         PROFILE: str(profile),
         "RMW_FASTRTPS_USE_QOS_FROM_XML": "1",
         "RMW_FASTRTPS_PUBLICATION_MODE": "AUTO",
         **({UNPACED: " ".join(unpaced)} if unpaced else {}),
+        **({SENDERS: str(senders)} if senders > 1 else {}),
     }
 
 
-def derived(profile: bytes, unpaced: Iterable[str], fast_dds_2: bool = False) -> bytes:
-    """A profile with a writer more for each topic of `unpaced`: as the default one, but without flow controller.
+def derived(profile: bytes, unpaced: Iterable[str], fast_dds_2: bool = False, senders: int = 1) -> bytes:
+    """A profile with a writer more for each topic of `unpaced`: as the default one, but without flow controller; which
+    lets pass one of `senders` shares.
 
     rmw_fastrtps takes the writer profile of a topic's name before the default one. A flow controller belongs to a
     writer and holds back whatever that sends, also to a reader on the same machine. `fast_dds_2`: in that one's words.
-    Raises ElementTree.ParseError.
+    Raises ElementTree.ParseError; ValueError where a number is none.
     """
     root = ElementTree.fromstring(profile)
     space = root.tag[: root.tag.find("}") + 1]  # "{...}", or nothing
@@ -52,6 +63,8 @@ def derived(profile: bytes, unpaced: Iterable[str], fast_dds_2: bool = False) ->
         for writer in profiles.findall(f"{space}data_writer[@is_default_profile='true']"):
             if writer.find(f"{space}qos/{space}publishMode/{space}flow_controller_name") is not None:
                 profiles.extend(_unpaced(writer, topic, space) for topic in unpaced)
+    for passing in root.iter(f"{space}max_bytes_per_period") if senders > 1 else ():
+        passing.text = str(max(LEAST, int(passing.text or 0) // senders))
     for element in root.iter() if fast_dds_2 else ():
         name = element.tag.removeprefix(space)
         element.tag = space + OLD_NAMES.get(name, name)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from ament_index_python.packages import get_package_share_directory
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from dnn_dist.dds import FAST_DDS_2, OLD_PROFILE, PROFILE, UNPACED, derived, profile_environment
+from dnn_dist.dds import FAST_DDS_2, OLD_PROFILE, PROFILE, SENDERS, UNPACED, derived, profile_environment
 from dnn_dist.run.notes import Note
 
 WANTED = 4194304
@@ -24,8 +24,8 @@ def take_profile() -> None:
     """Say which profile DDS is to read. Called before rclpy.init.
 
     Who was started without one, e.g. by `ros2 run`, gets the shipped one for a LAN. Otherwise it is the one that was
-    asked for, yet writers of topics that stay on this robot (UNPACED) have no flow controller, and Fast DDS 2 finds its
-    own words.
+    asked for, yet writers of topics that stay on this robot (UNPACED) have no flow controller, processes that send at
+    the same time (SENDERS) share what it lets pass, and Fast DDS 2 finds its own words.
     """
     if not _fast_dds():
         return
@@ -35,12 +35,13 @@ def take_profile() -> None:
             os.environ.update(profile_environment(share / "config" / "network" / "lan.xml"))
     topics, path = os.environ.get(UNPACED, "").split(), _profile()
     old = os.environ.get("ROS_DISTRO") in FAST_DDS_2
-    if not path or not (topics or old):
-        return
     try:
-        text = derived(Path(path).read_bytes(), topics, old)
+        senders = int(os.environ.get(SENDERS, "1"))
+        if not path or not (topics or old or senders > 1):
+            return
+        text = derived(Path(path).read_bytes(), topics, old, senders)
         file, name = tempfile.mkstemp(".xml", "dnn_dist_")  # DDS opens nothing without a name
-    except (OSError, ElementTree.ParseError):
+    except (OSError, ValueError, ElementTree.ParseError):
         return  # transport_refused tells of it
     os.write(file, text)
     os.close(file)
