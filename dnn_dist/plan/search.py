@@ -27,12 +27,14 @@ from dnn_dist.plan.cost import piece_memory
 from dnn_dist.plan.fleet import Fleet
 from dnn_dist.plan.options import Crew, Space
 from dnn_dist.plan.predict import ChainCost, Circumstances, Prediction, Predictor
-from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, redundancy, remarks
+from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, direct_boundaries, redundancy, remarks
 
 LABELS = 12
 """Ways kept at each place when several figures count."""
 FINALISTS = 4
 """Most promising ways of each family that are predicted as a whole."""
+SLOWER = 0.8
+"""A robot of a large fleet that is slower than so many times the one before may not pay: a crew ends before it."""
 TOO_LARGE = 1e15
 """Added to the promise of what does not fit."""
 
@@ -78,7 +80,13 @@ def search(
         best = [replace(c, prediction=evaluate(c.stages, c.workers, c.replicas)) for c in best]
     chosen, why = choose(best, goal)
     ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
-    return Choice(chosen, tuple(ordered), (*why, *remarks(chosen, best, goal), *redundancy(chosen, goal)))
+    told = (*remarks(chosen, best, goal), *_on_boundaries(chosen, predictor), *redundancy(chosen, goal))
+    return Choice(chosen, tuple(ordered), (*why, *told))
+
+
+def _on_boundaries(chosen: Candidate, predictor: Predictor) -> Iterator[str]:
+    gathered = [replace(stage, direct=False) for stage in chosen.stages]
+    yield from direct_boundaries(chosen, predictor(gathered, chosen.workers, chosen.replicas))
 
 
 def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candidate:
@@ -154,18 +162,19 @@ def crews(given: Circumstances, predictor: Predictor, tolerate: int = 0) -> tupl
 
     Of sets that are alike (as fast, linked alike) one stands for all.
     """
-    fleet, gateway = given.fleet, given.gateway
-    order = sorted(fleet.names, key=lambda name: (-predictor.speeds[name], name != gateway, fleet.names.index(name)))
+    fleet, gateway, speeds = given.fleet, given.gateway, predictor.speeds
+    order = sorted(fleet.names, key=lambda name: (-speeds[name], name != gateway, fleet.names.index(name)))
     count = len(order)
     if count <= 4:
         sets = [names for size in range(1, count + 1) for names in combinations(order, size)]
     else:
-        sizes = sorted({1, 2, *range(4, 9, 2), *range(12, 25, 4), *range(32, count, 8), count})
+        much_slower = {n for n in range(1, count) if speeds[order[n]] < SLOWER * speeds[order[n - 1]]}
+        sizes = sorted({1, 2, *range(4, 9, 2), *range(12, 25, 4), *range(32, count, 8), count, *much_slower})
         sets = [tuple(order[:size]) for size in sizes if size <= count]
         sets += [(*names[:-1], gateway) for names in sets if gateway not in names]
     alike: dict[tuple[object, ...], tuple[str, ...]] = {}
     for names in sets:
-        sign = tuple((predictor.speeds[n], fleet.robot(n).memory, _link_sign(fleet, gateway, n)) for n in names)
+        sign = tuple((speeds[n], fleet.robot(n).memory, _link_sign(fleet, gateway, n)) for n in names)
         alike.setdefault(sign, names)
     return tuple(_crew(given, predictor, names, tolerate) for names in alike.values() if len(names) > tolerate)
 
