@@ -20,7 +20,7 @@ from dnn_dist.cut.feeds import chains
 from dnn_dist.cut.layers import layer_starts
 from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
-from dnn_dist.cut.spec import cut_network
+from dnn_dist.cut.spec import cut_network, cut_text
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.chains import joined
 from dnn_dist.plan.cost import piece_memory
@@ -90,9 +90,10 @@ def _on_boundaries(chosen: Candidate, predictor: Predictor) -> Iterator[str]:
 
 
 def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candidate:
-    cut = cut_text(proposal.stages)
+    distributed = [stage for stage in proposal.stages if stage.distributed]
+    cut = cut_text(distributed) or "local"
     # as `cut_network` would: what is local between two others is one stage
-    stages = space.filled([s for s in proposal.stages if s.distributed], 0, len(space.network.ops) - 1)
+    stages = space.filled(distributed, 0, len(space.network.ops) - 1)
     prediction = predictor(stages, proposal.workers, proposal.replicas)
     family = proposal.family
     if len(prediction.busy) == 1:  # whatever it was thought of as
@@ -100,12 +101,6 @@ def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candid
     elif len(stages) == 1 and stages[0].kind == "layers":
         family = ROBOT_A_FRAME
     return Candidate(family, cut, stages, proposal.workers, proposal.replicas, prediction)
-
-
-def cut_text(stages: Iterable[Stage]) -> str:
-    """Stages as the text of a cut, which makes local ones of what is between the distributed ones."""
-    parts = [f"{'>' if stage.direct else ';'}{stage.spec}" for stage in stages if stage.distributed]
-    return "".join(parts)[1:] or "local"
 
 
 def _by_family(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
