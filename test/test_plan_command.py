@@ -10,6 +10,7 @@ import pytest
 from cutting import FIXTURES
 
 from dnn_dist.cli.main import main
+from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.nodes.planning import plan_in_force
@@ -73,6 +74,18 @@ def test_it_tells_all_figures_of_all_alternatives(fleet: Path, capsys: pytest.Ca
     assert told["why"] and told["alternatives"][0] == told["chosen"]
     assert main(["plan", str(MODEL), "--fleet", str(fleet)]) == 0
     assert told["why"][0][:20] in capsys.readouterr().out
+
+
+def test_it_says_which_boundaries_are_direct_and_what_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(FLEET.replace("5 MMAC/s", "0.2 MMAC/s"))  # so that it pays
+    told = planned(capsys, "--fleet", fleet)
+    line = next(line for line in told["why"] if line.startswith("direct boundaries before op"))
+    network = read_network(MODEL)
+    firsts = [str(stage.first) for stage in cut_network(network, told["cut"]) if stage.direct]
+    assert firsts and ", ".join(firsts) in line and "gathered" in line
 
 
 def test_a_missed_deadline_and_too_little_memory_are_exit_code_1(

@@ -17,6 +17,7 @@ from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.cost import PieceLoad, StageLoad, chain_load, op_shares, piece_memory, piece_seconds
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
+from dnn_dist.plan.policy import alike, columns, deal
 from dnn_dist.plan.schedule import Site, schedule
 from dnn_dist.run.assignment import choose
 from dnn_dist.run.fleetview import WorkerView
@@ -74,6 +75,23 @@ def stages(draw: st.DrawFn) -> StageLoad:
     return StageLoad(False, pieces, len(pieces) - parity, 1 if parity else draw(st.integers(1, 2)))
 
 
+@st.composite
+def chained(draw: st.DrawFn) -> list[StageLoad]:
+    """One chain: every piece but the first stage's gets something of pieces before it, and the last are reported."""
+    found: list[StageLoad] = []
+    count = draw(st.integers(2, 4))
+    for number in range(count):
+        makers = [(stage, piece) for stage, load in enumerate(found) for piece in range(len(load.pieces))]
+        pieces = []
+        for _ in range(draw(st.integers(1, 4))):
+            drawn = draw(PIECES)
+            feeds = draw(st.dictionaries(st.sampled_from(makers), st.integers(1, 5000), min_size=1)) if makers else {}
+            given, made = (0 if makers else 1 + drawn.bytes_in), (1 + drawn.bytes_out) * (number == count - 1)
+            pieces.append(PieceLoad(given, made, drawn.seconds, draw(st.integers(0, 100)), feeds))
+        found.append(StageLoad(False, tuple(pieces), len(pieces), direct=number > 0, pipelined=draw(st.booleans())))
+    return found
+
+
 def site(link: Link, workers: int = 3, **own: int) -> Site:
     fleet = Fleet(tuple(Robot(f"r{n}", 4.0 - n) for n in range(3)), (LinkRule((), link),))
     return Site(fleet, "r0", fleet.names[-workers:], **own)
@@ -92,6 +110,60 @@ def test_nobody_works_twice_at_once_and_nothing_is_lost(loads, link, in_work, pr
     for stage, load in enumerate(loads):
         done = {piece for _, of, piece in timeline.runs if of == stage}
         assert len(done) >= load.needed
+
+
+@settings(deadline=None)
+@given(chained(), LINKS, st.integers(1, 3), st.sampled_from([4000, 10**9]))
+def test_a_chain_takes_no_less_than_its_bounds_and_computes_every_piece_once(loads, link, in_work, window) -> None:
+    frames = 8
+    timeline = schedule(loads, site(link, window=window), frames, in_work)
+    every = {(stage, piece) for stage, load in enumerate(loads) for piece in range(len(load.pieces))}
+    placed = {(stage, piece): robot for robot, stage, piece in timeline.runs}
+    assert placed.keys() == every and len(timeline.runs) == len(every)  # each at one robot, the same in all frames
+    seconds = {(s, p): loads[s].pieces[p].seconds[robot] for (s, p), robot in placed.items()}
+    assert sum(timeline.busy.values()) == pytest.approx(frames * sum(seconds.values()))
+    path: dict[tuple[int, int], float] = {}  # s from the frame's beginning that a piece's end takes at least
+    for stage, load in enumerate(loads):
+        for number, piece in enumerate(load.pieces):
+            here = stage, number
+            before = (
+                path[maker] + (link.seconds(size) if placed[maker] != placed[here] else 0.0)
+                for maker, size in piece.feeds.items()
+            )
+            path[here] = seconds[here] + max(before, default=0.0)
+    reported = [path[s, p] for s, load in enumerate(loads) for p, piece in enumerate(load.pieces) if piece.bytes_out]
+    assert min(b - a for a, b in zip(timeline.begun, timeline.ended, strict=True)) >= max(reported) * (1 - 1e-9)
+    moved = sum(
+        size
+        for here in every
+        for maker, size in loads[here[0]].pieces[here[1]].feeds.items()
+        if placed[maker] != placed[here]
+    )
+    ends = sum(p.bytes_in + p.bytes_out for (s, n), robot in placed.items() if robot for p in [loads[s].pieces[n]])
+    assert timeline.traffic == frames * (moved + ends)
+
+
+@settings(deadline=None)
+@given(chained())
+def test_a_column_has_one_piece_of_a_stage_and_a_pipeline_its_own(loads) -> None:
+    found = columns(loads, range(len(loads)))
+    for stage, load in enumerate(loads):
+        mine = [found[stage, piece] for piece in range(len(load.pieces))]
+        assert len(set(mine)) == len(mine)
+        others = {column for (other, _), column in found.items() if other < stage}
+        assert not load.pipelined or not others & set(mine)
+        for piece in load.pieces if len(load.pieces) == 1 and not load.pipelined else ():
+            sizes = dict.fromkeys(others, 0)
+            for maker, size in piece.feeds.items():
+                sizes[found[maker]] += size
+            assert not stage or sizes[mine[0]] == max(sizes.values())  # where most is
+
+
+def test_columns_are_dealt_by_speed_and_equal_ones_to_the_own_robot_first() -> None:
+    assert deal(alike([1, 1, 1], [1.0, 1.0, 1.0]), own=1) == (1, 0, 2)
+    assert deal(alike([1, 2, 4], [4.0, 1.0, 2.0])) == (1, 2, 0)
+    assert deal(alike([3, 3, 3], [10.0, 1.0])) == (0, 0, 0)  # who is much slower is left out
+    assert sorted(deal(alike([0, 0], [1.0, 1.0]))) == [0, 1]  # pools have no MACs, and yet take turns
 
 
 @settings(deadline=None)

@@ -21,7 +21,7 @@ from dnn_dist.cut.layers import layer_starts
 from dnn_dist.cut.local import cut_local, whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.slices import cut_slices
-from dnn_dist.cut.spec import cut_network
+from dnn_dist.cut.spec import cut_network, cut_text
 from dnn_dist.cut.tiles import cut_tiles
 from dnn_dist.errors import CutError, PlanError
 from dnn_dist.graph.network import Network
@@ -30,7 +30,7 @@ from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.predict import Circumstances, Predictor
 from dnn_dist.plan.rules import ONE_ROBOT, Goal
 from dnn_dist.plan.schedule import Handling
-from dnn_dist.plan.search import Choice, cut_text, search
+from dnn_dist.plan.search import Choice, search
 
 WIRE = Link(bandwidth=100e6, latency=0.0002)
 WIFI = Link(bandwidth=5e6, latency=0.002, medium="wifi")

@@ -37,9 +37,11 @@ def fleet(link: Link, *speeds: float) -> Fleet:
     return Fleet(robots, (LinkRule((), link),))
 
 
-def simulated(network: Network, stages: Sequence[Stage], robots: Fleet, workers: tuple[str, ...]) -> float:
+def simulated(
+    network: Network, stages: Sequence[Stage], robots: Fleet, workers: tuple[str, ...], in_work: int = 1
+) -> float:
     """Mean latency of a frame, s."""
-    source = Source("r1", stages_load(network, stages), frames=12)
+    source = Source("r1", stages_load(network, stages), frames=12 * in_work, max_frames=in_work)
     outcome = simulate(Scenario(robots, (source,), workers=workers))
     return fmean(frame.report.latency for frame in outcome.frames[2:])
 
@@ -50,6 +52,14 @@ def test_predictions_are_what_the_machines_do(cut: str, robots: Fleet) -> None:
     stages = cut_network(NETWORK, cut)
     predicted = Predictor(NETWORK, Circumstances(robots, "r1", handling=QUICK))(stages, robots.names).latency
     assert predicted == pytest.approx(simulated(NETWORK, stages, robots, robots.names), rel=0.1)
+
+
+@pytest.mark.parametrize("robots", [fleet(WIRE, 2e6, 2e6, 2e6), fleet(WIFI, 2e6, 1e6, 4e6)], ids=["wire", "wifi"])
+@pytest.mark.parametrize("cut", [DIRECT[0], "layers:3"])
+def test_two_frames_in_work_fill_each_others_waits_as_predicted(cut: str, robots: Fleet) -> None:
+    stages = cut_network(NETWORK, cut)
+    predicted = Predictor(NETWORK, Circumstances(robots, "r1", max_frames=2, handling=QUICK))(stages, robots.names)
+    assert predicted.latency == pytest.approx(simulated(NETWORK, stages, robots, robots.names, 2), rel=0.1)
 
 
 def test_where_one_robot_is_faster_the_simulator_agrees() -> None:

@@ -16,6 +16,7 @@ from dnn_dist.plan.units import brief
 OBJECTIVES = ("latency", "throughput", "memory")
 TIE = 0.01
 """Predictions that are this close count as equal; then fewer robots win."""
+_LISTED = 16
 ONE_ROBOT = "one robot"
 """Family of the plans in which one robot computes everything."""
 
@@ -140,6 +141,17 @@ def remarks(chosen: Candidate, candidates: Sequence[Candidate], goal: Goal) -> t
     if other is not alone:
         lines.append(f"next best, {other.family}: {_figure(other, goal)}")
     return ("; ".join(lines),)
+
+
+def direct_boundaries(chosen: Candidate, gathered: Prediction) -> Iterator[str]:
+    """Which boundaries are direct, and what that is worth: against the same stages, gathered."""
+    before = [str(stage.first) for stage in chosen.stages if stage.direct]
+    if before:
+        prediction = chosen.prediction
+        ops = ", ".join(before[:_LISTED]) + (", ..." if len(before) > _LISTED else "")
+        figures = [f"{brief(p.latency)} and {p.traffic / 1e6:.3g} MB" for p in (prediction, gathered)]
+        where = f"direct boundaries before op{'s' if len(before) > 1 else ''} {ops}"
+        yield f"{where}: {figures[0]} a frame; the same stages gathered: {figures[1]}"
 
 
 def redundancy(chosen: Candidate, goal: Goal) -> Iterator[str]:

@@ -20,19 +20,21 @@ from dnn_dist.cut.feeds import chains
 from dnn_dist.cut.layers import layer_starts
 from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
-from dnn_dist.cut.spec import cut_network
+from dnn_dist.cut.spec import cut_network, cut_text
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.chains import joined
 from dnn_dist.plan.cost import piece_memory
 from dnn_dist.plan.fleet import Fleet
 from dnn_dist.plan.options import Crew, Space
 from dnn_dist.plan.predict import ChainCost, Circumstances, Prediction, Predictor
-from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, redundancy, remarks
+from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, direct_boundaries, redundancy, remarks
 
 LABELS = 12
 """Ways kept at each place when several figures count."""
 FINALISTS = 4
 """Most promising ways of each family that are predicted as a whole."""
+SLOWER = 0.8
+"""A robot of a large fleet that is slower than so many times the one before may not pay: a crew ends before it."""
 TOO_LARGE = 1e15
 """Added to the promise of what does not fit."""
 
@@ -78,13 +80,20 @@ def search(
         best = [replace(c, prediction=evaluate(c.stages, c.workers, c.replicas)) for c in best]
     chosen, why = choose(best, goal)
     ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
-    return Choice(chosen, tuple(ordered), (*why, *remarks(chosen, best, goal), *redundancy(chosen, goal)))
+    told = (*remarks(chosen, best, goal), *_on_boundaries(chosen, predictor), *redundancy(chosen, goal))
+    return Choice(chosen, tuple(ordered), (*why, *told))
+
+
+def _on_boundaries(chosen: Candidate, predictor: Predictor) -> Iterator[str]:
+    gathered = [replace(stage, direct=False) for stage in chosen.stages]
+    yield from direct_boundaries(chosen, predictor(gathered, chosen.workers, chosen.replicas))
 
 
 def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candidate:
-    cut = cut_text(proposal.stages)
+    distributed = [stage for stage in proposal.stages if stage.distributed]
+    cut = cut_text(distributed) or "local"
     # as `cut_network` would: what is local between two others is one stage
-    stages = space.filled([s for s in proposal.stages if s.distributed], 0, len(space.network.ops) - 1)
+    stages = space.filled(distributed, 0, len(space.network.ops) - 1)
     prediction = predictor(stages, proposal.workers, proposal.replicas)
     family = proposal.family
     if len(prediction.busy) == 1:  # whatever it was thought of as
@@ -92,12 +101,6 @@ def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candid
     elif len(stages) == 1 and stages[0].kind == "layers":
         family = ROBOT_A_FRAME
     return Candidate(family, cut, stages, proposal.workers, proposal.replicas, prediction)
-
-
-def cut_text(stages: Iterable[Stage]) -> str:
-    """Stages as the text of a cut, which makes local ones of what is between the distributed ones."""
-    parts = [f"{'>' if stage.direct else ';'}{stage.spec}" for stage in stages if stage.distributed]
-    return "".join(parts)[1:] or "local"
 
 
 def _by_family(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
@@ -154,18 +157,19 @@ def crews(given: Circumstances, predictor: Predictor, tolerate: int = 0) -> tupl
 
     Of sets that are alike (as fast, linked alike) one stands for all.
     """
-    fleet, gateway = given.fleet, given.gateway
-    order = sorted(fleet.names, key=lambda name: (-predictor.speeds[name], name != gateway, fleet.names.index(name)))
+    fleet, gateway, speeds = given.fleet, given.gateway, predictor.speeds
+    order = sorted(fleet.names, key=lambda name: (-speeds[name], name != gateway, fleet.names.index(name)))
     count = len(order)
     if count <= 4:
         sets = [names for size in range(1, count + 1) for names in combinations(order, size)]
     else:
-        sizes = sorted({1, 2, *range(4, 9, 2), *range(12, 25, 4), *range(32, count, 8), count})
+        much_slower = {n for n in range(1, count) if speeds[order[n]] < SLOWER * speeds[order[n - 1]]}
+        sizes = sorted({1, 2, *range(4, 9, 2), *range(12, 25, 4), *range(32, count, 8), count, *much_slower})
         sets = [tuple(order[:size]) for size in sizes if size <= count]
         sets += [(*names[:-1], gateway) for names in sets if gateway not in names]
     alike: dict[tuple[object, ...], tuple[str, ...]] = {}
     for names in sets:
-        sign = tuple((predictor.speeds[n], fleet.robot(n).memory, _link_sign(fleet, gateway, n)) for n in names)
+        sign = tuple((speeds[n], fleet.robot(n).memory, _link_sign(fleet, gateway, n)) for n in names)
         alike.setdefault(sign, names)
     return tuple(_crew(given, predictor, names, tolerate) for names in alike.values() if len(names) > tolerate)
 
