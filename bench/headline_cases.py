@@ -28,7 +28,7 @@ from dnn_dist.plan.search import Choice, search
 
 PACKET = 1400  # bytes of payload of a frame on the air, as config/network/wifi.xml has them
 HEADERS = 100  # bytes around those
-OVERHEAD = 0.001  # s that a piece costs a robot beside its MACs
+OVERHEAD = 0.002  # s that a piece costs a robot beside its MACs
 
 
 @dataclass(frozen=True)

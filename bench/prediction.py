@@ -49,7 +49,7 @@ PLANS = {
     "pipeline": "layers:3",
 }
 WAY = Link(bandwidth=300e6, latency=0.001)
-OVERHEAD = 0.001  # s for each piece
+OVERHEAD = 0.002
 FELT = 0.005  # s; what a piece of a short stage really costs here, by the bands of `latency`
 CAMERA = 10.0  # frames a second
 
