@@ -18,7 +18,12 @@ from dnn_dist.settings import GatewaySettings
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 
-PLANS = ["tiles:2x2@0..10", "tiles:3x3", "slices:3+1@0..2;tiles:2x2@3..10", "bands:3@0..3;layers:2@4..17"]
+PLANS = [
+    "tiles:2x2@0..10",
+    "tiles:2x2@0..3>tiles:1x3@4..10",
+    "slices:3+1@0..2;tiles:2x2@3..10",
+    "bands:3@0..3>layers:2@4..17",
+]
 SECONDS = 2.5  # of trouble, each run
 
 
