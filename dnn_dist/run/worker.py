@@ -168,7 +168,7 @@ class Worker:
                 self._remember_seen((key.source, key.session), event.number)  # it is on its way no longer
             return told("foreign work", f"meant for session {event.worker_session:x}")
         pair = (key.source, key.session)
-        doubled = 0 <= self.seen.get(pair, 0) - event.number < REPLAY or (key in self.held and not event.again)
+        doubled = 0 <= self.seen.get(pair, 0) - event.number < REPLAY
         self._remember_seen(pair, event.number)
         if doubled:
             return told("doubled work", f"work number {event.number} came again")
@@ -179,9 +179,10 @@ class Worker:
         if self._unwanted(key, event.role):
             return told("late work", "no longer wanted on arrival", warn=False)
         kept = self.residence.kept.get(key)
+        if key in self.held or (event.again and kept is not None):
+            return [Reroute(key)] if event.again else [Reroute(key), *told("doubled work", "is held already")]
         if event.again:
-            here = key in self.held or kept is not None
-            return [Reroute(key)] if here else told("foreign work", "asks for feeds of a piece that is not here")
+            return told("foreign work", "asks for feeds of a piece that is not here")
         if kept is not None:  # lost on the way, or so its source thinks
             if event.role.reports and key not in self.outbox:
                 self.outbox[key], self.expires[key] = kept.bytes, kept.expires
@@ -195,7 +196,7 @@ class Worker:
         self.answered.pop(key, None)
         self.held.insert(self._place(key), key)
         self.expires[key] = now + event.budget
-        self.residence.hold(key, event.role)
+        self.residence.hold(key, event.plan, event.role)
         if not event.ready:
             self.unready.append(key)
         return []
@@ -212,7 +213,8 @@ class Worker:
         key = event.key
         known = key in self.residence.waiting
         if known or (key not in self.held and key not in self.answered and not self._views.unwanted(key)):
-            self.residence.feed(key, event.maker, self.settings.max_early)
+            settings = self.settings
+            self.residence.feed(key, event.maker, event.plan, settings.max_early, now + settings.remember)
         return []
 
     def _handle_peer(self, event: PeerReachable, now: float) -> list[Any]:
@@ -270,6 +272,10 @@ class Worker:
                 self.speeds.note(stage, speed, self.settings.max_speeds)
         self._drop_unwanted(now)
         return actions
+
+    def _handle_tick(self, event: Tick, now: float) -> list[Any]:
+        self._drop_unwanted(now)  # some of it has expired
+        return []
 
     def _handle_states(self, event: StatesHeard, now: float) -> list[Any]:
         actions: list[Any] = []
@@ -382,5 +388,5 @@ _HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {
     Unready: Worker._handle_unready,
     StatesHeard: Worker._handle_states,
     SourceReachable: Worker._handle_reachable,
-    Tick: lambda worker, event, now: [],
+    Tick: Worker._handle_tick,
 }
