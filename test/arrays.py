@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from cutting import FIXTURES
-from virtual import Cluster, MortalSource
+from virtual import Cluster, MortalSource, WatchedWorker
 
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
@@ -23,7 +23,6 @@ from dnn_dist.run.store import TensorStore
 from dnn_dist.run.values import Outcome
 from dnn_dist.run.workshop import Pieces, Workshop
 from dnn_dist.settings import WorkerSettings
-from dnn_dist.sim.robot import WorkerRun
 from dnn_dist.sim.scenario import Load
 from dnn_dist.sim.source import Taken
 
@@ -104,7 +103,7 @@ class ArraySource(MortalSource):
         super().carry(value, to)
 
 
-class ArrayWorker(WorkerRun):
+class ArrayWorker(WatchedWorker):
     """A worker with real pieces."""
 
     def make_pieces(self) -> Pieces:

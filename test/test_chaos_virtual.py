@@ -13,7 +13,6 @@ from arrays import ArrayCluster
 from chained import random_plan
 from virtual import Cluster, Faults, shape
 
-from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.tasks import DispatcherSettings
@@ -92,7 +91,7 @@ def test_chaos_breaks_no_law(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_all_is_well_again_when_the_trouble_is_over(seed: int) -> None:
-    """Whoever lived through it: soon after it every frame is whole, and whole frames cost no computation twice."""
+    """Soon after it every frame is whole again."""
     rng = random.Random(f"{seed}/recovery")
     workers = rng.randint(1, 6)
     faults = replace(trouble(rng, workers), calm=3.2)
@@ -103,15 +102,16 @@ def test_all_is_well_again_when_the_trouble_is_over(seed: int) -> None:
         random_plan(rng),
         seed,
         faults,
-        DispatcherSettings(window=rng.choice([200, 10**6]), backoff_max=1.0),
-        [rng.choice([200.0, 1000.0, 5000.0]) for _ in range(workers)],
+        DispatcherSettings(window=rng.choice([500, 10**6]), backoff_max=1.0),
+        [rng.choice([1000.0, 5000.0]) for _ in range(workers)],
         others=[random_plan(rng)],
-        **circumstances(rng),
+        **{**circumstances(rng), "lag": rng.choice([0.0, 0.003])},
     )
     cluster.storm = 3.0
-    reports = cluster.run(12, period=0.6, budget=8.0)
-    whole = [report for report in reports if report.status <= Status.RECOMPUTED or report.status is Status.DECODED]
-    assert reports[-1] in whole or not reports, f"{[str(report.status) for report in reports]}"
+    reports = cluster.run(24, period=0.4, budget=3.0)
+    late = [report for report in reports if cluster.ledgers["cam"].begun[report.frame] > 6.5]
+    assert late, "images are still taken"
+    assert all(report.quality == 1 for report in late), f"{[(report.frame, str(report.status)) for report in reports]}"
 
 
 CUTS = ["tiles:2x2@0..4;slices:2+1@5", "tiles:3x3@0..3;layers:2@4..11", "slices:2+1@0..1;tiles:1x2@2..4", "local"]

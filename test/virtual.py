@@ -126,6 +126,7 @@ class MortalSource(SourceRun):
     """A source that may die, with all its processes."""
 
     dead = False
+    hub: Any
 
     def die(self) -> None:
         self.dead = True
@@ -148,6 +149,11 @@ class MortalSource(SourceRun):
         if not self.dead:
             super().tell(state)
 
+    def look(self) -> None:
+        super().look()
+        if not self.dead:
+            self.hub.check_source(self.hub.ledgers[self.name], self.partition.machine)
+
     def _click(self) -> None:
         if not self.dead:
             super()._click()
@@ -159,6 +165,17 @@ class MortalSource(SourceRun):
     def _hear_worker(self, state: WorkerState) -> None:
         if not self.dead:
             super()._hear_worker(state)
+
+
+class WatchedWorker(WorkerRun):
+    """A worker of which the laws are checked whenever something has happened in it."""
+
+    hub: Any
+
+    def after(self) -> None:
+        super().after()
+        if self.part is not None:
+            self.hub.check_worker(self.part.machine)
 
 
 @dataclass
@@ -177,7 +194,7 @@ class Cluster(cluster.Cluster):
     Sources are named cam, cam2, ...; `dispatcher`, `gatherer`, `reports`, ... are those of the first.
     """
 
-    source_class = MortalSource
+    worker_class, source_class = WatchedWorker, MortalSource
     storm = float("inf")  # s; when the last forged value is posted, at the latest
 
     def __init__(
@@ -279,13 +296,14 @@ class Cluster(cluster.Cluster):
             for _ in range(self.bad.forged):
                 self.agenda.at(rng.uniform(0.0, min(self.storm, 0.3 + frames * period)), strike)
         super().run(self.check)
-        self.agenda.ended = False
         end = max(end, *[r + frames * period + 2 * budget for r in self.restarts], 0.0)
         if self.switches:
             building = self.options.get("build", 0.0) * (len(self.switches) + 1)  # one after the other
             end = max(end, max(self.switches) + building + self.settings.switch_within + 1.0)
-        self.agenda.run(end, self.check)
-        self.agenda.run(end + 2 * self.limits.remember, self.check)
+        end += 2 * self.limits.remember
+        while self.agenda.pending(end):
+            self.agenda.ended = False
+            self.agenda.run(end, self.check)
         for worker in self.workers.values():
             self._check_idle(worker)
         for name in self.sources:
@@ -305,12 +323,16 @@ class Cluster(cluster.Cluster):
         """The source of this name is killed, and starts anew with all its frames to come."""
         old = self.sources[name]
         old.die()
-        self.ledgers[name] = Ledger()
+        self.ledgers[name] = ledger = Ledger()
+        if name == "cam":
+            self.reports, self.reported_at = ledger.reports, ledger.reported_at
         self.asked.clear()
+        self.air.under_way[:] = [way for way in self.air.under_way if way.source != name]
         run = self.sources[name] = self.source_class(self, replace(old.source, start=self.agenda.now), name, self.settings)
         for worker in old.workers.values():
             run.workers[worker.robot] = worker
             worker.reach(run)
+        run.loads.update(old.loads)
         run.begin()
         for worker in run.workers.values():
             run.meet(worker.robot)
@@ -341,13 +363,8 @@ class Cluster(cluster.Cluster):
     def check(self) -> None:
         """What holds after every event."""
         assert self.agenda.steps < self.most_steps, "the machines chase their own tails"
-        for name, source in self.sources.items():
-            self._check_source(self.ledgers[name], source.partition.machine)
-        for run in self.workers.values():
-            if run.part is not None:
-                self._check_worker(run.part.machine)
 
-    def _check_source(self, ledger: Ledger, machine: Dispatcher) -> None:
+    def check_source(self, ledger: Ledger, machine: Dispatcher) -> None:
         assert len(ledger.reports) == len(ledger.reported_at), "a frame was reported twice"
         for frame in machine.frames:
             merged = ledger.held.get(frame, [])
@@ -371,10 +388,11 @@ class Cluster(cluster.Cluster):
         assert len(machine._books.unfed) <= 100 and len(machine._chains._crews) <= 20
 
     def _idle(self, machine: Dispatcher, key: TaskKey) -> bool:
-        """Whether nobody needs a piece of a chain any more, or for the time being."""
+        """Whether nobody needs a piece of a chain, or another one of it waits: both will be placed then."""
         frame, shape = machine.frames[key.frame], machine._books.shape(key)
         chain = {(k.stage, k.piece): t for k, t in frame.tasks.items() if k.stage in shape.chain(key.stage)}
-        return machine._books.chained(key) and (key.stage, key.piece) not in _lost(shape, chain)
+        lost = (key.stage, key.piece) in _lost(shape, chain)
+        return machine._books.chained(key) and (not lost or any(t.key in machine.queue for t in chain.values()))
 
     def _check_idle(self, run: WorkerRun) -> None:
         """What holds of a worker when all frames have ended long ago."""
@@ -387,9 +405,10 @@ class Cluster(cluster.Cluster):
         kept |= {"tasks": part._tasks, "answered": part.machine.answered, "unreported": part._unreported}
         assert not any(kept.values()), f"{run.robot} still has {[k for k, v in kept.items() if v]}"
 
-    def _check_worker(self, machine: Worker) -> None:
+    def check_worker(self, machine: Worker) -> None:
         held, outbox = machine.held, machine.outbox
-        assert len(held) + len(outbox) <= machine.settings.max_held
+        alone = sum(key not in machine.residence._roles for key in held)
+        assert alone <= machine.settings.max_held and len(held) + len(outbox) <= machine.settings.max_chained
         assert machine.expires.keys() == {*held, *outbox}
         assert {*machine.unready} <= {*held}
         assert len(held) == len(set(held)), "a worker holds a task twice"

@@ -76,8 +76,10 @@ class Residence:
         """Of a held task."""
         return self._roles.get(key, ALONE)
 
-    def keep(self, key: TaskKey, expires: float, size: int) -> None:
-        """A task was computed that others get something of."""
+    def keep(self, key: TaskKey, expires: float, size: int, most: int) -> None:
+        """A task was computed that others get something of. At most so many are kept."""
+        while len(self.kept) >= most:
+            del self.kept[next(iter(self.kept))]
         self.kept[key] = _Kept(expires, size)
 
     def drop(self, settled: Callable[[TaskKey], bool], unwanted: Callable[[TaskKey], bool], now: float) -> None:

@@ -49,7 +49,7 @@ from dnn_dist.run.events import (
 )
 from dnn_dist.run.notes import Note
 from dnn_dist.run.pace import Pace
-from dnn_dist.run.residence import Residence
+from dnn_dist.run.residence import ALONE, Residence
 from dnn_dist.run.sourceviews import SourceViews, WorkerSettings
 from dnn_dist.run.speeds import Speeds
 from dnn_dist.run.state import REPLAY, Progress, WorkerState, next_sequence
@@ -191,7 +191,7 @@ class Worker:
         if key in self.outbox:
             self.answered[key] = now
             return told("work answered already", "its result waits to be sent", warn=False)
-        if len(self.held) + len(self.outbox) >= self.settings.max_held:
+        if self._has_enough(alone=event.role == ALONE):
             return told("work refused", f"{len(self.held)} tasks are held already")
         self.answered.pop(key, None)
         self.held.insert(self._place(key), key)
@@ -200,6 +200,11 @@ class Worker:
         if not event.ready:
             self.unready.append(key)
         return []
+
+    def _has_enough(self, alone: bool) -> bool:
+        """Whether a task is one too many. A chain comes as a whole, most of it without tensors."""
+        tasks, settings = len(self.held) + len(self.outbox), self.settings
+        return tasks >= settings.max_chained or (alone and tasks - len(self.residence.waiting) >= settings.max_held)
 
     def _place(self, key: TaskKey) -> int:
         """Where in the list a task goes: before later frames of its source, but not before what is computed."""
@@ -260,7 +265,7 @@ class Worker:
         else:
             self.answered[event.key] = now
             if role.feeds:
-                self.residence.keep(event.key, self.expires[event.key], event.bytes)
+                self.residence.keep(event.key, self.expires[event.key], event.bytes, self.settings.max_chained)
                 actions.append(SendFeeds(event.key))
             if role.reports:
                 self.outbox[event.key] = event.bytes
