@@ -33,6 +33,7 @@ def trouble(rng: random.Random, workers: int) -> Faults:
             (rng.uniform(0, 3), rng.choice(kinds), f"w{rng.randint(1, workers)}") for _ in range(rng.randint(0, 8))
         ),
         forged=rng.choice([0, 0, 20, 100]),
+        told=0.5,
         parted=[_parting(rng, workers) for _ in range(rng.choice([0, 0, 1, 3]))],
     )
 
@@ -103,9 +104,9 @@ def test_all_is_well_again_when_the_trouble_is_over(seed: int) -> None:
         seed,
         faults,
         DispatcherSettings(window=rng.choice([500, 10**6]), backoff_max=1.0),
-        [rng.choice([1000.0, 5000.0]) for _ in range(workers)],
+        [rng.choice([5000.0, 20000.0]) for _ in range(workers)],
         others=[random_plan(rng)],
-        **{**circumstances(rng), "lag": rng.choice([0.0, 0.003])},
+        **{**circumstances(rng), "lag": rng.choice([0.0, 0.003]), "prepare": 0.01},
     )
     cluster.storm = 3.0
     reports = cluster.run(24, period=0.4, budget=3.0)

@@ -16,6 +16,7 @@ from forger import Forger
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.run.chains import _lost
 from dnn_dist.run.dispatcher import Dispatcher
+from dnn_dist.run.events import PeerReachable
 from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
@@ -55,6 +56,7 @@ class Faults:
     events: list[tuple[Any, ...]] = field(default_factory=list)  # as Fault has them: (s, kind, worker), or a factor too
     cuts: list[tuple[float, float]] = field(default_factory=list)  # (from, to): no message arrives, all links are cut
     parted: list[tuple[float, float, str, str]] = field(default_factory=list)  # (from, to) of two workers' link
+    told: float = 0.0  # share of these of which the two learn
     calm: float = float("inf")  # s; from then on links are perfect, and computations do not fail
     forged: int = 0  # values of random content in the right session, posted into the parts of all processes
 
@@ -291,6 +293,11 @@ class Cluster(cluster.Cluster):
             self.agenda.at(at, self._switch, self.sources[rng.choice(list(self.sources))], rng.choice(loads))
         for at in self.restarts:
             self.agenda.at(at, lambda: self._restart(rng.choice(list(self.sources))))
+        for begin, end_, a, b in self.bad.parted:
+            if rng.random() < self.bad.told:
+                for at, reachable in ((begin, False), (end_, True)):
+                    self.agenda.at(at, self._part, a, b, reachable)
+                    self.agenda.at(at, self._part, b, a, reachable)
         if self.bad.forged:
             strike = self.make_forger(rng)
             for _ in range(self.bad.forged):
@@ -318,6 +325,10 @@ class Cluster(cluster.Cluster):
         answers: list[str] = []
         self.asked.append(answers)
         source.set_plan(load, answers.append)
+
+    def _part(self, a: str, b: str, reachable: bool) -> None:
+        if a != b:
+            self.workers[a].hear(PeerReachable(b, reachable))
 
     def _restart(self, name: str) -> None:
         """The source of this name is killed, and starts anew with all its frames to come."""
@@ -351,6 +362,9 @@ class Cluster(cluster.Cluster):
 
     def computing(self, robot: str, key: TaskKey) -> None:
         self.computed.append((robot, key))
+
+    def draw_error(self) -> str:
+        return "" if self.agenda.now >= self.bad.calm else super().draw_error()
 
     def report(self, run: FrameRun) -> None:
         super().report(run)

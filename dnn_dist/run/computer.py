@@ -114,6 +114,10 @@ class Computer(Part):
         """Tasks that wait, are computed, or whose results wait to be sent."""
         return self._tasks.keys()
 
+    def ready(self, key: TaskKey, plan: str) -> bool:
+        """Whether the weights of a task's piece need not be read first."""
+        return self._pieces.ready(plan, key.stage, key.piece)
+
     def plan_of(self, key: TaskKey) -> str:
         """Hash of the plan of one of these."""
         return self._tasks[key].work.plan

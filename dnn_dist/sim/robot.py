@@ -159,7 +159,8 @@ class WorkerRun(Process):
         if key is None:
             return self.hub.scenario.build
         if job.lane == "prepare":
-            return self.hub.scenario.prepare
+            assert self.part is not None, "a process that runs a job is alive"
+            return 0.0 if self.part.ready(key, job.plan) else self.hub.scenario.prepare
         self.hub.computing(self.robot, key)
         self.pieces[key.source].add((key.stage, key.piece))
         return self.hub.service(self.robot, self._load(key.source, job.plan), key.stage, key.piece)
