@@ -84,7 +84,7 @@ def test_chaos_breaks_no_law(seed: int) -> None:
         settings,
         [rng.choice([200.0, 1000.0, 5000.0]) for _ in range(workers)],
         others=[plan() for _ in range(2)],
-        worker=WorkerSettings(prefetch=rng.choice([0, 1, 1, 2]), max_held=rng.choice([2, 64])),
+        worker=WorkerSettings(prefetch=rng.choice([0, 1, 1, 2]), max_held=rng.choice([2, 64]), remember=1.0),
         **circumstances(rng),
     )
     cluster.run(rng.choice([8, 20]), period=rng.choice([0.05, 0.2]), budget=rng.choice([0.2, 0.5]))
@@ -106,6 +106,7 @@ def test_all_is_well_again_when_the_trouble_is_over(seed: int) -> None:
         DispatcherSettings(window=rng.choice([500, 10**6]), backoff_max=1.0),
         [rng.choice([5000.0, 20000.0]) for _ in range(workers)],
         others=[random_plan(rng)],
+        worker=WorkerSettings(remember=1.0),
         **{**circumstances(rng), "lag": rng.choice([0.0, 0.003]), "prepare": 0.01},
     )
     cluster.storm = 3.0

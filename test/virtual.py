@@ -397,7 +397,7 @@ class Cluster(cluster.Cluster):
         for view in machine.workers.values():
             for key, lease in view.leases.items():
                 assert machine.frames[key.frame].tasks[key].leases[view.name] is lease
-        if not any(lease.fed or lease.kept for lease in leases):
+        if not any(machine._books.chained(lease.key) for lease in leases):  # a chain goes out as a whole
             assert sum(lease.bytes_in_flight for lease in leases) <= machine.settings.window or len(leases) == 1
         assert len(machine._books.unfed) <= 100 and len(machine._chains._crews) <= 20
 
@@ -411,7 +411,7 @@ class Cluster(cluster.Cluster):
     def _check_idle(self, run: WorkerRun) -> None:
         """What holds of a worker when all frames have ended long ago."""
         part = run.part
-        if part is None or run._stopped is not None or self.bad.forged:
+        if part is None or run._stopped is not None or part.machine.computing or self.bad.forged:
             return
         residence = part.machine.residence
         kept = {"kept": residence.kept, "early": residence.early, "waiting": residence.waiting, "fed": part._fed}
