@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from cutting import FIXTURES
-from virtual import Cluster
+from virtual import Cluster, MortalSource, WatchedWorker
 
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
@@ -23,9 +23,8 @@ from dnn_dist.run.store import TensorStore
 from dnn_dist.run.values import Outcome
 from dnn_dist.run.workshop import Pieces, Workshop
 from dnn_dist.settings import WorkerSettings
-from dnn_dist.sim.robot import WorkerRun
 from dnn_dist.sim.scenario import Load
-from dnn_dist.sim.source import SourceRun, Taken
+from dnn_dist.sim.source import Taken
 
 PICTURES = 8
 
@@ -81,7 +80,7 @@ class ToldStore(TensorStore):
         self._settled(frame, stage)
 
 
-class ArraySource(SourceRun):
+class ArraySource(MortalSource):
     """A source with real tensors."""
 
     hub: Any
@@ -104,7 +103,7 @@ class ArraySource(SourceRun):
         super().carry(value, to)
 
 
-class ArrayWorker(WorkerRun):
+class ArrayWorker(WatchedWorker):
     """A worker with real pieces."""
 
     def make_pieces(self) -> Pieces:

@@ -19,7 +19,7 @@ from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes import convert
 from dnn_dist.run.events import FrameRefused
 from dnn_dist.run.state import Progress, SourceState, WorkerState
-from dnn_dist.run.values import Frame, Outcome, PlanText, Result, Work
+from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim.outcome import FrameRun
 
@@ -29,6 +29,7 @@ KINDS: dict[type, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     Progress: (msg.Progress, convert.progress_message, convert.read_progress),
     PlanText: (msg.Plan, convert.plan_message, convert.read_plan),
     Work: (msg.Work, convert.work_message, convert.read_work),
+    Feed: (msg.Feed, convert.feed_message, convert.read_feed),
     Result: (msg.Result, convert.result_message, convert.read_result),
     Frame: (msg.Frame, convert.frame_message, lambda m: convert.read_frame(m, Photo(0.0, header=m.header))),
 }
@@ -95,7 +96,7 @@ class MessageCluster(ArrayCluster):
     def __init__(self, kinds: Collection[type], *arguments: Any, **options: Any) -> None:
         """`kinds` of messages that somebody forges."""
         self.kinds, self.wire = sorted(kinds, key=lambda kind: kind.__name__), Wire()
-        self.honest = not {msg.Work, msg.Result, msg.Frame} & set(kinds)
+        self.honest = not {msg.Work, msg.Feed, msg.Result, msg.Frame} & set(kinds)
         self.announced_by_anybody: set[tuple[int, int]] = set()  # (session, frame) that the aggregator took
         self.outcomes: list[Outcome] = []  # how frames ended, of whatever session
         self.refused = self.heard = 0  # messages of random content, by `convert`
@@ -121,10 +122,13 @@ class MessageCluster(ArrayCluster):
     def _good(self) -> dict[str, list[Any]]:
         """Values that may stand in fields in earnest."""
         (source,), workers = self.sources.values(), [worker for worker in self.workers.values() if worker.part]
+        sessions = [worker.part.machine.session for worker in workers]
         clock, frame = max(0, int(1000 * self.agenda.now)), source.announced
         return {
             "string": [source.name, *self.workers, *self.plans, __version__],
-            "session": [source.session, source.session, *(worker.part.machine.session for worker in workers)],
+            "session": [source.session, source.session, *sessions],
+            "worker_session": sessions,
+            "receiver_session": sessions,
             "sequence": [clock, clock + 1, clock + 50, clock + 1500],
             "int": [frame, frame + 1, max(0, frame - 1)],
         }
@@ -141,6 +145,9 @@ class MessageCluster(ArrayCluster):
             for worker in self.workers.values():
                 if not isinstance(value, Work) or value.key.source in worker.sources:  # else there is no such topic
                     worker.hear(value)
+        if isinstance(value, Feed) and value.key.source in self.sources:
+            for worker in self.workers.values():
+                worker.hear(value)
 
     def kept(self, key: TaskKey) -> None:
         if msg.Frame not in self.kinds:  # else frames of several sessions may have one number
@@ -163,7 +170,8 @@ class MessageCluster(ArrayCluster):
         for worker in filter(None, (worker.part for worker in self.workers.values())):
             machine, limits = worker.machine, worker.machine.settings
             assert len(machine.sources) <= limits.max_sources and len(machine.seen) <= limits.max_sources
-            assert len(worker.tasks) <= limits.max_held and len(worker._offered) <= limits.max_plans + 1
+            assert len(worker.tasks) <= 2 * limits.max_chained + 1 and len(worker._offered) <= limits.max_plans + 1
+            assert len(machine.residence.early) <= limits.max_early and len(worker._fed) <= 2 * limits.max_chained
             assert len(machine.refused) <= 100 and len(machine.answered) <= 1000
 
     def check_end(self, name: str, frames: int, budget: float) -> None:

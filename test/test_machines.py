@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from arrays import ArrayCluster
 from virtual import Cluster, Faults, shape
 
 from dnn_dist.plan.fleet import Robot
@@ -300,87 +297,6 @@ def test_a_lost_task_is_found_in_a_small_multiple_of_its_stages_usual_time(
     patience = STEALING
     bound = patience.lease_factor * usual[stage] + patience.lease_min + patience.transit
     assert cluster.tries[lost][1] - cluster.begins[worker, lost] <= bound
-
-
-SEEDS = int(os.environ.get("DNN_DIST_CHAOS", "100"))
-"""Seeds of chaos. With ten thousand it runs for an hour."""
-
-
-def trouble(rng: random.Random, workers: int) -> Faults:
-    """Kills, stops, restarts, loss, doubling, delay, errors, and perhaps values of random content."""
-    kinds = ["kill", "stop", "go", "restart"]
-    return Faults(
-        loss=rng.choice([0, 0.02, 0.2]),
-        doubling=rng.choice([0, 0.1]),
-        delay=(0.0005, rng.choice([0.002, 0.02, 0.1])),
-        failing=rng.choice([0, 0.05]),
-        events=sorted(
-            (rng.uniform(0, 3), rng.choice(kinds), f"w{rng.randint(1, workers)}") for _ in range(rng.randint(0, 8))
-        ),
-        forged=rng.choice([0, 0, 20, 100]),
-    )
-
-
-def circumstances(rng: random.Random) -> dict[str, Any]:
-    """Sources, plans that are switched, pieces made ready on demand, and executors that lag."""
-    return {
-        "sources": rng.choice([1, 1, 1, 2, 3]),
-        "switches": sorted(rng.uniform(0.2, 3) for _ in range(rng.choice([0, 0, 1, 5]))),
-        "on_demand": rng.random() < 0.3,
-        "build": rng.choice([0.0, 0.05, 0.7]),
-        "prepare": rng.choice([0.001, 0.05, 0.3]),
-        "lag": rng.choice([0.0, 0.0, 0.01, 0.1]),
-    }
-
-
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_chaos_breaks_no_law(seed: int) -> None:
-    """Everything goes wrong by seed; the laws are asserted after every event."""
-    rng = random.Random(seed)
-    workers = rng.randint(1, 6)
-    settings = DispatcherSettings(
-        mode="stealing" if rng.random() < 0.7 else "sharing",
-        window=rng.choice([200, 1000, 10**6]),
-        recover_after=rng.choice([0.05, 0.2, 0.0]),
-        switch_within=rng.choice([0.3, 1.0]),
-    )
-
-    def plan() -> PlanShape:
-        redundancy = rng.choice([{}, {"parity": rng.randint(1, 3)}, {"replicas": 2}])
-        return shape(rng.randint(1, 12), stages=rng.randint(1, 3), **redundancy)
-
-    cluster = Cluster(
-        workers,
-        plan(),
-        seed,
-        trouble(rng, workers),
-        settings,
-        [rng.choice([200.0, 1000.0, 5000.0]) for _ in range(workers)],
-        others=[plan() for _ in range(2)],
-        **circumstances(rng),
-    )
-    cluster.run(rng.choice([8, 20]), period=rng.choice([0.05, 0.2]), budget=rng.choice([0.2, 0.5]))
-
-
-CUTS = ["tiles:2x2@0..4;slices:2+1@5", "tiles:3x3@0..3;layers:2@4..11", "slices:2+1@0..1;tiles:1x2@2..4", "local"]
-
-
-@pytest.mark.parametrize("seed", range(SEEDS // 5))
-def test_chaos_with_real_arrays_is_exact(seed: int) -> None:
-    """What is reported as exact equals the whole model, bit for bit; asserted with each report."""
-    rng = random.Random(seed)
-    workers, cuts = rng.randint(1, 5), rng.sample(CUTS, 3)
-    settings = DispatcherSettings(recover_after=rng.choice([0.1, 0.0]), switch_within=rng.choice([0.3, 1.0]))
-    faults = replace(trouble(rng, workers), forged=0)
-    cluster = ArrayCluster(workers, cuts, seed, faults, settings, **circumstances(rng))
-    cluster.run(8, period=0.2, budget=rng.choice([0.3, 0.6]))
-
-
-def test_real_arrays_come_through() -> None:
-    """Else the test before would prove nothing."""
-    cluster = ArrayCluster(3, CUTS[:3], switches=[0.5, 1.0, 1.5, 2.0], faults=Faults(failing=0.05))
-    cluster.run(12, period=0.2, budget=0.6)
-    assert cluster.exact_frames >= 6 and len({report.plan for report in cluster.reports}) > 1
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

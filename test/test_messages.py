@@ -28,14 +28,14 @@ from dnn_dist.run.wire import WireError
 
 EACH = 1000  # messages of random content a run
 RUNS = int(os.environ.get("DNN_DIST_MESSAGES", "6000")) // EACH
-CUTS = ["tiles:2x2@0..4;slices:2+1@5", "tiles:2x2@0..3;layers:2@4..11"]
+CUTS = ["tiles:2x2@0..4;slices:2+1@5", "tiles:2x2@0..3>tiles:2x1@4..6>layers:2@7..11"]
 CONTROL = {msg.WorkerState, msg.SourceState, msg.Progress, msg.Plan}
 FORGED = {"control": CONTROL, "all but frames": READ.keys() - {msg.Frame}, "all": set(READ)}
 
 
 def cluster_of(seed: int, kinds: set[type], **faults: float) -> MessageCluster:
     settings = DispatcherSettings(max_workers=6, max_orphans=4, backoff_max=0.5)
-    limits = WorkerSettings(max_held=4, max_sources=4, max_plans=4)
+    limits = WorkerSettings(max_held=4, max_chained=40, max_early=20, max_sources=4, max_plans=4)
     random_ = random.Random(seed)
     return MessageCluster(
         kinds,

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from forger import Forger
+
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
+from dnn_dist.run.chains import _lost
 from dnn_dist.run.dispatcher import Dispatcher
+from dnn_dist.run.events import PeerReachable
 from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.sourceviews import WorkerSettings
-from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
 from dnn_dist.run.tasks import DispatcherSettings
+from dnn_dist.run.state import WorkerState
 from dnn_dist.run.values import Result, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.worker import Worker
@@ -51,11 +55,18 @@ class Faults:
     failing: float = 0.0  # computations that end in an error
     events: list[tuple[Any, ...]] = field(default_factory=list)  # as Fault has them: (s, kind, worker), or a factor too
     cuts: list[tuple[float, float]] = field(default_factory=list)  # (from, to): no message arrives, all links are cut
+    parted: list[tuple[float, float, str, str]] = field(default_factory=list)  # (from, to) of two workers' link
+    told: float = 0.0  # share of these of which the two learn
+    calm: float = float("inf")  # s; from then on links are perfect, and computations do not fail
     forged: int = 0  # values of random content in the right session, posted into the parts of all processes
 
     def healed_at(self, now: float) -> float:
         """When links are there again; `now` where they are."""
         return max((end for begin, end in self.cuts if begin <= now < end), default=now)
+
+    def part(self, a: str, b: str, now: float) -> bool:
+        """Whether no message goes between two workers."""
+        return any(begin <= now < end and {a, b} == {c, d} for begin, end, c, d in self.parted)
 
 
 @dataclass(eq=False)
@@ -85,8 +96,10 @@ class BadAir(Air):
         self, a: str, b: str, kind: str, lifespan: float, deliver: Callable[..., None], args: tuple[Any, ...]
     ) -> float:
         now, healed_at = self._agenda.now, self.faults.healed_at(self._agenda.now)
+        if now >= self.faults.calm:
+            return self._arrive(a, b, kind, now + self.faults.delay[0], deliver, args)
         too_old = healed_at > now and healed_at + self.faults.delay[1] > now + lifespan
-        if self._random.random() < self.faults.loss or too_old:
+        if self._random.random() < self.faults.loss or too_old or self.faults.part(a, b, now):
             return float("inf")
         time = 0.0
         for _ in range(1 + (self._random.random() < self.faults.doubling)):
@@ -111,6 +124,62 @@ class BadAir(Air):
         return time
 
 
+class MortalSource(SourceRun):
+    """A source that may die, with all its processes."""
+
+    dead = False
+    hub: Any
+
+    def die(self) -> None:
+        self.dead = True
+        for process in set(self._processes):
+            process.kill()
+
+    def carry(self, value: Any, to: str) -> None:
+        if not self.dead:
+            super().carry(value, to)
+
+    def meet(self, worker: str) -> None:
+        if not self.dead:
+            super().meet(worker)
+
+    def hear_result(self, result: Result) -> None:
+        if not self.dead:
+            super().hear_result(result)
+
+    def tell(self, state: WorkerState) -> None:
+        if not self.dead:
+            super().tell(state)
+
+    def look(self) -> None:
+        super().look()
+        if not self.dead:
+            self.hub.check_source(self.hub.ledgers[self.name], self.partition.machine)
+
+    def _click(self) -> None:
+        if not self.dead:
+            super()._click()
+
+    def _hear_image(self, picture: Any) -> None:
+        if not self.dead:
+            super()._hear_image(picture)
+
+    def _hear_worker(self, state: WorkerState) -> None:
+        if not self.dead:
+            super()._hear_worker(state)
+
+
+class WatchedWorker(WorkerRun):
+    """A worker of which the laws are checked whenever something has happened in it."""
+
+    hub: Any
+
+    def after(self) -> None:
+        super().after()
+        if self.part is not None:
+            self.hub.check_worker(self.part.machine)
+
+
 @dataclass
 class Ledger:
     """What the simulator told of one source. Frames by number."""
@@ -127,6 +196,7 @@ class Cluster(cluster.Cluster):
     Sources are named cam, cam2, ...; `dispatcher`, `gatherer`, `reports`, ... are those of the first.
     """
 
+    worker_class, source_class = WatchedWorker, MortalSource
     storm = float("inf")  # s; when the last forged value is posted, at the latest
 
     def __init__(
@@ -143,11 +213,14 @@ class Cluster(cluster.Cluster):
         sources: int = 1,
         others: Sequence[PlanShape] = (),
         switches: Sequence[float] = (),
+        restarts: Sequence[float] = (),
+        max_frames: int = 0,
         **options: float,
     ) -> None:
         """`speeds` in MAC/s; `seconds` that pieces take where MACs do not say it.
 
-        At each time of `switches` (s) some source is asked for some plan of `others`, or for its first one.
+        At each time of `switches` (s) some source is asked for some plan of `others`, or for its first one. At each of
+        `restarts` some source is killed and starts anew. `max_frames` in work at once; 0: as many as there are.
         `options` are the scenario's: lag, build, prepare, in seconds.
         """
         names = [f"w{number + 1}" for number in range(workers)]
@@ -159,7 +232,7 @@ class Cluster(cluster.Cluster):
         self.limits, self.options = worker or WorkerSettings(), options
         self.plan, self.settings = plan or shape(), dispatcher or DispatcherSettings()
         self.homes = {f"cam{number + 1}" if number else "cam": home for number, home in enumerate(homes)}
-        self.switches = list(switches)
+        self.switches, self.restarts, self.max_frames = list(switches), list(restarts), max_frames
         self.asked: list[list[str]] = []  # for each plan asked for: the answers to that
         self.shapes = (self.plan, *others)
         self.calls: list[tuple[float, Callable[[], None]]] = []  # (s, what to call then)
@@ -187,7 +260,7 @@ class Cluster(cluster.Cluster):
                 rate=1 / period,
                 start=0.3,
                 deadline=budget,
-                max_frames=frames,
+                max_frames=self.max_frames or frames,
                 dispatcher=self.settings,
                 gatherer=GathererSettings(),
                 name=name,
@@ -218,16 +291,28 @@ class Cluster(cluster.Cluster):
         rng = random.Random(f"{self.seed}/tests")
         for at in self.switches:
             self.agenda.at(at, self._switch, self.sources[rng.choice(list(self.sources))], rng.choice(loads))
+        for at in self.restarts:
+            self.agenda.at(at, lambda: self._restart(rng.choice(list(self.sources))))
+        for begin, end_, a, b in self.bad.parted:
+            if rng.random() < self.bad.told:
+                for at, reachable in ((begin, False), (end_, True)):
+                    self.agenda.at(at, self._part, a, b, reachable)
+                    self.agenda.at(at, self._part, b, a, reachable)
         if self.bad.forged:
             strike = self.make_forger(rng)
             for _ in range(self.bad.forged):
                 self.agenda.at(rng.uniform(0.0, min(self.storm, 0.3 + frames * period)), strike)
         super().run(self.check)
-        self.agenda.ended = False
+        end = max(end, *[r + frames * period + 2 * budget for r in self.restarts], 0.0)
         if self.switches:
             building = self.options.get("build", 0.0) * (len(self.switches) + 1)  # one after the other
             end = max(end, max(self.switches) + building + self.settings.switch_within + 1.0)
-        self.agenda.run(end, self.check)
+        end += 2 * self.limits.remember
+        while self.agenda.pending(end):
+            self.agenda.ended = False
+            self.agenda.run(end, self.check)
+        for worker in self.workers.values():
+            self._check_idle(worker)
         for name in self.sources:
             self.check_end(name, frames, budget)
         return self.reports
@@ -240,6 +325,28 @@ class Cluster(cluster.Cluster):
         answers: list[str] = []
         self.asked.append(answers)
         source.set_plan(load, answers.append)
+
+    def _part(self, a: str, b: str, reachable: bool) -> None:
+        if a != b:
+            self.workers[a].hear(PeerReachable(b, reachable))
+
+    def _restart(self, name: str) -> None:
+        """The source of this name is killed, and starts anew with all its frames to come."""
+        old = self.sources[name]
+        old.die()
+        self.ledgers[name] = ledger = Ledger()
+        if name == "cam":
+            self.reports, self.reported_at = ledger.reports, ledger.reported_at
+        self.asked.clear()
+        self.air.under_way[:] = [way for way in self.air.under_way if way.source != name]
+        run = self.sources[name] = self.source_class(self, replace(old.source, start=self.agenda.now), name, self.settings)
+        for worker in old.workers.values():
+            run.workers[worker.robot] = worker
+            worker.reach(run)
+        run.loads.update(old.loads)
+        run.begin()
+        for worker in run.workers.values():
+            run.meet(worker.robot)
 
     def exact(self, frame: int) -> bool:
         """True when nothing is missing in what the frame was reported with."""
@@ -256,6 +363,9 @@ class Cluster(cluster.Cluster):
     def computing(self, robot: str, key: TaskKey) -> None:
         self.computed.append((robot, key))
 
+    def draw_error(self) -> str:
+        return "" if self.agenda.now >= self.bad.calm else super().draw_error()
+
     def report(self, run: FrameRun) -> None:
         super().report(run)
         ledger = self.ledgers[run.source]
@@ -267,13 +377,8 @@ class Cluster(cluster.Cluster):
     def check(self) -> None:
         """What holds after every event."""
         assert self.agenda.steps < self.most_steps, "the machines chase their own tails"
-        for name, source in self.sources.items():
-            self._check_source(self.ledgers[name], source.partition.machine)
-        for run in self.workers.values():
-            if run.part is not None:
-                self._check_worker(run.part.machine)
 
-    def _check_source(self, ledger: Ledger, machine: Dispatcher) -> None:
+    def check_source(self, ledger: Ledger, machine: Dispatcher) -> None:
         assert len(ledger.reports) == len(ledger.reported_at), "a frame was reported twice"
         for frame in machine.frames:
             merged = ledger.held.get(frame, [])
@@ -286,16 +391,38 @@ class Cluster(cluster.Cluster):
             for key, task in frame.tasks.items():
                 assert key.frame == number and len(task.leases) <= task.copies, "a task has more copies than wanted"
                 given_up = task.attempt >= machine.settings.max_attempts
-                assert key in waiting if task.wanting and not given_up else True, "a task is forgotten"
+                if task.wanting and not given_up and key not in waiting:
+                    assert self._idle(machine, key), f"task {key} is forgotten"
                 assert not (given_up and key in waiting), "a task that was given up goes out again"
         for view in machine.workers.values():
             for key, lease in view.leases.items():
                 assert machine.frames[key.frame].tasks[key].leases[view.name] is lease
-        assert sum(lease.bytes_in_flight for lease in leases) <= machine.settings.window or len(leases) == 1
+        if not any(machine._books.chained(lease.key) for lease in leases):  # a chain goes out as a whole
+            assert sum(lease.bytes_in_flight for lease in leases) <= machine.settings.window or len(leases) == 1
+        assert len(machine._books.unfed) <= 100 and len(machine._chains._crews) <= 20
 
-    def _check_worker(self, machine: Worker) -> None:
+    def _idle(self, machine: Dispatcher, key: TaskKey) -> bool:
+        """Whether nobody needs a piece of a chain, or another one of it waits: both will be placed then."""
+        frame, shape = machine.frames[key.frame], machine._books.shape(key)
+        chain = {(k.stage, k.piece): t for k, t in frame.tasks.items() if k.stage in shape.chain(key.stage)}
+        lost = (key.stage, key.piece) in _lost(shape, chain)
+        return machine._books.chained(key) and (not lost or any(t.key in machine.queue for t in chain.values()))
+
+    def _check_idle(self, run: WorkerRun) -> None:
+        """What holds of a worker when all frames have ended long ago."""
+        part = run.part
+        if part is None or run._stopped is not None or part.machine.computing or self.bad.forged:
+            return
+        residence = part.machine.residence
+        kept = {"kept": residence.kept, "early": residence.early, "waiting": residence.waiting, "fed": part._fed}
+        kept |= {"roles": residence._roles, "held": part.machine.held, "outbox": part.machine.outbox}
+        kept |= {"tasks": part._tasks, "answered": part.machine.answered, "unreported": part._unreported}
+        assert not any(kept.values()), f"{run.robot} still has {[k for k, v in kept.items() if v]}"
+
+    def check_worker(self, machine: Worker) -> None:
         held, outbox = machine.held, machine.outbox
-        assert len(held) + len(outbox) <= machine.settings.max_held
+        alone = sum(key not in machine.residence._roles for key in held)
+        assert alone <= machine.settings.max_held and len(held) + len(outbox) <= machine.settings.max_chained
         assert machine.expires.keys() == {*held, *outbox}
         assert {*machine.unready} <= {*held}
         assert len(held) == len(set(held)), "a worker holds a task twice"
@@ -305,6 +432,8 @@ class Cluster(cluster.Cluster):
         if self.bad.forged:
             return  # the source was told that it has arrived
         run = self.sources[source]
+        if run.loads[work.plan].shape.stages[work.key.stage].chained:
+            return  # a chain goes out as a whole
         size = run.loads[work.plan].shape.stages[work.key.stage].pieces[work.key.piece].bytes_in
         views = run.partition.machine.workers
         ways = (way for way in self.air.under_way if way.source == source)
@@ -325,87 +454,3 @@ class Cluster(cluster.Cluster):
         assert not any(view.leases for view in dispatcher.workers.values()), "a lease outlived its frame"
         assert all(len(answers) == 1 for answers in self.asked), f"asked for a plan, and answered: {self.asked}"
         assert len(dispatcher.plans) <= 2, "plans that nobody needs are kept"
-
-
-class Forger:
-    """Posts values of random content in the right session: one that was said, with some fields changed."""
-
-    KINDS = (WorkerState, SourceState, Progress, Work, Result)
-
-    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
-        self._cluster, self._rng = cluster, rng
-
-    def strike(self) -> None:
-        """One value, into one process."""
-        cluster, rng = self._cluster, self._rng
-        source = cluster.sources[rng.choice(list(cluster.sources))]
-        worker = cluster.workers[rng.choice(list(cluster.workers))]
-        if worker.part is None:
-            return
-        genuine = rng.choice((self._worker_state, self._source_state, self._progress, self._work, self._result))
-        value = genuine(source, worker)
-        if value is None:
-            return
-        names = [field.name for field in fields(value) if field.name not in ("worker", "source", "inputs", "outputs")]
-        changed = {name: self._change(getattr(value, name)) for name in rng.sample(names, rng.randint(0, 3))}
-        value = replace(value, **changed)
-        home, gatherers = source._processes
-        if isinstance(value, WorkerState):
-            home.deliver(rng.choice((source.partition, source.aggregator)), value)
-        elif isinstance(value, Result):
-            gatherers.deliver(source.aggregator, value)
-        elif isinstance(value, Work) or rng.random() < 0.5:
-            if value.key.source in worker.sources if isinstance(value, Work) else True:
-                worker.deliver(worker.part, value)
-        else:
-            home.deliver(source.partition, value)
-
-    def _worker_state(self, source: SourceRun, worker: WorkerRun) -> Any:
-        view = source.partition.machine.workers.get(worker.robot)
-        return view and replace(view.state, sequence=view.state.sequence + self._rng.choice((0, 1, 50)))
-
-    def _source_state(self, source: SourceRun, worker: WorkerRun) -> Any:
-        view = worker.part.machine.sources.get(source.name)
-        return view and replace(view.state, sequence=view.state.sequence + self._rng.choice((0, 1, 50)))
-
-    def _progress(self, source: SourceRun, worker: WorkerRun) -> Any:
-        known = source.partition.machine._progress
-        return known and replace(known, sequence=known.sequence + self._rng.choice((0, 1, 50)))
-
-    def _key(self, source: SourceRun) -> TaskKey:
-        frame = max(0, source.announced - self._rng.choice((0, 1, 1, 2, 5)))
-        return TaskKey(source.name, source.session, frame, self._rng.randrange(3), self._rng.randrange(5))
-
-    def _work(self, source: SourceRun, worker: WorkerRun) -> Any:
-        plan = self._rng.choice(sorted(source.loads))
-        number = worker.part.machine.seen.get((source.name, source.session), 0) + self._rng.choice((0, 1, 2))
-        return Work(self._key(source), plan, worker.part.machine.session, number, 0, 0.3, 100)
-
-    def _result(self, source: SourceRun, worker: WorkerRun) -> Any:
-        plan, session = self._rng.choice(sorted(source.loads)), worker.part.machine.session
-        return Result(self._key(source), plan, worker.robot, session, 0, 0.0, 0.01, "", 50)
-
-    def _change(self, value: Any) -> Any:
-        rng = self._rng
-        match value:
-            case TaskKey():
-                name = rng.choice(("session", "frame", "stage", "piece"))
-                return value._replace(**{name: self._change(getattr(value, name))})
-            case bool():
-                return not value
-            case int():
-                return rng.choice((0, 1, value + 1, max(0, value - 1), 2**16 - 1, 2**32 - 1, 2**63 - 1))
-            case float():
-                return rng.choice((0.0, 1e-9, 0.5, 1e30))
-            case str():
-                return rng.choice(("", "plan", "cam", "w1", "another"))
-            case tuple():
-                return rng.choice(((), value[:1], value * 2))
-            case frozenset():
-                return rng.choice((frozenset(), value | {self._key(next(iter(self._cluster.sources.values())))})) \
-                    if not value or isinstance(next(iter(value)), TaskKey) else frozenset()
-            case dict():
-                return {key: self._change(one) for key, one in value.items() if rng.random() < 0.7}
-            case StageProgress():
-                return StageProgress(frozenset(range(rng.randrange(6))), rng.random() < 0.5)
-        return value

@@ -73,7 +73,8 @@ class Computer(Part):
         self._offered: dict[str, PlanText] = {}  # plans that are built or being built
         self._tasks: dict[TaskKey, _Task] = {}
         self._coming: Work | None = None  # the work that is being taken
-        self._fed: dict[TaskKey, dict[Maker, Any]] = {}  # what other pieces gave to a task, or to one that may come
+        # What other pieces gave to a task, or to one that may come; by the plan that it has, too.
+        self._fed: dict[tuple[TaskKey, str], dict[Maker, Any]] = {}
         self._unreported: dict[tuple[str, int, int], float] = {}  # frame -> s of computing that no result told yet
 
     def change(self, settings: WorkerSettings) -> None:
@@ -112,6 +113,10 @@ class Computer(Part):
     def tasks(self) -> Collection[TaskKey]:
         """Tasks that wait, are computed, or whose results wait to be sent."""
         return self._tasks.keys()
+
+    def ready(self, key: TaskKey, plan: str) -> bool:
+        """Whether the weights of a task's piece need not be read first."""
+        return self._pieces.ready(plan, key.stage, key.piece)
 
     def plan_of(self, key: TaskKey) -> str:
         """Hash of the plan of one of these."""
@@ -159,7 +164,12 @@ class Computer(Part):
         if self.machine.plans.get(plan, False):
             role = self._pieces.role(plan, key.stage, key.piece)  # WireError where there is no such piece
             ready = self._pieces.ready(plan, key.stage, key.piece)
+            astray = [route for route in work.routes if (route.stage, route.piece) not in role.feeds]
+            if astray:
+                raise WireError(f"work {key}: feeds of it go to piece {astray[0].stage}/{astray[0].piece}, which gets none")
         task = self._tasks.get(key)
+        if task is not None and task.work.plan != plan:
+            raise WireError(f"work {key}: plan {plan[:32]!r}, which is not the task's")
         if task is None:
             task = self._tasks[key] = _Task(work, self.world.now())
             task.reroute(work.routes)
@@ -175,11 +185,9 @@ class Computer(Part):
         task = self._tasks.get(key)
         if task is not None and task.work.plan != feed.plan:
             raise WireError(f"feed {key} of worker {feed.worker!r}: plan {feed.plan[:32]!r}, not the task's")
-        self._feed(key, maker, self._pieces.accept(feed.plan, (key.stage, key.piece), maker, feed.boxes))
-
-    def _feed(self, key: TaskKey, maker: Maker, boxes: Any) -> None:
-        self._fed.setdefault(key, {}).setdefault(maker, boxes)
-        self.handle(FeedArrived(key, maker))
+        plan, boxes = feed.plan, self._pieces.accept(feed.plan, (key.stage, key.piece), maker, feed.boxes)
+        self._fed.setdefault((key, plan), {}).setdefault(maker, boxes)
+        self.handle(FeedArrived(key, maker, plan))
 
     def after(self) -> None:
         machine = self.machine
@@ -188,9 +196,9 @@ class Computer(Part):
             for key in [key for key in self._tasks if key not in kept]:
                 del self._tasks[key]
         if self._fed:
-            wanted = {*machine.held, *(key for key, _ in machine.residence.early)}
-            for key in [key for key in self._fed if key not in wanted]:
-                del self._fed[key]
+            wanted = {(key, self._tasks[key].work.plan) for key in machine.held}
+            wanted.update((key, early.plan) for (key, _), early in machine.residence.early.items())
+            self._fed = {fed: boxes for fed, boxes in self._fed.items() if fed in wanted}
         if self._unreported and not machine.residence.kept:
             self._unreported.clear()
 
@@ -236,7 +244,7 @@ class Computer(Part):
             task.waited = max(0.0, self.world.now() - seconds - task.arrived)
             self.post(Computed(key, plan, seconds, macs, error, result.bytes if result is not None else 0))
 
-        fed = self._fed.get(key, NOTHING)
+        fed = self._fed.get((key, plan), NOTHING)
         call = lambda: self._pieces.run(plan, key.stage, key.piece, inputs, fed)  # noqa: E731
         self.world.run(Job("compute", call, key, plan, macs), done)
 

@@ -146,8 +146,7 @@ class Dispatcher:
             waiting = (task.ready_at for frame in self.frames.values() for task in frame.tasks.values() if task.wanting)
             due = min([due, *(end for at in waiting if (end := at + settings.lease_min) > self._now)])
         if settings.recover_after:
-            for frame in self.frames.values():
-                due = min([due, *(t.ready_at + settings.recover_after for t in frame.tasks.values() if t.copies == 1)])
+            due = min([due, *(task.ready_at + settings.recover_after for task in leases.single(books))])
         return due
 
     def in_flight(self) -> int:

@@ -258,7 +258,7 @@ class Role(NamedTuple):
     """What a piece is in its chain."""
 
     awaits: frozenset[Maker] = frozenset()  # pieces that it gets something of
-    feeds: bool = False  # others get something of it
+    feeds: frozenset[Maker] = frozenset()  # pieces that get something of it
     reports: bool = True  # the aggregator does
 
 
@@ -280,6 +280,7 @@ class FeedArrived(NamedTuple):
 
     key: TaskKey
     maker: Maker
+    plan: str
 
 
 class PeerReachable(NamedTuple):

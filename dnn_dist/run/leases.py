@@ -21,7 +21,7 @@ from __future__ import annotations
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState, silence
 from dnn_dist.run.notes import Note
-from dnn_dist.run.tasks import Books
+from dnn_dist.run.tasks import Books, Task
 
 
 def end_overdue(books: Books, now: float) -> list[Note]:
@@ -96,15 +96,20 @@ def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> 
     return Note("task sent again", f"task {lease.key}: {why}; goes to another worker", about=view.name)
 
 
-def double_overdue(books: Books, now: float) -> list[Note]:
-    """What a stage still lacks after `recover_after` is wanted from a second worker as well."""
-    settings = books.settings
-    overdue = [
+def single(books: Books) -> list[Task]:
+    """Tasks of which a second copy may be wanted: chains are repaired otherwise."""
+    return [
         task
         for frame in books.frames.values()
         for task in frame.tasks.values()
-        if task.copies == 1 and not books.chained(task.key) and now >= task.ready_at + settings.recover_after
+        if task.copies == 1 and not books.chained(task.key)
     ]
+
+
+def double_overdue(books: Books, now: float) -> list[Note]:
+    """What a stage still lacks after `recover_after` is wanted from a second worker as well."""
+    settings = books.settings
+    overdue = [task for task in single(books) if now >= task.ready_at + settings.recover_after]
     for task in overdue:
         task.copies = 2
         if task.key not in books.queue and task.attempt < settings.max_attempts:

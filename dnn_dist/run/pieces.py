@@ -46,7 +46,7 @@ class Ports:
     def role(self, stage: int, piece: int) -> Role:
         """What a piece is in its chain."""
         awaits, feeding = self.fed(stage, piece), self._feeds.takers(stage, piece)
-        return Role(frozenset(awaits), bool(feeding), bool(self.seen[stage].outputs))
+        return Role(frozenset(awaits), frozenset(feeding), bool(self.seen[stage].outputs))
 
     def inputs(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
         """What comes with the work of a piece, as the model wants it; WireError when it is not what the piece takes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.run.events import Role
@@ -25,34 +26,42 @@ class _Kept:
     bytes: int  # of its result
 
 
+class Early(NamedTuple):
+    """A feed that overtook its work."""
+
+    plan: str
+    until: float  # s; then no work for it will come
+
+
 @dataclass(slots=True)
 class Residence:
     """See the module."""
 
     waiting: dict[TaskKey, set[Maker]] = field(default_factory=dict)  # held tasks -> what they lack feeds of
-    early: dict[tuple[TaskKey, Maker], None] = field(default_factory=dict)  # feeds that overtook their work
+    early: dict[tuple[TaskKey, Maker], Early] = field(default_factory=dict)  # feeds that overtook their work
     kept: dict[TaskKey, _Kept] = field(default_factory=dict)
     _roles: dict[TaskKey, Role] = field(default_factory=dict)  # of held tasks that are in a chain
 
-    def hold(self, key: TaskKey, role: Role) -> None:
+    def hold(self, key: TaskKey, plan: str, role: Role) -> None:
         """A task has come."""
         if role == ALONE:
             return
         self._roles[key] = role
-        lacks = {maker for maker in role.awaits if (key, maker) not in self.early}
-        for maker in role.awaits - lacks:
-            del self.early[key, maker]
+        came = {maker: early for maker in role.awaits if (early := self.early.pop((key, maker), None)) is not None}
+        lacks = {maker for maker in role.awaits if maker not in came or came[maker].plan != plan}
         if lacks:
             self.waiting[key] = lacks
 
-    def feed(self, key: TaskKey, maker: Maker, most: int) -> None:
-        """What `maker` gives to a task has come; at most so many that overtook their work are kept."""
+    def feed(self, key: TaskKey, maker: Maker, plan: str, most: int, until: float) -> None:
+        """What `maker` gives to a task has come. Of those that overtook their work at most so many are kept, each
+        until then (s).
+        """
         lacks = self.waiting.get(key)
         if lacks is None:
             if len(self.early) >= most:
                 dropped, _ = next(iter(self.early))
-                self.early = {feed: None for feed in self.early if feed[0] != dropped}
-            self.early[key, maker] = None
+                self.early = {feed: early for feed, early in self.early.items() if feed[0] != dropped}
+            self.early[key, maker] = Early(plan, until)
             return
         lacks.discard(maker)
         if not lacks:
@@ -67,8 +76,10 @@ class Residence:
         """Of a held task."""
         return self._roles.get(key, ALONE)
 
-    def keep(self, key: TaskKey, expires: float, size: int) -> None:
-        """A task was computed that others get something of."""
+    def keep(self, key: TaskKey, expires: float, size: int, most: int) -> None:
+        """A task was computed that others get something of. At most so many are kept."""
+        while len(self.kept) >= most:
+            del self.kept[next(iter(self.kept))]
         self.kept[key] = _Kept(expires, size)
 
     def drop(self, settled: Callable[[TaskKey], bool], unwanted: Callable[[TaskKey], bool], now: float) -> None:
@@ -77,7 +88,9 @@ class Residence:
             for key in [key for key, kept in self.kept.items() if now >= kept.expires or settled(key)]:
                 del self.kept[key]
         if self.early:
-            self.early = {feed: None for feed in self.early if not unwanted(feed[0])}
+            self.early = {
+                feed: early for feed, early in self.early.items() if now < early.until and not unwanted(feed[0])
+            }
 
     def ready(self, held: Collection[TaskKey], unready: Collection[TaskKey]) -> TaskKey | None:
         """The first of these tasks that has its feeds and its weights."""

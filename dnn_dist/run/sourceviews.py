@@ -21,6 +21,7 @@ class WorkerSettings(settings.WorkerSettings):
 
     source_timeout: float = 1.0  # silence after which a source is offered nothing
     remember: float = 5.0  # how long an answer is listed when no Progress settles it
+    max_chained: int = 1024  # tasks held, and kept, when those of chains count: a chain comes as a whole
     max_early: int = 256  # feeds kept that overtook their work
     max_speeds: int = 64  # stages whose speed is remembered, those computed last
     transit: float = 0.1  # shortest time that a result is given to arrive before the next is sent

@@ -49,7 +49,7 @@ from dnn_dist.run.events import (
 )
 from dnn_dist.run.notes import Note
 from dnn_dist.run.pace import Pace
-from dnn_dist.run.residence import Residence
+from dnn_dist.run.residence import ALONE, Residence
 from dnn_dist.run.sourceviews import SourceViews, WorkerSettings
 from dnn_dist.run.speeds import Speeds
 from dnn_dist.run.state import REPLAY, Progress, WorkerState, next_sequence
@@ -168,7 +168,7 @@ class Worker:
                 self._remember_seen((key.source, key.session), event.number)  # it is on its way no longer
             return told("foreign work", f"meant for session {event.worker_session:x}")
         pair = (key.source, key.session)
-        doubled = 0 <= self.seen.get(pair, 0) - event.number < REPLAY or (key in self.held and not event.again)
+        doubled = 0 <= self.seen.get(pair, 0) - event.number < REPLAY
         self._remember_seen(pair, event.number)
         if doubled:
             return told("doubled work", f"work number {event.number} came again")
@@ -179,9 +179,10 @@ class Worker:
         if self._unwanted(key, event.role):
             return told("late work", "no longer wanted on arrival", warn=False)
         kept = self.residence.kept.get(key)
+        if key in self.held or (event.again and kept is not None):
+            return [Reroute(key)] if event.again else [Reroute(key), *told("doubled work", "is held already")]
         if event.again:
-            here = key in self.held or kept is not None
-            return [Reroute(key)] if here else told("foreign work", "asks for feeds of a piece that is not here")
+            return told("foreign work", "asks for feeds of a piece that is not here")
         if kept is not None:  # lost on the way, or so its source thinks
             if event.role.reports and key not in self.outbox:
                 self.outbox[key], self.expires[key] = kept.bytes, kept.expires
@@ -190,15 +191,20 @@ class Worker:
         if key in self.outbox:
             self.answered[key] = now
             return told("work answered already", "its result waits to be sent", warn=False)
-        if len(self.held) + len(self.outbox) >= self.settings.max_held:
+        if self._has_enough(alone=event.role == ALONE):
             return told("work refused", f"{len(self.held)} tasks are held already")
         self.answered.pop(key, None)
         self.held.insert(self._place(key), key)
         self.expires[key] = now + event.budget
-        self.residence.hold(key, event.role)
+        self.residence.hold(key, event.plan, event.role)
         if not event.ready:
             self.unready.append(key)
         return []
+
+    def _has_enough(self, alone: bool) -> bool:
+        """Whether a task is one too many. A chain comes as a whole, most of it without tensors."""
+        tasks, settings = len(self.held) + len(self.outbox), self.settings
+        return tasks >= settings.max_chained or (alone and tasks - len(self.residence.waiting) >= settings.max_held)
 
     def _place(self, key: TaskKey) -> int:
         """Where in the list a task goes: before later frames of its source, but not before what is computed."""
@@ -212,7 +218,8 @@ class Worker:
         key = event.key
         known = key in self.residence.waiting
         if known or (key not in self.held and key not in self.answered and not self._views.unwanted(key)):
-            self.residence.feed(key, event.maker, self.settings.max_early)
+            settings = self.settings
+            self.residence.feed(key, event.maker, event.plan, settings.max_early, now + settings.remember)
         return []
 
     def _handle_peer(self, event: PeerReachable, now: float) -> list[Any]:
@@ -258,7 +265,7 @@ class Worker:
         else:
             self.answered[event.key] = now
             if role.feeds:
-                self.residence.keep(event.key, self.expires[event.key], event.bytes)
+                self.residence.keep(event.key, self.expires[event.key], event.bytes, self.settings.max_chained)
                 actions.append(SendFeeds(event.key))
             if role.reports:
                 self.outbox[event.key] = event.bytes
@@ -270,6 +277,10 @@ class Worker:
                 self.speeds.note(stage, speed, self.settings.max_speeds)
         self._drop_unwanted(now)
         return actions
+
+    def _handle_tick(self, event: Tick, now: float) -> list[Any]:
+        self._drop_unwanted(now)  # some of it has expired
+        return []
 
     def _handle_states(self, event: StatesHeard, now: float) -> list[Any]:
         actions: list[Any] = []
@@ -382,5 +393,5 @@ _HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {
     Unready: Worker._handle_unready,
     StatesHeard: Worker._handle_states,
     SourceReachable: Worker._handle_reachable,
-    Tick: lambda worker, event, now: [],
+    Tick: Worker._handle_tick,
 }

@@ -23,6 +23,10 @@ class Agenda:
         self._entered += 1
         heappush(self._heap, (time if time > self.now else self.now, self._entered, what, args))
 
+    def pending(self, end: float) -> bool:
+        """Whether calls are left until `end` (s)."""
+        return bool(self._heap) and self._heap[0][0] <= end
+
     def run(self, end: float, after: Callable[[], None] | None = None) -> None:
         """Make calls until `ended` is set, nothing is left, or time would pass `end` (s); `after` follows each."""
         heap = self._heap

@@ -9,6 +9,7 @@ from typing import Any
 
 from dnn_dist.run.computer import Computer
 from dnn_dist.run.events import PeerReachable, SourceReachable, StatesHeard, Tick
+from dnn_dist.run.notes import Note
 from dnn_dist.run.shape import PieceShape, PlanShape
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.values import Feed, Result, Work
@@ -132,7 +133,10 @@ class WorkerRun(Process):
             for source in self.sources.values():
                 source.tell(value)
         elif isinstance(value, Feed):
-            receiver = self.hub.workers[to]
+            receiver = self.hub.workers.get(to)
+            if receiver is None:
+                self.note(Note("unknown peer", f"feed {value.key}: worker {to!r} was not met", about=to))
+                return
             self.air.carry(self.robot, to, value.boxes, f"{value.key.source} feed", receiver.hear, value)
         elif isinstance(value, Result):
             source, key = self.sources[to], value.key
@@ -155,7 +159,8 @@ class WorkerRun(Process):
         if key is None:
             return self.hub.scenario.build
         if job.lane == "prepare":
-            return self.hub.scenario.prepare
+            assert self.part is not None, "a process that runs a job is alive"
+            return 0.0 if self.part.ready(key, job.plan) else self.hub.scenario.prepare
         self.hub.computing(self.robot, key)
         self.pieces[key.source].add((key.stage, key.piece))
         return self.hub.service(self.robot, self._load(key.source, job.plan), key.stage, key.piece)

@@ -95,7 +95,7 @@ class SizePieces:
         shape = self._shapes(plan)
         _piece(shape, stage, piece)
         found = shape.stages[stage].pieces[piece]
-        return Role(frozenset(found.feeds), bool(found.takers), shape.stages[stage].reports)
+        return Role(frozenset(found.feeds), frozenset(found.takers), shape.stages[stage].reports)
 
     def run(self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any] = NOTHING) -> Made:
         size = _piece(self._shapes(plan), stage, piece)[1]
@@ -105,7 +105,9 @@ class SizePieces:
         return self._shapes(plan).stages[taker[0]].pieces[taker[1]].feeds[maker]
 
     def accept(self, plan: str, taker: Maker, maker: Maker, boxes: int) -> int:
-        if self.boxes(plan, taker, maker, None) != boxes:
+        shape = self._shapes(plan)
+        _piece(shape, *taker)
+        if shape.stages[taker[0]].pieces[taker[1]].feeds.get(maker) != boxes:
             raise WireError(f"feed of {boxes} bytes of {maker} for {taker}")
         return boxes
 

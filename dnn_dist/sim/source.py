@@ -231,7 +231,7 @@ class SourceRun:
     def _carry_work(self, work: Work, to: str) -> None:
         self.hub.sending(self.name, work, to)
         worker, key = self.workers[to], work.key
-        size = self.loads[work.plan].shape.stages[key.stage].pieces[key.piece].bytes_in
+        size = 0 if work.again else self.loads[work.plan].shape.stages[key.stage].pieces[key.piece].bytes_in
         self.bytes_in += size
         self._sent.setdefault(key.frame, {}).setdefault(key, []).append(worker)
         self.air.carry(self.robot, worker.robot, size, f"{self.name} work", worker.hear, work)
