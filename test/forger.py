@@ -7,7 +7,7 @@ import random
 from dataclasses import fields, replace
 from typing import Any, Protocol
 
-from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
+from dnn_dist.run.state import StageProgress, WorkerState
 from dnn_dist.run.values import Feed, Result, Route, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim.robot import WorkerRun

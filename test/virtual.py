@@ -21,8 +21,8 @@ from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.sourceviews import WorkerSettings
-from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.run.state import WorkerState
+from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.run.values import Result, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.worker import Worker

@@ -51,30 +51,47 @@ def window_takes(size: int, in_flight: int, window: int) -> bool:
 def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:
     """Which pieces of a chain one worker should have: each piece of the chain -> number of its column.
 
-    A piece sits where most of its bytes are. A column has at most one piece of a stage, or one robot would have all
-    tiles of what one robot made; who finds no place takes another column or begins one. A stage meant for a robot of
-    its own begins one.
+    A piece sits where most of its bytes are. A column has one piece of a stage, or one robot would have all tiles of
+    what one robot made; who finds no place takes another column or begins one. Where a stage has several times as many
+    pieces as there are columns, each has so many of them: the first is on its way while the next is computed. Where
+    columns are several times as many as pieces, each piece joins so many of them into one. A stage meant for a robot
+    of its own begins one.
     """
     found: dict[Maker, int] = {}
     count = 0
     for number in chain:
-        stage = stages[number]
-        resident: dict[tuple[int, int], int] = {}  # (piece, column) -> bytes
-        for index, piece in enumerate(() if stage.pipelined else stage.pieces):
-            for maker, size in piece.feeds.items():
-                place = index, found[maker]
-                resident[place] = resident.get(place, 0) + size
-        free = dict.fromkeys(range(count if resident else 0))
-        for index, column in sorted(resident, key=lambda place: (-resident[place], place)):
-            if column in free and (number, index) not in found:
-                found[number, index] = column
-                del free[column]
-        for index in range(len(stage.pieces)):
-            if (number, index) not in found:
-                column = next(iter(free), count)
-                free.pop(column, None)
-                found[number, index] = column
-                count = max(count, column + 1)
+        stage, pieces = stages[number], len(stages[number].pieces)
+        places = [] if stage.pipelined else _by_bytes(stage, found)
+        if places and 1 < pieces < count and count % pieces == 0:
+            joins = _dealt(places, pieces, range(count), count // pieces)
+            found, count = {maker: joins[column] for maker, column in found.items()}, pieces
+            places = _by_bytes(stage, found)
+        each = pieces // count if places and pieces % count == 0 else 1
+        swapped = [(column, piece) for piece, column in places]
+        taken = _dealt(swapped, count if places else 0, range(pieces), each)
+        for piece in range(pieces):
+            found[number, piece] = taken.get(piece, count)
+            count = max(count, found[number, piece] + 1)
+    return found
+
+
+def _by_bytes(stage: FedStage, found: Mapping[Maker, int]) -> list[tuple[int, int]]:
+    """(piece, column) of all pieces of a stage that get something of a column, most bytes first."""
+    resident: dict[tuple[int, int], int] = {}
+    for index, piece in enumerate(stage.pieces):
+        for maker, size in piece.feeds.items():
+            resident[index, found[maker]] = resident.get((index, found[maker]), 0) + size
+    return sorted(resident, key=lambda place: (-resident[place], place))
+
+
+def _dealt(pairs: Sequence[tuple[int, int]], hosts: int, guests: Sequence[int], each: int) -> dict[int, int]:
+    """Guest -> host: by the order of `pairs` (host, guest), then by number; a host takes `each` guests at most."""
+    free = dict.fromkeys(range(hosts), each)
+    found: dict[int, int] = {}
+    for host, guest in [*pairs, *((host, guest) for guest in guests for host in range(hosts))]:
+        if free[host] and guest not in found:
+            found[guest] = host
+            free[host] -= 1
     return found
 
 

@@ -24,6 +24,7 @@ from dnn_dist.cut.spec import cut_network, cut_text
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.chains import joined
 from dnn_dist.plan.cost import piece_memory
+from dnn_dist.plan.finer import ends, finer
 from dnn_dist.plan.fleet import Fleet
 from dnn_dist.plan.options import Crew, Space
 from dnn_dist.plan.predict import ChainCost, Circumstances, Prediction, Predictor
@@ -33,6 +34,8 @@ LABELS = 12
 """Ways kept at each place when several figures count."""
 FINALISTS = 4
 """Most promising ways of each family that are predicted as a whole."""
+WORTH = 0.99
+"""Finer tiles are taken where the goal is at most so many times what it was: each piece has its price."""
 SLOWER = 0.8
 """A robot of a large fleet that is slower than so many times the one before may not pay: a crew ends before it."""
 TOO_LARGE = 1e15
@@ -75,13 +78,26 @@ def search(
     finalists = _finalists(proposals(space, given, goal, predictor))
     candidates = [_candidate(space, proposal, predictor) for proposal in finalists]
     different = {(c.cut, c.workers if c.cut != "local" else ()): c for c in reversed(candidates)}.values()
-    best = [choose(group, goal)[0] for group in _by_family(reversed(different)).values()]
+    coarse = [choose(group, goal)[0] for group in _by_family(reversed(different)).values()]
+    best = [_finer(candidate, goal, predictor) for candidate in coarse]
     if evaluate is not None:
         best = [replace(c, prediction=evaluate(c.stages, c.workers, c.replicas)) for c in best]
     chosen, why = choose(best, goal)
     ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
     told = (*remarks(chosen, best, goal), *_on_boundaries(chosen, predictor), *redundancy(chosen, goal))
     return Choice(chosen, tuple(ordered), (*why, *told))
+
+
+def _finer(candidate: Candidate, goal: Goal, predictor: Predictor) -> Candidate:
+    """The candidate with finer tiles where its chains end and begin, as far as that is better."""
+    for number in ends(candidate.stages):
+        for stages in finer(predictor.network, candidate.stages, number):
+            prediction = predictor(stages, candidate.workers, candidate.replicas)
+            fits = bool(prediction.too_small) <= bool(candidate.prediction.too_small)
+            if fits and goal.value(prediction) < WORTH * goal.value(candidate.prediction):
+                cut = cut_text([stage for stage in stages if stage.distributed])
+                candidate = replace(candidate, cut=cut, stages=stages, prediction=prediction)
+    return candidate
 
 
 def _on_boundaries(chosen: Candidate, predictor: Predictor) -> Iterator[str]:

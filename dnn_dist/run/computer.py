@@ -166,7 +166,8 @@ class Computer(Part):
             ready = self._pieces.ready(plan, key.stage, key.piece)
             astray = [route for route in work.routes if (route.stage, route.piece) not in role.feeds]
             if astray:
-                raise WireError(f"work {key}: feeds of it go to piece {astray[0].stage}/{astray[0].piece}, which gets none")
+                taker = f"{astray[0].stage}/{astray[0].piece}"
+                raise WireError(f"work {key}: feeds of it go to piece {taker}, which gets none")
         task = self._tasks.get(key)
         if task is not None and task.work.plan != plan:
             raise WireError(f"work {key}: plan {plan[:32]!r}, which is not the task's")
