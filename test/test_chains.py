@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from chained import LOCAL, Tiles, chain
+from pytest import approx
 from virtual import Cluster, Faults
 
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.run import events as e
+from dnn_dist.run.crew import estimated
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PlanShape
@@ -103,6 +105,23 @@ def test_one_worker_alone_computes_a_chain_however_many_pieces_it_has(max_held: 
     cluster = Watched(1, plan, worker=WorkerSettings(max_held=max_held))
     assert {report.status for report in cluster.run(3, period=0.5)} == {Status.COMPLETE}
     assert not cluster.computed_again() and "work refused" not in cluster.notes.counts
+
+
+def test_speeds_of_stages_where_few_were_measured() -> None:
+    assert estimated({0: [0.0, 0.0], 1: [0.0, 0.0]}) == {0: [1.0, 1.0], 1: [1.0, 1.0]}
+    pipeline = estimated({0: [2000.0, 0.0], 1: [0.0, 30.0]})
+    assert pipeline == {0: approx([2000, 2000]), 1: approx([30, 30])}, "one layer's MACs are not another's"
+    half = estimated({0: [1000.0, 500.0, 1000.0], 1: [0.0, 50.0, 0.0], 2: [0.0, 0.0, 0.0]})
+    assert half[0] == [1000, 500, 1000] and half[1] == approx([100, 50, 100])
+    assert half[2][0] == approx(2 * half[2][1])
+
+
+def test_stages_of_a_pipeline_stay_on_their_robots_however_unlike_their_layers_are() -> None:
+    """The layers of one take a hundred times as long for their MACs."""
+    plan = chain(*(Tiles(1, 10, layers=True) for _ in range(4)))
+    cluster = Watched(4, plan, seconds=lambda robot, stage, piece: (0.01, 0.02, 0.1, 0.01, 0.002)[stage], max_frames=4)
+    cluster.run(30, period=0.11, budget=2.0)
+    assert all(cluster.crew(frame) == cluster.crew(0) for frame in range(30) if cluster.crew(frame))
 
 
 # Repair ---------------------------------------------------------------------------------------------------------------
@@ -238,7 +257,7 @@ def test_a_pipeline_is_as_fast_as_its_slowest_stage_and_costs_the_gateway_no_mor
     ended = sorted(run.reported for run in outcome.frames)
     first, last = frames // 3, frames - open_
     rate = (last - first) / (ended[last] - ended[first])
-    assert rate == pytest.approx(1000 / max(macs), rel=0.1)
+    assert rate == approx(1000 / max(macs), rel=0.1)
     gateway = outcome.robots["gateway"]
     assert (gateway.sent, gateway.received) == (100 * frames, 50 * frames), "one input and one output a frame"
 

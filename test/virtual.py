@@ -16,7 +16,7 @@ from forger import Forger
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.run.chains import _lost
 from dnn_dist.run.dispatcher import Dispatcher
-from dnn_dist.run.events import PeerReachable
+from dnn_dist.run.events import PeersReachable
 from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
@@ -328,7 +328,10 @@ class Cluster(cluster.Cluster):
 
     def _part(self, a: str, b: str, reachable: bool) -> None:
         if a != b:
-            self.workers[a].hear(PeerReachable(b, reachable))
+            part = self.workers[a].part
+            if part is not None:
+                peers = part.machine.peers
+                self.workers[a].hear(PeersReachable(peers | {b} if reachable else peers - {b}))
 
     def _restart(self, name: str) -> None:
         """The source of this name is killed, and starts anew with all its frames to come."""

@@ -11,7 +11,7 @@ from dnn_dist.nodes.qos import feeds
 from dnn_dist.nodes.shell import Shell
 from dnn_dist.nodes.workertopics import FORGET, LOOK, named_topics
 from dnn_dist.run.computer import Computer
-from dnn_dist.run.events import PeerReachable
+from dnn_dist.run.events import PeersReachable
 from dnn_dist.run.notes import Note
 from dnn_dist.run.values import Feed
 
@@ -56,4 +56,4 @@ class Peers:
                 shell.destroy_publisher(self._publishers.pop(worker))
             if reachable is not (worker in self._reachable):
                 (self._reachable.add if reachable else self._reachable.discard)(worker)
-                self._part.post(PeerReachable(worker, reachable))
+                self._part.post(PeersReachable(frozenset(self._reachable)))

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.policy import deal
@@ -38,7 +39,8 @@ def crew_of(
     if not crew:
         return ()
     names = [view.name for view in crew]
-    speeds = {stage: _speeds(crew, plan, stage) for stage in {stage for stage, _ in places}}
+    stages = {stage for stage, _ in places}
+    speeds = estimated({stage: [view.state.speed_of(plan, stage) for view in crew] for stage in stages})
     seconds = [[0.0] * len(crew) for _ in range(1 + max(places.values()))]
     for (stage, piece), column in places.items():
         macs = max(1, shape.stages[stage].pieces[piece].macs)
@@ -49,8 +51,26 @@ def crew_of(
     return tuple(names[worker] for worker in deal(seconds, own, were))
 
 
-def _speeds(crew: Sequence[WorkerView], plan: str, stage: int) -> list[float]:
-    """MAC/s: measured at the stage, else over all, else equal; one kind for all, for kinds do not compare."""
-    at_stage = [view.state.speed_of(plan, stage) for view in crew]
-    overall = [view.state.speed for view in crew]
-    return next((speeds for speeds in (at_stage, overall) if all(speeds)), [1.0] * len(crew))
+def estimated(measured: Mapping[int, Sequence[float]]) -> dict[int, list[float]]:
+    """MAC/s of each worker at each stage, where not all were measured (0).
+
+    Speeds at one stage tell how workers compare, those at several do not: the layers of one may take many times as long
+    for the same MACs. So a worker that was not measured at a stage is to the others there as where both were; where
+    no two were measured at one stage, as in a pipeline, all are alike.
+    """
+    usual = {stage: _mean([speed for speed in speeds if speed]) for stage, speeds in measured.items()}
+    anywhere = _mean([speed for speed in usual.values() if speed]) or 1.0
+    workers = range(max((len(speeds) for speeds in measured.values()), default=0))
+    shared = [stage for stage, speeds in measured.items() if sum(map(bool, speeds)) > 1]
+    alike = [_mean([measured[stage][n] / usual[stage] for stage in shared if measured[stage][n]]) or 1.0 for n in workers]
+    found = {}
+    for stage, speeds in measured.items():
+        theirs = _mean([alike[n] for n in workers if speeds[n]]) or 1.0
+        typical = (usual[stage] or anywhere) / theirs
+        found[stage] = [speeds[n] or typical * alike[n] for n in workers]
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The geometric one; 0 of nothing."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else 0.0

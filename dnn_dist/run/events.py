@@ -283,11 +283,10 @@ class FeedArrived(NamedTuple):
     plan: str
 
 
-class PeerReachable(NamedTuple):
-    """Event: feeds can be sent to another worker, or no longer."""
+class PeersReachable(NamedTuple):
+    """Event: feeds can be sent to these workers, and to no others."""
 
-    worker: str
-    reachable: bool
+    workers: frozenset[str]
 
 
 class Prepared(NamedTuple):

@@ -31,7 +31,7 @@ from dnn_dist.run.events import (
     Computed,
     DropPlan,
     FeedArrived,
-    PeerReachable,
+    PeersReachable,
     PlanBuilt,
     PlanOffered,
     Prepare,
@@ -222,8 +222,8 @@ class Worker:
             self.residence.feed(key, event.maker, event.plan, settings.max_early, now + settings.remember)
         return []
 
-    def _handle_peer(self, event: PeerReachable, now: float) -> list[Any]:
-        self.peers = self.peers | {event.worker} if event.reachable else self.peers - {event.worker}
+    def _handle_peers(self, event: PeersReachable, now: float) -> list[Any]:
+        self.peers = event.workers
         return []
 
     def _begin(self) -> list[Any]:
@@ -387,7 +387,7 @@ _HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {
     PlanBuilt: Worker._handle_built,
     WorkArrived: Worker._handle_work,
     FeedArrived: Worker._handle_feed,
-    PeerReachable: Worker._handle_peer,
+    PeersReachable: Worker._handle_peers,
     Computed: Worker._handle_computed,
     Prepared: Worker._handle_prepared,
     Unready: Worker._handle_unready,

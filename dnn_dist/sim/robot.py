@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnn_dist.run.computer import Computer
-from dnn_dist.run.events import PeerReachable, SourceReachable, StatesHeard, Tick
+from dnn_dist.run.events import PeersReachable, SourceReachable, StatesHeard, Tick
 from dnn_dist.run.notes import Note
 from dnn_dist.run.shape import PieceShape, PlanShape
 from dnn_dist.run.state import WorkerState
@@ -83,14 +83,16 @@ class WorkerRun(Process):
         for ear in self._ears:
             ear.seen = 0
         self.part.post(Tick())
-        for peer in self.hub.workers:
-            if peer != self.robot:
-                self.part.post(PeerReachable(peer, True))
+        self.part.post(PeersReachable(self._peers()))
         for source in self.sources.values():
             self.hear(SourceReachable(source.name, True))
             source.meet(self.robot)
             for plan in source.partition.offers():  # latched: who comes late hears them too
                 self.air.tell(source.robot, self.robot, f"{source.name} plan", self.hear, plan)
+
+    def _peers(self) -> frozenset[str]:
+        """Workers that have a source in common with this one."""
+        return frozenset(name for source in self.sources.values() for name in source.workers if name != self.robot)
 
     def kill(self) -> None:
         super().kill()
