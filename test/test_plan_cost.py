@@ -145,14 +145,15 @@ def test_a_chain_takes_no_less_than_its_bounds_and_computes_every_piece_once(loa
 
 @settings(deadline=None)
 @given(chained())
-def test_a_columns_share_of_each_stage_is_even_and_a_pipeline_has_its_own(loads) -> None:
+def test_a_column_has_one_piece_of_most_stages_and_a_pipeline_its_own(loads) -> None:
     found = columns(loads, range(len(loads)))
+    counts, piped = [len(load.pieces) for load in loads], any(load.pipelined for load in loads)
     for stage, load in enumerate(loads):
         mine = [found[stage, piece] for piece in range(len(load.pieces))]
-        each = {mine.count(column) for column in mine}
-        assert len(each) == 1, "so many pieces of a stage in each of its columns"
+        each = max(map(mine.count, mine))
+        assert each == 1 or (not piped and len(loads) > 2)
         others = {column for (other, _), column in found.items() if other < stage}
-        assert not load.pipelined or (not others & set(mine) and each == {1})
+        assert not load.pipelined or not others & set(mine)
         for piece in load.pieces if len(load.pieces) == 1 and not load.pipelined else ():
             sizes = dict.fromkeys(others, 0)
             for maker, size in piece.feeds.items():
@@ -161,18 +162,19 @@ def test_a_columns_share_of_each_stage_is_even_and_a_pipeline_has_its_own(loads)
 
 
 def test_finer_stages_stay_with_the_columns_that_they_are_cut_of() -> None:
-    """Four tiles, two, four: each of the two has the halves before it and behind it."""
-    fed = [
+    """Four tiles, two, two, four: each of the two has the halves before it and behind it."""
+    fed: list[list[dict[tuple[int, int], int]]] = [
         [{} for _ in range(4)],
         [{(0, 0): 9, (0, 1): 9, (0, 2): 1}, {(0, 1): 1, (0, 2): 9, (0, 3): 9}],
-        [{(1, n // 2): 9, (1, 1 - n // 2): 1} for n in range(4)],
+        [{(1, 0): 9, (1, 1): 1}, {(1, 0): 1, (1, 1): 9}],
+        [{(2, n // 2): 9, (2, 1 - n // 2): 1} for n in range(4)],
     ]
     pieces = [tuple(PieceLoad(0, 0, (0.1,), 1, feeds) for feeds in stage) for stage in fed]
     stages = [StageLoad(False, load, len(load), direct=number > 0) for number, load in enumerate(pieces)]
-    found = columns(stages, range(3))
+    found = columns(stages, range(4))
     assert [found[0, n] for n in range(4)] == [0, 0, 1, 1]
     assert [found[1, n] for n in range(2)] == [0, 1]
-    assert [found[2, n] for n in range(4)] == [0, 0, 1, 1]
+    assert [found[3, n] for n in range(4)] == [0, 0, 1, 1]
 
 
 def test_columns_are_dealt_by_speed_and_equal_ones_to_the_own_robot_first() -> None:

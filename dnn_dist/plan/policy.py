@@ -52,21 +52,23 @@ def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:
     """Which pieces of a chain one worker should have: each piece of the chain -> number of its column.
 
     A piece sits where most of its bytes are. A column has one piece of a stage, or one robot would have all tiles of
-    what one robot made; who finds no place takes another column or begins one. Where a stage has several times as many
-    pieces as there are columns, each has so many of them: the first is on its way while the next is computed. Where
-    columns are several times as many as pieces, each piece joins so many of them into one. A stage meant for a robot
-    of its own begins one.
+    what one robot made; who finds no place takes another column or begins one. But where most stages have n pieces
+    (those within the chain count first) and one has several times n, each of n columns has so many of that: the first
+    is on its way while the next is computed. A stage meant for a robot of its own begins a column.
     """
+    counts = [len(stages[number].pieces) for number in chain]
+    piped = any(stages[number].pipelined for number in chain)
+    usual = 0 if piped else max(counts, key=lambda n: (counts[1:-1].count(n), counts.count(n), n))
     found: dict[Maker, int] = {}
     count = 0
     for number in chain:
         stage, pieces = stages[number], len(stages[number].pieces)
         places = [] if stage.pipelined else _by_bytes(stage, found)
-        if places and 1 < pieces < count and count % pieces == 0:
+        if places and 1 < pieces == usual < count and count % usual == 0:
             joins = _dealt(places, pieces, range(count), count // pieces)
             found, count = {maker: joins[column] for maker, column in found.items()}, pieces
             places = _by_bytes(stage, found)
-        each = pieces // count if places and pieces % count == 0 else 1
+        each = pieces // usual if places and count == usual > 1 and pieces % usual == 0 else 1
         swapped = [(column, piece) for piece, column in places]
         taken = _dealt(swapped, count if places else 0, range(pieces), each)
         for piece in range(pieces):

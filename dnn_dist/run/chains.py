@@ -11,7 +11,8 @@ A piece whose feeds do not come although all who give them have answered is fed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.policy import columns, window_takes
@@ -73,8 +74,8 @@ class Chains:
         books.queue[:] = [key for key in books.queue if key.frame != number or (key.stage, key.piece) not in tasks]
         at.update(placed)
         sent = []
-        for maker, view in placed.items():
-            piece = shape.stages[maker[0]].pieces[maker[1]]
+        for maker in _in_turn(placed):
+            piece, view = shape.stages[maker[0]].pieces[maker[1]], placed[maker]
             sent.append(send(books, view, tasks[maker], now, in_flight, _routes(piece.takers, at)))
             in_flight += piece.bytes_in + piece.bytes_out
         for maker, view in at.items():
@@ -185,6 +186,16 @@ class Chains:
                     sent.append(send_again(books, at[maker], tasks[maker].key, now, _routes([taker], at)))
         books.unfed.clear()
         return sent
+
+
+def _in_turn(placed: Mapping[Maker, WorkerView]) -> list[Maker]:
+    """In order of stages; of one stage each worker's first piece, then each one's second, and so on."""
+    had: Counter[tuple[int, str]] = Counter()
+    turns: dict[Maker, int] = {}
+    for maker, view in placed.items():
+        turns[maker] = had[maker[0], view.name]
+        had[maker[0], view.name] += 1
+    return sorted(placed, key=lambda maker: (maker[0], turns[maker], maker[1]))
 
 
 def _routes(takers: Iterable[Maker], at: dict[Maker, WorkerView]) -> tuple[Route, ...]:

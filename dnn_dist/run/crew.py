@@ -62,7 +62,9 @@ def estimated(measured: Mapping[int, Sequence[float]]) -> dict[int, list[float]]
     anywhere = _mean([speed for speed in usual.values() if speed]) or 1.0
     workers = range(max((len(speeds) for speeds in measured.values()), default=0))
     shared = [stage for stage, speeds in measured.items() if sum(map(bool, speeds)) > 1]
-    alike = [_mean([measured[stage][n] / usual[stage] for stage in shared if measured[stage][n]]) or 1.0 for n in workers]
+    alike = [
+        _mean([measured[stage][n] / usual[stage] for stage in shared if measured[stage][n]]) or 1.0 for n in workers
+    ]
     found = {}
     for stage, speeds in measured.items():
         theirs = _mean([alike[n] for n in workers if speeds[n]]) or 1.0
