@@ -34,8 +34,13 @@ def connected(able: Sequence[WorkerView], first: Sequence[str]) -> list[WorkerVi
 def crew_of(
     shape: PlanShape, plan: str, places: Columns, able: Sequence[WorkerView], robot: str, before: Sequence[str]
 ) -> tuple[str, ...]:
-    """The worker of each column. `robot`: the source's own; `before`: the crew until now. Empty: there is nobody."""
-    crew = sorted(connected(able, before), key=lambda view: view.name)
+    """The worker of each column. `robot`: the source's own; `before`: the crew until now. Empty: there is nobody.
+
+    Of workers that nothing is known of a plan's first robot is thought the fastest, for so plans are written; where a
+    plan names none, the source's own goes first.
+    """
+    order = {name: number for number, name in enumerate(shape.robots or (robot,))}
+    crew = sorted(connected(able, before), key=lambda view: (order.get(view.state.robot, len(order)), view.name))
     if not crew:
         return ()
     names = [view.name for view in crew]
@@ -46,9 +51,8 @@ def crew_of(
         macs = max(1, shape.stages[stage].pieces[piece].macs)
         for worker, speed in enumerate(speeds[stage]):
             seconds[column][worker] += macs / speed
-    own = next((n for n, view in enumerate(crew) if view.state.robot == robot), None)
     were = [names.index(name) if name in names else None for name in before] or [None] * len(seconds)
-    return tuple(names[worker] for worker in deal(seconds, own, were))
+    return tuple(names[worker] for worker in deal(seconds, before=were))
 
 
 def estimated(measured: Mapping[int, Sequence[float]]) -> dict[int, list[float]]:
