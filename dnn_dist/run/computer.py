@@ -188,7 +188,9 @@ class Computer(Part):
             raise WireError(f"feed {key} of worker {feed.worker!r}: plan {feed.plan[:32]!r}, not the task's")
         plan, boxes = feed.plan, self._pieces.accept(feed.plan, (key.stage, key.piece), maker, feed.boxes)
         self._fed.setdefault((key, plan), {}).setdefault(maker, boxes)
-        self.handle(FeedArrived(key, maker, plan))
+        event = FeedArrived(key, maker, plan)
+        if not machine.feed(event, self.world.now()):
+            self.handle(event)
 
     def after(self) -> None:
         machine = self.machine

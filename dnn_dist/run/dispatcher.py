@@ -258,10 +258,13 @@ class Dispatcher:
         arrived = [lease for lease in view.leases.values() if lease.acknowledged or seen >= lease.number]
         if not all(lease.listed(state) for lease in arrived):
             return False
+        before = view.state
         if view.hear(state, now):
-            if view.leases or view.strays:
-                self._chains.stepped(view.note_tasks(self._books.source, self._books.session, now), now)
-            self._books.set_due(view, now)
+            stepped = view.note_tasks(self._books.source, self._books.session, now) if view.leases or view.strays else []
+            self._chains.stepped(stepped, now)
+            # Else it is due no earlier than before.
+            if stepped or state.preparing is not before.preparing or state.speeds is not before.speeds:
+                self._books.set_due(view, now)
         return True
 
     def matters(self, state: WorkerState) -> bool:

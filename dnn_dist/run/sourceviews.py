@@ -60,17 +60,19 @@ class SourceViews:
         self.sources: dict[str, SourceView] = {}
         self.reachable: set[str] = set()  # sources whose topics have met ours
 
-    def hear_progress(self, progress: Progress, now: float) -> None:
-        """An aggregator said what it holds."""
+    def hear_progress(self, progress: Progress, now: float) -> bool:
+        """An aggregator said what it holds; whether that is taken in."""
         source = self.sources.get(progress.source)
         if source is None or source.state.session != progress.session:
-            return  # its state tells us of it first
+            return False  # its state tells us of it first
         known, silence = source.progress, now - source.progress_at
         # A lower sequence is believed after a silence only: then the aggregator's robot started anew, or the one known
         # was none of its.
         stale = silence > self._owner.settings.source_timeout
         if known is None or stale or newer(progress.sequence, known.sequence, silence):
             source.progress, source.progress_at = progress, now
+            return True
+        return False
 
     def hear_source(self, state: SourceState, busy: Collection[str], now: float) -> list[Note]:
         """A source said how it is. `busy`: sources that want something of us, and are not forgotten."""

@@ -112,6 +112,15 @@ class Worker:
             self._forget_answers(now)
         return actions + self._publish(now)
 
+    def feed(self, event: FeedArrived, now: float) -> bool:
+        """Take in a feed if nothing follows from it yet: its task lacks others, or has not come. False: it was not
+        taken in, and is for `handle`.
+        """
+        if self.residence.waiting.get(event.key) == {event.maker}:
+            return False
+        self._handle_feed(event, now)
+        return True
+
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
         due = self._published_at + self.settings.heartbeat
@@ -284,13 +293,18 @@ class Worker:
 
     def _handle_states(self, event: StatesHeard, now: float) -> list[Any]:
         actions: list[Any] = []
+        over = False  # some tasks may be
         for state in event.states:
             if isinstance(state, Progress):
-                self._views.hear_progress(state, now)
-            else:
-                busy = {key.source for key in (*self.held, *self.outbox, *self.answered)}
-                actions += self._views.hear_source(state, busy, now)
-        self._drop_unwanted(now)
+                over = self._views.hear_progress(state, now) or over
+                continue
+            before = self.sources.get(state.source)
+            known = before and (before.state.session, before.state.oldest_open)
+            busy = {key.source for key in (*self.held, *self.outbox, *self.answered)}
+            actions += self._views.hear_source(state, busy, now)
+            over = over or known != (state.session, state.oldest_open)
+        if over:
+            self._drop_unwanted(now)
         return actions
 
     def _handle_reachable(self, event: SourceReachable, now: float) -> list[Any]:
