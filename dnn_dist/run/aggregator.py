@@ -16,7 +16,6 @@ from dnn_dist.run.events import (
     FrameBegun,
     FrameFailed,
     FrameRefused,
-    HandOver,
     Keep,
     LocalDone,
     PlanInstalled,
@@ -33,7 +32,7 @@ from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.store import Store
-from dnn_dist.run.values import Frame, Installed, NextStage, Outcome, PlanText, Result
+from dnn_dist.run.values import Frame, Installed, Outcome, PlanText, Result
 from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.run.world import Job, Loop, Part, World
 
@@ -190,9 +189,6 @@ class Aggregator(Part):
         key = TaskKey(self.source, action.session, action.frame, action.stage, 0)
         self.world.run(Job("local", call, key, action.plan, store.macs(action.stage)), done)
 
-    def _hand_over(self, action: HandOver) -> None:
-        self.world.send(NextStage(action.frame, action.stage))
-
     def _publish(self, action: Publish) -> None:
         report = action.report
         open_ = self._open.pop(report.frame)
@@ -228,7 +224,6 @@ class Aggregator(Part):
         Fill: _fill,
         Settled: _settle,
         RunLocal: _run_local,
-        HandOver: _hand_over,
         Publish: _publish,
         PublishProgress: _publish_progress,
     }

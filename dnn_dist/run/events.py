@@ -74,11 +74,10 @@ class SourceReachable(NamedTuple):
 # Dispatcher -----------------------------------------------------------------------------------------------------------
 
 
-class StageReady(NamedTuple):
-    """Event: the inputs of a frame's stage are at hand, and with them all of the chain that it begins."""
+class FrameReady(NamedTuple):
+    """Event: a frame begins, and the model's input is at hand. Later stages are ready when Progress says so."""
 
     frame: int
-    stage: int
     plan: str
     deadline: float  # s, on this machine's clock
 
@@ -215,13 +214,6 @@ class RunLocal(NamedTuple):
     plan: str
     stage: int
     last: bool  # the detection head follows
-
-
-class HandOver(NamedTuple):
-    """Action: hand the tensors to the source's dispatcher: this distributed stage is next."""
-
-    frame: int
-    stage: int
 
 
 class Publish(NamedTuple):

@@ -27,7 +27,6 @@ from dnn_dist.run.events import (
     FrameAnnounced,
     FrameBegun,
     FrameFailed,
-    HandOver,
     Keep,
     LocalDone,
     PlanInstalled,
@@ -151,7 +150,7 @@ class Gatherer:
         if event.error:
             note = Note("bad image", f"frame {event.frame}: {event.error}")
             return [*actions, note, self._end(event.frame, Status.NO_RESULT, now)]
-        actions += self._enter(event.frame, now, handed_over=True)
+        actions += self._enter(event.frame, now)
         for key in [key for key in self.early if key.frame <= event.frame]:
             early = self.early.pop(key)
             if key.frame == event.frame:
@@ -248,16 +247,15 @@ class Gatherer:
 
     # A frame's way
 
-    def _enter(self, number: int, now: float, handed_over: bool = False) -> list[Any]:
-        """Begin the stage that the frame has come to."""
+    def _enter(self, number: int, now: float) -> list[Any]:
+        """Begin the stage that the frame has come to; of a distributed one the dispatcher learns by Progress."""
         frame = self.frames[number]
         stages = self._plans[frame.plan].stages
         frame.stage_began, frame.stage_computed = now, {}
         if stages[frame.stage].local:
             assert self.session is not None, "a frame is open before one was announced"
             return [RunLocal(self.session, number, frame.plan, frame.stage, last=frame.stage == len(stages) - 1)]
-        # The first stage's inputs are with the dispatcher already.
-        return [] if handed_over else [HandOver(number, frame.stage)]
+        return []
 
     def _settle(self, number: int, now: float, filled: bool = False) -> list[Any]:
         """The open stage is done; go on to the next, or to the report. `filled`: with pieces filled in."""

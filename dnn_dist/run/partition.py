@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from dnn_dist.errors import DnnDistError
 from dnn_dist.run.dispatcher import Dispatcher
 from dnn_dist.run.events import (
+    FrameReady,
     FrameRefused,
     PlanInForce,
     PlanInstalled,
@@ -22,7 +23,6 @@ from dnn_dist.run.events import (
     PublishSource,
     ReleaseFrame,
     SendWork,
-    StageReady,
     WorkerHeard,
 )
 from dnn_dist.run.notes import Note
@@ -30,7 +30,7 @@ from dnn_dist.run.state import Progress, SourceState, WorkerState
 from dnn_dist.run.store import Store
 from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.run.twins import Twins
-from dnn_dist.run.values import Frame, Installed, NextStage, PlanText, Work
+from dnn_dist.run.values import Frame, Installed, PlanText, Work
 from dnn_dist.run.world import Job, Loop, Part, World
 
 
@@ -189,12 +189,7 @@ class Partition(Part):
             return
         self._open[number] = plan, deadline
         store.begin(number, pixels)
-        self.post(StageReady(number, 0, plan, deadline))
-
-    def _hear_next_stage(self, ready: NextStage) -> None:
-        if ready.frame in self._open:
-            plan, deadline = self._open[ready.frame]
-            self.handle(StageReady(ready.frame, ready.stage, plan, deadline))
+        self.post(FrameReady(number, plan, deadline))
 
     def _hear_worker(self, state: WorkerState) -> None:
         due = self.machine.due
@@ -301,7 +296,6 @@ class Partition(Part):
         WorkerState: _hear_worker,
         Progress: _hear_progress,
         SourceState: _hear_source,
-        NextStage: _hear_next_stage,
         SetPlan: _set_plan,
         _Made: _take_store,
         _ImageCame: lambda self, image: self.after(),

@@ -38,6 +38,7 @@ class OpenFrame:
     plan: str
     deadline: float  # s
     tasks: dict[TaskKey, Task] = field(default_factory=dict)  # not done
+    begun: int = 0  # the tasks of stages below were queued
     served: dict[int, set[str]] = field(default_factory=dict)  # stage -> workers that were given a piece of it
 
 

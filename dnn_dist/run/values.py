@@ -45,14 +45,6 @@ class Frame:
     error: str = ""  # why it has no pixels
 
 
-@dataclass(frozen=True, slots=True)
-class NextStage:
-    """An aggregator has the inputs of a frame's next distributed stage, for the partition in its process."""
-
-    frame: int
-    stage: int
-
-
 class Route(NamedTuple):
     """Where a piece's feed goes: the piece of its chain that it is for, and who computes that."""
 

@@ -18,7 +18,7 @@ from dnn_dist.run.partition import Partition, SetPlan
 from dnn_dist.run.state import Progress, SourceState, WorkerState
 from dnn_dist.run.store import Store
 from dnn_dist.run.tasks import DispatcherSettings
-from dnn_dist.run.values import Frame, Installed, NextStage, Outcome, PlanText, Result, Work
+from dnn_dist.run.values import Frame, Installed, Outcome, PlanText, Result, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.world import Job
 from dnn_dist.sim.board import Board
@@ -210,7 +210,7 @@ class SourceRun:
                 value.about.announced = self.agenda.now
                 self.hub.announced(self.name, value.frame)
                 self._tell(self.robot, self.aggregator_robot, "frame", 1, self.aggregator, value)
-            case NextStage() | FrameRefused():
+            case FrameRefused():
                 self.partition.post(value)
             case Installed():
                 if self._processes[0] is self._processes[1] or value.store.plan.hash != self.source.load.plan:
