@@ -16,7 +16,7 @@ from dnn_dist.run import events as e
 from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
 from dnn_dist.run.dispatcher import Dispatcher
-from dnn_dist.run.events import PlanInstalled, ProgressHeard, SendWork, FrameReady, Tick, WorkerHeard, WorkerReachable
+from dnn_dist.run.events import FrameReady, PlanInstalled, ProgressHeard, SendWork, Tick, WorkerHeard, WorkerReachable
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape

@@ -4,7 +4,8 @@
 Rules
   A task is queued when its stage's inputs are at hand: the model's with the frame, others when Progress says that all
   stages before are settled. It is leased to as many workers at a time as it has copies (one, unless the plan asks for
-  replicas or the task is overdue), and done when Progress says so; nothing else ends a task but the end of its frame. Who is given it: run/handout.py. When a lease is lost: run/leases.py.
+  replicas or the task is overdue), and done when Progress says so; nothing else ends a task but the end of its frame.
+  Who is given it: run/handout.py. When a lease is lost: run/leases.py.
   A work given up counts in the window until the worker has seen it or `lifespan` has passed, for so long it may still
   be sent; but not while the worker is silent, for to somebody who does not answer nothing is sent again. While the
   window takes no task the dispatcher is `full`, and no frame should be begun.
@@ -50,8 +51,11 @@ from dnn_dist.run.wire import TaskKey
 class Dispatcher:
     """See the module's rules. Holds tasks by key; tensors stay with the caller."""
 
-    def __init__(self, source: str, robot: str, session: int, settings: DispatcherSettings | None = None) -> None:
-        self._books = Books(source, robot, session, settings or DispatcherSettings())
+    def __init__(
+        self, source: str, robot: str, session: int, settings: DispatcherSettings | None = None, apart: bool = False
+    ) -> None:
+        """`apart`: the aggregator is another process, which has what was merged."""
+        self._books = Books(source, robot, session, settings or DispatcherSettings(), apart=apart)
         self.workers, self.frames, self.queue = self._books.workers, self._books.frames, self._books.queue
         self._restarts = Restarts(source, session, self.settings.max_orphans)
         self._switch = PlanSwitch(self._books)
@@ -119,8 +123,8 @@ class Dispatcher:
         if books.unfed:
             actions += self._chains.feed_again(now)
         if self.queue:
-            actions += hand_out(books, now)
-            actions += self._place_chains(now)
+            given = [*hand_out(books, now), *self._place_chains(now)]
+            actions += given + self._chains.scatter(given, now)
         return actions + self._publish(now)
 
     def _come(self, now: float) -> None:
@@ -226,7 +230,7 @@ class Dispatcher:
         stale = another and silence > books.settings.worker_timeout
         if known is not None and not stale and not newer(progress.sequence, known.sequence, silence):
             return []
-        self._progress, self._progress_at = progress, now
+        self._progress, self._progress_at, books.met = progress, now, progress.peers
         dead, actions = self._restarts.lost_with_aggregator(progress, self.frames)
         result: list[Any] = [*actions, *self._switch.tell_aggregator(progress.plans, now)]
         for number in dead:

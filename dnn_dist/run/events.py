@@ -102,6 +102,14 @@ class SendWork(NamedTuple):
     again: bool = False  # no task: feeds of one that the worker has go there as well
 
 
+class SendScatter(NamedTuple):
+    """Action: tell an aggregator elsewhere which pieces of a frame need what it merged, and who computes them."""
+
+    frame: int
+    plan: str
+    routes: tuple[Route, ...]
+
+
 class PublishSource(NamedTuple):
     """Action: say how this source is."""
 
@@ -249,7 +257,7 @@ class PlanBuilt(NamedTuple):
 class Role(NamedTuple):
     """What a piece is in its chain."""
 
-    awaits: frozenset[Maker] = frozenset()  # pieces that it gets something of
+    awaits: frozenset[Maker] = frozenset()  # pieces that it gets something of, and perhaps the aggregator
     feeds: frozenset[Maker] = frozenset()  # pieces that get something of it
     reports: bool = True  # the aggregator does
 
@@ -276,7 +284,7 @@ class FeedArrived(NamedTuple):
 
 
 class PeersReachable(NamedTuple):
-    """Event: feeds can be sent to these workers, and to no others."""
+    """Event, of workers and aggregators: feeds can be sent to these workers, and to no others."""
 
     workers: frozenset[str]
 

@@ -29,6 +29,7 @@ from dnn_dist.run.events import (
     FrameFailed,
     Keep,
     LocalDone,
+    PeersReachable,
     PlanInstalled,
     Publish,
     PublishProgress,
@@ -67,6 +68,7 @@ class Gatherer:
         self._newest_plan = ""  # of the frame announced last
         self.early: dict[TaskKey, ResultArrived] = {}  # results that overtook their frame's announcement
         self._times = StageTimes(self.settings.history)
+        self._peers: frozenset[str] = frozenset()  # workers that feeds can be sent to
         self._sequence = 0
         self._changed = False
         self._published_at = float("-inf")
@@ -81,6 +83,7 @@ class Gatherer:
             WorkerHeard: lambda event, now: self._hear_worker(now),
             StillHeard: lambda event, now: self._hear_worker(max(event.at.values(), default=float("-inf"))),
             LocalDone: self._handle_local,
+            PeersReachable: self._handle_peers,
             Tick: lambda event, now: [],
         }
 
@@ -175,6 +178,10 @@ class Gatherer:
         if event.frame not in self.frames:
             return []
         return [Note("no result", f"frame {event.frame}: {event.why}"), self._end(event.frame, Status.NO_RESULT, now)]
+
+    def _handle_peers(self, event: PeersReachable, now: float) -> list[Any]:
+        self._peers, self._changed = event.workers, True
+        return []
 
     def _hear_worker(self, at: float) -> list[Any]:
         self._worker_heard_at = at if self._worker_heard_at is None else max(self._worker_heard_at, at)
@@ -340,7 +347,8 @@ class Gatherer:
 
     def _progress(self) -> Progress:
         if self.session is None:
-            return Progress(self.source, 0, self._sequence, aggregator=self.aggregator, plans=self.plans)
+            known = {"aggregator": self.aggregator, "plans": self.plans, "peers": self._peers}
+            return Progress(self.source, 0, self._sequence, **known)
         oldest = min(self.frames, default=self.next_frame)
         stages: dict[tuple[int, int], StageProgress] = {}
         for number in range(oldest, self.next_frame):
@@ -353,4 +361,5 @@ class Gatherer:
             for stage in range(self._plans[frame.plan].chain(frame.stage).stop):
                 held = frozenset(frame.held.get(stage, ()))
                 stages[number, stage] = StageProgress(held, settled=stage < frame.stage)
-        return Progress(self.source, self.session, self._sequence, oldest, stages, self.aggregator, self.plans)
+        who = self.aggregator, self.plans, self._peers
+        return Progress(self.source, self.session, self._sequence, oldest, stages, *who)

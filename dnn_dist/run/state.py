@@ -103,6 +103,7 @@ class Progress:
     stages: Mapping[tuple[int, int], StageProgress] = field(default_factory=dict)  # (frame, stage)
     aggregator: int = 0  # its session; after a restart it knows nothing of frames before
     plans: frozenset[str] = frozenset()  # hashes of the plans whose frames it takes
+    peers: frozenset[str] = frozenset()  # workers that it can send feeds to
 
     def open_stage(self, frame: int) -> int | None:
         """The stage that an open frame has come to: all before it are settled. None: it is not listed."""
