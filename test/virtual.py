@@ -156,6 +156,10 @@ class MortalSource(SourceRun):
         if not self.dead:
             super().tell(state)
 
+    def _tell_aggregator(self, value: Any) -> None:
+        if not self.dead:
+            super()._tell_aggregator(value)
+
     def look(self) -> None:
         super().look()
         if not self.dead:
@@ -460,7 +464,8 @@ class Cluster(cluster.Cluster):
         assert lost <= {frame for _, frame in source.partition.machine.orphans}, "a frame was not reported"
         reported = len(ledger.reports) + len(lost)
         assert reported + source.dropped == frames, "an image was lost"  # dropped: the window was full
-        heard = self.bad.delay[1] if source.aggregator_robot != source.robot else 0.0  # s, at most, after it was begun
+        # s at most, after it was begun
+        heard = self.bad.delay[1] + self.options.get("lag", 0.0) if source.aggregator_robot != source.robot else 0.0
         for number, at in ledger.reported_at.items():
             assert at <= ledger.begun[number] + heard + budget + 1e-4, f"frame {number} was reported late"
         for merged in ledger.held.values():

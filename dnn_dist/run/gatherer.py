@@ -347,8 +347,7 @@ class Gatherer:
 
     def _progress(self) -> Progress:
         if self.session is None:
-            known = {"aggregator": self.aggregator, "plans": self.plans, "peers": self._peers}
-            return Progress(self.source, 0, self._sequence, **known)
+            return Progress(self.source, 0, self._sequence, 0, {}, self.aggregator, self.plans, self._peers)
         oldest = min(self.frames, default=self.next_frame)
         stages: dict[tuple[int, int], StageProgress] = {}
         for number in range(oldest, self.next_frame):

@@ -105,11 +105,11 @@ class SizePieces:
     def prepare(self, plan: str, stage: int, piece: int) -> None:
         self._ready.add((plan, stage, piece))
 
-    def role(self, plan: str, stage: int, piece: int, inputs: int) -> Role:
+    def role(self, plan: str, stage: int, piece: int, inputs: Any) -> Role:
         shape = self._shapes(plan)
         _piece(shape, stage, piece)
         found = shape.stages[stage].pieces[piece]
-        lacks = found.merged > 0 and inputs <= found.bytes_in - found.merged
+        lacks = found.merged > 0 and (inputs or 0) <= found.bytes_in - found.merged  # nothing, when asked again
         awaits = frozenset(found.feeds) | ({AGGREGATOR} if lacks else set())
         return Role(awaits, frozenset(found.takers), shape.stages[stage].reports)
 
