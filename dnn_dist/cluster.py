@@ -36,9 +36,12 @@ that dies at once spends half a second on its start, so that it is not started m
 GIVEN = {"robot", "source", "worker"}
 """Parameters that follow from who stands where in the file, and are not set by hand (but a camera's own source is)."""
 
-OUTPUTS = ("image", "image/compressed", "detections", "detections_2d", "overlay", "report")
+IMAGES = ("image", "image/compressed")
+OUTPUTS = (*IMAGES, "detections", "detections_2d", "overlay", "report")
 """Topics of a source that carry its name when the cluster has several."""
 
+PAIR = {"work": {"gateway", "partition"}, "result": {"gateway", "aggregator"}}
+"""Topics of a source and a worker -> the nodes of the source at their other end."""
 
 SOURCE_NODES = {"gateway", "partition", "aggregator"}
 """Without these nodes of its robot a source has no results."""
@@ -53,7 +56,7 @@ class Robot:
 
     name: str
     nodes: tuple[str, ...]  # executables
-    source: str = ""  # name of its camera, if it has one
+    source: str = ""  # whose camera, partition, aggregator or gateway is here
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # node -> its own values
 
 
@@ -64,6 +67,11 @@ class Cluster:
     robots: tuple[Robot, ...]
     network: str = "local"
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # node, or "all" -> values
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of all sources, in the order of the file."""
+        return list(dict.fromkeys(robot.source for robot in self.robots if robot.source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +104,7 @@ def parse_cluster(tree: Any, where: str) -> Cluster:
     network = top.choice("network", NETWORKS, "local")
     entries = Keys.of(top.get("robots"), f"{where}: robots").content
     robots = tuple(_robot(name, entry, where) for name, entry in entries.items())
-    sources = [robot.source for robot in robots if robot.source]
-    doubled = sorted({source for source in sources if sources.count(source) > 1})
-    if doubled:
-        raise ConfigError(f"{where}: source {doubled[0]!r} stands at two robots; give each camera a name of its own")
+    _whole_sources(robots, where)
     _no_doubled_workers(robots, where)
     parameters = _parameters(top.get("parameters", None) or {}, f"{where}: parameters", ("all", *NODES))
     return Cluster(robots, network, parameters)
@@ -144,11 +149,11 @@ def processes(
         raise ConfigError(f"network is {network!r}, expected one of {', '.join(NETWORKS)}")
     # Workers of a stage end, answer and feed each other at about the same time.
     together = (1 + sum(entry.nodes.count("worker") for entry in cluster.robots)) // 2
-    several = sum(bool(entry.source) for entry in cluster.robots) > 1
+    several = len(cluster.sources) > 1
     started = []
     for entry in cluster.robots:
         workers = iter(worker_names(entry))
-        stays = _stays(entry, namespace, several, watched)
+        stays = _stays(cluster, entry, namespace, several, watched)
         for node in entry.nodes:
             if robot and entry.name != robot:
                 continue
@@ -205,13 +210,13 @@ def ordered(arguments: Mapping[str, str], folder: str | Path) -> tuple[Cluster, 
 def hopeless(cluster: Cluster, started: Collection[Process], ended: Collection[str]) -> str:
     """Why no result can come any more when the processes of these names have ended for good; empty while one can.
 
-    A robot without a gateway of its own serves those of others. So its workers go on as long as there may be one.
+    A robot without a source of its own serves those of others. So its workers go on as long as there may be one.
     """
     if all(process.name in ended for process in started):
         return "all nodes have ended for good"
-    sources = {robot.name for robot in cluster.robots if SOURCE_NODES & set(robot.nodes)}
-    lost = {one.robot: one.name for one in started if one.executable in SOURCE_NODES and one.name in ended}
-    if sources and sources == lost.keys():
+    of_robot = {robot.name: robot.source for robot in cluster.robots if SOURCE_NODES & set(robot.nodes)}
+    lost = {of_robot[one.robot]: one.name for one in started if one.executable in SOURCE_NODES and one.name in ended}
+    if of_robot and set(of_robot.values()) == lost.keys():
         return f"{', '.join(lost.values())} ended for good, and the cluster has no other"
     return ""
 
@@ -224,13 +229,15 @@ def transport(network: str, profiles: str | Path, unpaced: Sequence[str] = (), s
     return profile_environment(profile, unpaced, senders) if network in PACED else profile_environment(profile)
 
 
-def _stays(robot: Robot, namespace: str, several: bool, watched: bool) -> list[str]:
+def _stays(cluster: Cluster, robot: Robot, namespace: str, several: bool, watched: bool) -> list[str]:
     """Full names of the topics with large messages, or such that wait behind them, whose readers are on this robot."""
     if not robot.source:
         return []
-    outputs = [topic for topic in OUTPUTS if topic != "overlay" or watched]
-    topics = [f"{robot.source}/{topic}" if several else topic for topic in outputs]
-    topics += [f"{robot.source}/{worker}/{way}" for worker in worker_names(robot) for way in ("work", "result")]
+    alone = all(other.source != robot.source for other in cluster.robots if other is not robot)
+    leaving = {*(() if watched else ("overlay",)), *(() if alone else IMAGES)}
+    topics = [f"{robot.source}/{topic}" if several else topic for topic in OUTPUTS if topic not in leaving]
+    ways = [way for way, nodes in PAIR.items() if nodes & set(robot.nodes)]
+    topics += [f"{robot.source}/{worker}/{way}" for worker in worker_names(robot) for way in ways]
     above = f"/{namespace.strip('/')}/" if namespace.strip("/") else "/"
     return [above + topic for topic in topics]
 
@@ -239,6 +246,33 @@ def worker_names(robot: Robot) -> list[str]:
     """Of a robot's workers: its own name, and numbered from the second on."""
     count = robot.nodes.count("worker")
     return [robot.name if number == 1 else f"{robot.name}_{number}" for number in range(1, count + 1)]
+
+
+def _whole_sources(robots: tuple[Robot, ...], where: str) -> None:
+    """A source has one camera, and one gateway or one partition and one aggregator, on whichever robots."""
+    for source in dict.fromkeys(robot.source for robot in robots if robot.source):
+        at = {
+            node: [robot.name for robot in robots if robot.source == source and node in robot.nodes]
+            for node in ("camera", "gateway", "partition", "aggregator")
+        }
+        for node, names in at.items():
+            if len(names) > 1:
+                raise ConfigError(
+                    f"{where}: source {source!r} has a {node} at {names[0]} and at {names[1]}; a source has one of "
+                    f"each, so take one away or name another source there"
+                )
+        apart = [node for node in ("partition", "aggregator") if at[node]]
+        if at["gateway"] and apart:
+            raise ConfigError(
+                f"{where}: source {source!r} has a gateway at {at['gateway'][0]} and a {apart[0]} at "
+                f"{at[apart[0]][0]}; a gateway is both partition and aggregator, so take one of the two away"
+            )
+        if len(apart) == 1:
+            (lacking,) = {"partition", "aggregator"} - set(apart)
+            raise ConfigError(
+                f"{where}: source {source!r} has a {apart[0]} at {at[apart[0]][0]} and no {lacking}; add "
+                f"{lacking} to the nodes of a robot with 'source: {source}', or take a gateway for both"
+            )
 
 
 def _no_doubled_workers(robots: tuple[Robot, ...], where: str) -> None:

@@ -145,6 +145,9 @@ class AggregatorSettings(ModelSettings, SourceSettings):
         60.0,
         live=True,
     )
+    lifespan: float = parameter(
+        1.0, "work that has not arrived after this is given up; about the deadline, or less", 0.05, 60.0
+    )
     max_open: int = parameter(16, "frames open at once; an older one is closed without a result", 1, 256, live=True)
     max_workers: int = parameter(256, "workers that are known at once", 1, 4096, live=True)
     overlay_scale: int = parameter(2, "pixels of the overlay for one of the image", 1, 4, live=True)

@@ -67,8 +67,8 @@ class Photo(Taken):
 class ToldStore(TensorStore):
     """A store that tells what is kept and settled, as those of sizes do."""
 
-    def __init__(self, plan: Plan, kept: Callable[..., None], settled: Callable[..., None]) -> None:
-        super().__init__(network(), plan)
+    def __init__(self, plan: Plan, kept: Callable[..., None], settled: Callable[..., None], **where: bool) -> None:
+        super().__init__(network(), plan, **where)
         self._kept, self._settled = kept, settled
 
     def keep(self, frame: int, stage: int, piece: int, outputs: list[np.ndarray]) -> None:
@@ -85,8 +85,8 @@ class ArraySource(MortalSource):
 
     hub: Any
 
-    def make_store(self, load: Load) -> ToldStore:
-        return ToldStore(self.hub.plans[load.plan], self._kept, self._settled)
+    def make_store(self, load: Load, **where: bool) -> ToldStore:
+        return ToldStore(self.hub.plans[load.plan], self._kept, self._settled, **where)
 
     def finish(self, store: Any, frame: int, about: Any) -> list[np.ndarray]:
         results: list[np.ndarray] = store.results(frame)

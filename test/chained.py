@@ -48,6 +48,7 @@ def chain(*stages: Tiles) -> PlanShape:
                     for n in dict.fromkeys(makers)
                     for p, near in _near(index, tiles, len(made[n].pieces))
                 },
+                merged=0 if not first else 100 if number == first else tiles.given // 2,
             )
             for index in range(tiles.pieces + tiles.parity)
         )

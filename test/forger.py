@@ -7,8 +7,10 @@ import random
 from dataclasses import fields, replace
 from typing import Any, Protocol
 
+from dnn_dist.cut.feeds import AGGREGATOR
+from dnn_dist.run.shape import PieceShape
 from dnn_dist.run.state import StageProgress, WorkerState
-from dnn_dist.run.values import Feed, Result, Route, Work
+from dnn_dist.run.values import Feed, Result, Route, Scatter, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim.robot import WorkerRun
 from dnn_dist.sim.source import SourceRun
@@ -34,7 +36,7 @@ class Forger:
         worker = cluster.workers[rng.choice(list(cluster.workers))]
         if worker.part is None:
             return
-        genuine = rng.choice((self._worker_state, self._source_state, self._progress, self._work, self._again, self._feed, self._result))
+        genuine = rng.choice((self._worker_state, self._source_state, self._progress, self._work, self._again, self._feed, self._scatter, self._result))
         value = genuine(source, worker)
         if value is None:
             return
@@ -43,8 +45,9 @@ class Forger:
         value = replace(value, **changed)
         home, gatherers = source._processes
         if isinstance(value, WorkerState):
-            home.deliver(rng.choice((source.partition, source.aggregator)), value)
-        elif isinstance(value, Result):
+            process, part = rng.choice(((home, source.partition), (gatherers, source.aggregator)))
+            process.deliver(part, value)
+        elif isinstance(value, (Result, Scatter)):
             gatherers.deliver(source.aggregator, value)
         elif isinstance(value, (Work, Feed)) or rng.random() < 0.5:
             if value.key.source in worker.sources if isinstance(value, (Work, Feed)) else True:
@@ -90,9 +93,14 @@ class Forger:
         if machine.held and rng.random() < 0.7:
             key = rng.choice(machine.held)
         stages = source.loads[plan].shape.stages
-        feeds = stages[key.stage].pieces[key.piece].feeds if self._known(stages, key) else {}
+        piece_ = stages[key.stage].pieces[key.piece] if self._known(stages, key) else PieceShape(0, 0, 0)
+        feeds = {**piece_.feeds, AGGREGATOR: piece_.merged}
         (stage, piece), size = rng.choice(sorted(feeds.items())) if feeds else ((0, 0), 40)
         return Feed(key, stage, piece, plan, rng.choice(list(self._cluster.workers)), 1, machine.session, size)
+
+    def _scatter(self, source: SourceRun, worker: WorkerRun) -> Any:
+        routes = tuple(self._route() for _ in range(self._rng.randrange(3)))
+        return Scatter(source.name, source.session, self._key(source).frame, self._rng.choice(sorted(source.loads)), routes)
 
     def _known(self, stages: Any, key: TaskKey) -> bool:
         return key.stage < len(stages) and key.piece < len(stages[key.stage].pieces)

@@ -19,7 +19,7 @@ from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes import convert
 from dnn_dist.run.events import FrameRefused
 from dnn_dist.run.state import Progress, SourceState, WorkerState
-from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Work
+from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Scatter, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim.outcome import FrameRun
 
@@ -30,6 +30,7 @@ KINDS: dict[type, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     PlanText: (msg.Plan, convert.plan_message, convert.read_plan),
     Work: (msg.Work, convert.work_message, convert.read_work),
     Feed: (msg.Feed, convert.feed_message, convert.read_feed),
+    Scatter: (msg.Scatter, convert.scatter_message, convert.read_scatter),
     Result: (msg.Result, convert.result_message, convert.read_result),
     Frame: (msg.Frame, convert.frame_message, lambda m: convert.read_frame(m, Photo(0.0, header=m.header))),
 }
@@ -139,7 +140,7 @@ class MessageCluster(ArrayCluster):
         home, there = source._processes
         if isinstance(value, (WorkerState, SourceState, Progress)):
             home.deliver(source.partition, value)
-        if isinstance(value, (WorkerState, Result, Frame, PlanText)):
+        if isinstance(value, (WorkerState, Result, Frame, PlanText, Scatter)):
             there.deliver(source.aggregator, value)
         if isinstance(value, (SourceState, Progress, PlanText, Work)):
             for worker in self.workers.values():

@@ -55,6 +55,7 @@ def circumstances(rng: random.Random) -> dict[str, Any]:
         "lag": rng.choice([0.0, 0.0, 0.01, 0.1]),
         "restarts": [rng.uniform(0.4, 2.5)] if rng.random() < 0.1 else [],
         "max_frames": rng.choice([0, 1, 2, 4]),
+        "apart": rng.random() < 0.3,
     }
 
 

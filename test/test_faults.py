@@ -230,8 +230,8 @@ def test_fault_10_a_late_announcement_of_a_former_session_ends_nothing() -> None
 class Altered(MessageSource):
     """A source that derives other pieces than its workers."""
 
-    def make_store(self, load: Any) -> Any:
-        store = super().make_store(load)
+    def make_store(self, load: Any, **where: bool) -> Any:
+        store = super().make_store(load, **where)
         store.pieces_digest = "0" * 16
         return store
 

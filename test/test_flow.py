@@ -83,11 +83,11 @@ class Source:
 
 def test_given_up_work_counts_until_the_worker_has_seen_it() -> None:
     source = Source()
-    source.at(0.0, e.StageReady(0, 0, PLAN, 10.0))
+    source.at(0.0, e.FrameReady(0, PLAN, 10.0))
     assert len(source.sent()) == 2 and source.machine.in_flight() == 300
     source.at(0.1, e.ProgressHeard(Progress("cam", 7, 1, oldest_open=1)))  # the frame is closed
     assert source.machine.in_flight() == 200, "results are expected no more, work may still be on its way"
-    source.at(0.1, e.StageReady(1, 0, PLAN, 10.0))
+    source.at(0.1, e.FrameReady(1, PLAN, 10.0))
     assert not source.sent(), "with 200 of 300 bytes on the way, 150 more are too many"
     source.hears(0.2, seen=1)
     assert len(source.sent()) == 1 and source.machine.in_flight() == 250
@@ -97,9 +97,9 @@ def test_given_up_work_counts_until_the_worker_has_seen_it() -> None:
 
 def test_given_up_work_counts_no_longer_than_it_lives() -> None:
     source = Source(lifespan=0.4, worker_timeout=5.0)
-    source.at(0.0, e.StageReady(0, 0, PLAN, 10.0))
+    source.at(0.0, e.FrameReady(0, PLAN, 10.0))
     source.at(0.1, e.ProgressHeard(Progress("cam", 7, 1, oldest_open=1)))
-    source.at(0.1, e.StageReady(1, 0, PLAN, 10.0))
+    source.at(0.1, e.FrameReady(1, PLAN, 10.0))
     source.at(0.39, e.Tick())
     assert not source.sent()
     assert source.machine.next_wake() <= 0.4
@@ -109,7 +109,7 @@ def test_given_up_work_counts_no_longer_than_it_lives() -> None:
 
 def test_work_for_a_silent_worker_takes_no_room_until_it_is_heard_again() -> None:
     source = Source(workers=2, transit=9.0, lifespan=9.0)
-    source.at(0.0, e.StageReady(0, 0, PLAN, 20.0))
+    source.at(0.0, e.FrameReady(0, PLAN, 20.0))
     assert [sent.worker for sent in source.sent()] == ["w1", "w2"]
     source.hears(0.3, seen=1, worker="w1", held=(TaskKey("cam", 7, 0, 0, 0),))
     source.hears(0.6, seen=1, worker="w1", held=(TaskKey("cam", 7, 0, 0, 0),))  # and nothing of w2
@@ -123,7 +123,7 @@ def test_work_for_a_silent_worker_takes_no_room_until_it_is_heard_again() -> Non
 def test_no_frame_should_be_begun_while_the_window_takes_no_task() -> None:
     source = Source(workers=2)
     assert not source.machine.full()
-    source.at(0.0, e.StageReady(0, 0, PLAN, 20.0))
+    source.at(0.0, e.FrameReady(0, PLAN, 20.0))
     assert source.machine.full() and len(source.machine.queue) == 2
     source.at(0.1, e.ProgressHeard(Progress("cam", 7, 1, 0, {(0, 0): StageProgress(frozenset({2, 3}))})))
     assert source.machine.full(), "nothing waits, and the next frame would"
@@ -135,16 +135,16 @@ def test_no_frame_should_be_begun_while_the_window_takes_no_task() -> None:
 
 def test_tasks_that_wait_for_a_worker_do_not_make_it_full() -> None:
     source = Source(window=10**9)
-    source.at(0.0, e.StageReady(0, 0, PLAN, 20.0))
+    source.at(0.0, e.FrameReady(0, PLAN, 20.0))
     assert len(source.machine.queue) == 2 and not source.machine.full()
 
 
 def test_transit_grows_with_what_is_on_the_way() -> None:
     source = Source(window=10**9)
-    source.at(0.0, e.StageReady(0, 0, PLAN, 20.0))
+    source.at(0.0, e.FrameReady(0, PLAN, 20.0))
     source.hears(0.3, seen=2)
     source.at(0.3, e.ProgressHeard(Progress("cam", 7, 1, oldest_open=1)))
-    source.at(0.4, e.StageReady(1, 0, PLAN, 20.0))
+    source.at(0.4, e.FrameReady(1, PLAN, 20.0))
     leases = source.machine.workers["w1"].leases.values()
     assert [lease.transit for lease in leases] == [pytest.approx(0.6)] * 2
 
@@ -167,8 +167,8 @@ def test_a_worker_takes_work_soon_after_its_start(before: float) -> None:
 def test_frames_that_died_with_the_aggregator_are_counted(told_at: float) -> None:
     source = Source()
     source.at(0.0, e.ProgressHeard(Progress("cam", 7, 1, aggregator=1)))
-    source.at(0.1, e.StageReady(0, 0, PLAN, 0.5))
-    source.at(0.2, e.StageReady(1, 0, PLAN, 0.6))
+    source.at(0.1, e.FrameReady(0, PLAN, 0.5))
+    source.at(0.2, e.FrameReady(1, PLAN, 0.6))
     source.at(0.25, e.ProgressHeard(Progress("cam", 7, 2, oldest_open=1, aggregator=1)))
     source.at(0.6, e.Tick()) if told_at > 0.6 else None
     actions = source.at(told_at, e.ProgressHeard(Progress("cam", 0, 3, aggregator=2)))
@@ -182,7 +182,7 @@ def test_frames_that_died_with_the_aggregator_are_counted(told_at: float) -> Non
 def test_frames_that_the_aggregator_closes_late_are_not_lost() -> None:
     source = Source()
     source.at(0.0, e.ProgressHeard(Progress("cam", 7, 1, aggregator=1)))
-    source.at(0.1, e.StageReady(0, 0, PLAN, 0.5))
+    source.at(0.1, e.FrameReady(0, PLAN, 0.5))
     source.at(0.5, e.Tick())
     source.at(0.6, e.ProgressHeard(Progress("cam", 7, 2, oldest_open=1, aggregator=1)))
     source.at(0.7, e.ProgressHeard(Progress("cam", 0, 3, aggregator=2)))
@@ -202,7 +202,7 @@ def test_when_nobody_is_heard_no_worker_is_blamed() -> None:
 
 def test_who_was_held_up_itself_calls_nobody_silent() -> None:
     source = Source()
-    source.at(0.0, e.StageReady(0, 0, PLAN, 20.0))
+    source.at(0.0, e.FrameReady(0, PLAN, 20.0))
     source.hears(0.1, seen=2, room=0, held=(TaskKey("cam", 7, 0, 0, 0), TaskKey("cam", 7, 0, 0, 1)))
     source.at(5.0, e.Tick())
     assert not source.machine.workers["w1"].silent

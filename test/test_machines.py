@@ -16,7 +16,7 @@ from dnn_dist.run import events as e
 from dnn_dist.run import gatherer as g
 from dnn_dist.run import worker as w
 from dnn_dist.run.dispatcher import Dispatcher
-from dnn_dist.run.events import PlanInstalled, ProgressHeard, SendWork, StageReady, Tick, WorkerHeard, WorkerReachable
+from dnn_dist.run.events import FrameReady, PlanInstalled, ProgressHeard, SendWork, Tick, WorkerHeard, WorkerReachable
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
@@ -413,7 +413,7 @@ def source_with_frames(frames: int) -> Dispatcher:
     machine = Dispatcher("cam", "r1", 7)
     machine.handle(PlanInstalled("plan", shape(1)), 0.9)
     for frame in range(frames):
-        machine.handle(StageReady(frame, 0, "plan", float("inf")), 0.9)
+        machine.handle(FrameReady(frame, "plan", float("inf")), 0.9)
     return machine
 
 

@@ -28,7 +28,7 @@ from dnn_dist.run.wire import WireError
 
 EACH = 1000  # messages of random content a run
 RUNS = int(os.environ.get("DNN_DIST_MESSAGES", "6000")) // EACH
-CUTS = ["tiles:2x2@0..4;slices:2+1@5", "tiles:2x2@0..3>tiles:2x1@4..6>layers:2@7..11"]
+CUTS = ["tiles:2x2@0..4;slices:2+1@5;tiles:1x2@6..8", "tiles:2x2@0..3>tiles:2x1@4..6>layers:2@7..11"]
 CONTROL = {msg.WorkerState, msg.SourceState, msg.Progress, msg.Plan}
 FORGED = {"control": CONTROL, "all but frames": READ.keys() - {msg.Frame}, "all": set(READ)}
 
@@ -48,6 +48,7 @@ def cluster_of(seed: int, kinds: set[type], **faults: float) -> MessageCluster:
         on_demand=random_.random() < 0.3,
         prepare=0.01,
         limit=8.0,
+        apart=random_.random() < 0.5,
     )
 
 

@@ -407,7 +407,6 @@ def test_any_text_is_faults_or_an_error(text: str) -> None:
         ({"workers": ("r7",)}, "no robot 'r7'"),
         ({"frames": 0}, "frames is 0"),
         ({"rate": 0.0}, "rate is 0"),
-        ({"load": Load(shape(stages=2)), "aggregator": "r2"}, "several distributed stages"),
     ],
 )
 def test_scenarios_that_cannot_be_say_so(change: dict[str, object], says: str) -> None:

@@ -40,9 +40,12 @@ LOCAL = StageShape(True, (PieceShape(0, 0, 2),))  # 2 ms at the gateway
 
 def shape(pieces: int = 9, stages: int = 1, macs: int = 10, parity: int = 0, replicas: int = 1) -> PlanShape:
     """A plan of equal pieces with a local end; each stage has `pieces` data pieces and `parity` more."""
-    piece = PieceShape(bytes_in=100, bytes_out=50, macs=macs)
-    stage = StageShape(False, (piece,) * (pieces + parity), needed=pieces if parity else None, replicas=replicas)
-    return PlanShape((*(stage for _ in range(stages)), LOCAL))
+
+    def stage(number: int) -> StageShape:
+        piece = PieceShape(bytes_in=100, bytes_out=50, macs=macs, merged=100 if number else 0)
+        return StageShape(False, (piece,) * (pieces + parity), needed=pieces if parity else None, replicas=replicas)
+
+    return PlanShape((*map(stage, range(stages)), LOCAL))
 
 
 @dataclass
@@ -99,7 +102,9 @@ class BadAir(Air):
         if now >= self.faults.calm:
             return self._arrive(a, b, kind, now + self.faults.delay[0], deliver, args)
         too_old = healed_at > now and healed_at + self.faults.delay[1] > now + lifespan
-        if self._random.random() < self.faults.loss or too_old or self.faults.part(a, b, now):
+        announced = kind.endswith(" frame")  # reliably: each says what no other says
+        lost = self._random.random() < self.faults.loss and not announced
+        if lost or too_old or self.faults.part(a, b, now):
             return float("inf")
         time = 0.0
         for _ in range(1 + (self._random.random() < self.faults.doubling)):
@@ -150,6 +155,10 @@ class MortalSource(SourceRun):
     def tell(self, state: WorkerState) -> None:
         if not self.dead:
             super().tell(state)
+
+    def _tell_aggregator(self, value: Any) -> None:
+        if not self.dead:
+            super()._tell_aggregator(value)
 
     def look(self) -> None:
         super().look()
@@ -215,9 +224,11 @@ class Cluster(cluster.Cluster):
         switches: Sequence[float] = (),
         restarts: Sequence[float] = (),
         max_frames: int = 0,
+        apart: bool = False,
         **options: float,
     ) -> None:
-        """`speeds` in MAC/s; `seconds` that pieces take where MACs do not say it.
+        """`speeds` in MAC/s; `seconds` that pieces take where MACs do not say it. `apart`: aggregators have robots of
+        their own.
 
         At each time of `switches` (s) some source is asked for some plan of `others`, or for its first one. At each of
         `restarts` some source is killed and starts anew. `max_frames` in work at once; 0: as many as there are.
@@ -226,7 +237,8 @@ class Cluster(cluster.Cluster):
         names = [f"w{number + 1}" for number in range(workers)]
         homes = ["gateway", *(f"gateway{number + 1}" for number in range(1, sources))]
         robots = [Robot(name, speed) for name, speed in zip(names, speeds or [1000.0] * workers, strict=True)]
-        robots += [Robot(home, 1000.0) for home in homes]
+        self.elsewhere = {home: f"{home}_2" if apart else home for home in homes}
+        robots += [Robot(home, 1000.0) for home in sorted({*self.elsewhere, *self.elsewhere.values()})]
         self.fleet = Fleet(tuple(robots), (LinkRule((), Link(float("inf"))),))
         self.bad, self.seed, self.on_demand, self.seconds = faults or Faults(), seed, on_demand, seconds
         self.limits, self.options = worker or WorkerSettings(), options
@@ -264,13 +276,14 @@ class Cluster(cluster.Cluster):
                 dispatcher=self.settings,
                 gatherer=GathererSettings(),
                 name=name,
+                aggregator=self.elsewhere[home],
             )
             for name, home in self.homes.items()
         )
         scenario = Scenario(
             self.fleet,
             sources,
-            workers=tuple(name for name in self.fleet.names if name not in self.homes.values()),
+            workers=tuple(name for name in self.fleet.names if not name.startswith("gateway")),
             faults=tuple(Fault(*event) for event in self.bad.events),
             seed=self.seed,
             worker=self.limits,
@@ -437,7 +450,8 @@ class Cluster(cluster.Cluster):
         run = self.sources[source]
         if run.loads[work.plan].shape.stages[work.key.stage].chained:
             return  # a chain goes out as a whole
-        size = run.loads[work.plan].shape.stages[work.key.stage].pieces[work.key.piece].bytes_in
+        piece = run.loads[work.plan].shape.stages[work.key.stage].pieces[work.key.piece]
+        size = piece.bytes_in - (piece.merged if run.aggregator_robot != run.robot else 0)
         views = run.partition.machine.workers
         ways = (way for way in self.air.under_way if way.source == source)
         sizes = [size, *(way.bytes for way in ways if not views[way.worker].silent)]
@@ -446,10 +460,14 @@ class Cluster(cluster.Cluster):
     def check_end(self, name: str, frames: int, budget: float) -> None:
         """What holds when all is quiet."""
         ledger, source = self.ledgers[name], self.sources[name]
-        assert sorted(ledger.reported_at) == sorted(ledger.begun), "a frame was not reported"
-        assert len(ledger.reports) + source.dropped == frames, "an image was lost"  # dropped: the window was full
+        lost = ledger.begun.keys() - ledger.reported_at.keys()
+        assert lost <= {frame for _, frame in source.partition.machine.orphans}, "a frame was not reported"
+        reported = len(ledger.reports) + len(lost)
+        assert reported + source.dropped == frames, "an image was lost"  # dropped: the window was full
+        # s at most, after it was begun
+        heard = self.bad.delay[1] + self.options.get("lag", 0.0) if source.aggregator_robot != source.robot else 0.0
         for number, at in ledger.reported_at.items():
-            assert at <= ledger.begun[number] + budget + 1e-4, f"frame {number} was reported late"
+            assert at <= ledger.begun[number] + heard + budget + 1e-4, f"frame {number} was reported late"
         for merged in ledger.held.values():
             assert len(merged) == len(set(merged)), "a piece was merged twice"
         gatherer, dispatcher = source.aggregator.machine, source.partition.machine

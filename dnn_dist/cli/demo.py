@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
     # Imported here: only a machine with ROS can get this far, and the command line must work without.
     from dnn_dist.nodes.watch import watching
 
-    prefix = f"{_source(cluster)}/" if len([robot for robot in cluster.robots if robot.source]) > 1 else ""
+    prefix = f"{cluster.sources[0]}/" if len(cluster.sources) > 1 else ""
     summary = Summary(args.out, args.frames, rate=float(cameras[0].parameters.get("rate", 5.0)))
     with (
         own_domain() as domain,
@@ -134,10 +134,6 @@ def _paced(cluster: Cluster, pace: float) -> Cluster:
     parameters = {node: dict(values) for node, values in cluster.parameters.items()}
     parameters.setdefault("all", {}).setdefault("pace", pace)
     return replace(cluster, parameters=parameters)
-
-
-def _source(cluster: Cluster) -> str:
-    return next(robot.source for robot in cluster.robots if robot.source)
 
 
 def _await_workers(watch: Any, supervisor: Supervisor, args: argparse.Namespace) -> None:

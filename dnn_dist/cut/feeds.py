@@ -27,6 +27,8 @@ FEEDING = ("tiles", "bands", "layers")
 
 Maker = tuple[int, int]
 """Stage and piece that make a box, or take it."""
+AGGREGATOR: Maker = (-1, -1)
+"""Who gives a piece what was made before its chain, where that does not come with its work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,11 @@ class Feeds:
         """Numbers of the outputs of a piece that the aggregator gets."""
         outputs = self.stages[stage].pieces[piece].outputs
         return tuple(number for number, port in enumerate(outputs) if port.tensor in self._reported[stage])
+
+
+def made_before(network: Network, seen: Piece) -> tuple[Port, ...]:
+    """Of the inputs of a piece as its source sees it, those that other chains or local stages make."""
+    return tuple(port for port in seen.inputs if port.tensor not in network.inputs)
 
 
 class _Made:

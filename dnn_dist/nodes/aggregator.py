@@ -23,9 +23,10 @@ from dnn_dist.nodes.images import to_rgb
 from dnn_dist.nodes.imagetopic import ImageReader
 from dnn_dist.nodes.outputs import Outputs
 from dnn_dist.nodes.parameters import Parameters
+from dnn_dist.nodes.peers import Peers
 from dnn_dist.nodes.picture import Picture
 from dnn_dist.nodes.planning import load_card, load_head, load_network
-from dnn_dist.nodes.qos import FRAME, LATCHED_IN, STATE, tensors
+from dnn_dist.nodes.qos import FRAME, LATCHED_IN, SCATTER, STATE, tensors
 from dnn_dist.nodes.shell import NodePart, Shell, run
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
@@ -35,7 +36,7 @@ from dnn_dist.run.events import Tick
 from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.state import Progress
 from dnn_dist.run.store import TensorStore
-from dnn_dist.run.values import PlanText
+from dnn_dist.run.values import Feed, PlanText
 from dnn_dist.run.wire import WireError
 from dnn_dist.settings import AggregatorSettings, adopt
 
@@ -114,6 +115,7 @@ class AggregatorNode(Shell):
 
     _network: Network
     _topics: AggregatorTopics
+    _world: RosWorld
 
     def __init__(self) -> None:
         super().__init__("aggregator")
@@ -123,25 +125,27 @@ class AggregatorNode(Shell):
 
     def configure(self) -> None:
         self._network = load_network(self._settings.now.model)
-        world = RosWorld(self, lambda: self._settings.now.pace)
-        self._topics = AggregatorTopics(self, world, self._settings, self._network, self._make_store)
+        self._world = RosWorld(self, lambda: self._settings.now.pace)
+        self._topics = AggregatorTopics(self, self._world, self._settings, self._network, self._make_store)
 
     def start(self) -> None:
         topics = self._topics
         topics.start(WorkerTopics(self))
         self.receive(msg.Plan, "plan", LATCHED_IN, lambda message: topics.part.post(convert.read_plan(message)))
+        peers = Peers(self, "", self._settings.now.lifespan, topics.part)
+        self._world.route(Feed, lambda value, to: peers.send(value, to))
         self.receive(msg.Frame, f"{topics.source}/frame", FRAME, self._hear_frame)
+        self.receive(msg.Scatter, f"{topics.source}/scatter", SCATTER, self._hear_scatter)
         self._reader = ImageReader(self, self._settings.now.compressed, self._hear_image)
 
     def _make_store(self, plan: PlanText) -> TensorStore:
-        store = TensorStore(self._network, Plan.from_yaml(plan.text), self._settings.now.threads)
+        store = TensorStore(self._network, Plan.from_yaml(plan.text), self._settings.now.threads, images=False)
         if store.pieces_digest != plan.pieces:
             raise WireError(f"plan {plan.plan}: its source derives other pieces; install one version everywhere")
-        if any(not stage.distributed and set(stage.inputs) & set(self._network.inputs) for stage in store.stages):
-            raise WireError(f"plan {plan.plan}: its local stage reads the image; run the gateway instead")
-        if sum(stage.distributed for stage in store.stages) > 1:
-            raise WireError(f"plan {plan.plan}: has several distributed stages; run the gateway instead")
         return store
+
+    def _hear_scatter(self, message: msg.Scatter) -> None:
+        self._topics.part.post(convert.read_scatter(message))
 
     def _hear_image(self, message: Image | CompressedImage) -> None:
         self._images[message.header.stamp.sec, message.header.stamp.nanosec] = to_rgb(message)

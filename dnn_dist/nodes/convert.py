@@ -20,7 +20,7 @@ from dnn_dist.detect.boxes import Detection
 from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
-from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Route, Work
+from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Route, Scatter, Work
 from dnn_dist.run.wire import NAME, TaskKey, WireError, WireTensor, array_from_bytes
 
 T = TypeVar("T")
@@ -146,11 +146,21 @@ def read_work(message: msg.Work) -> Work:
         number=work_number(message.number),
         budget=seconds(message.budget, "budget"),
         inputs=[read_tensor(tensor) for tensor in message.inputs],
-        routes=tuple(
-            Route(route.stage, route.piece, name_of(route.worker, "worker"), route.session)
-            for route in _few(message.routes, "routes")
-        ),
+        routes=_read_routes(message),
     )
+
+
+def _read_routes(message: msg.Work | msg.Scatter) -> tuple[Route, ...]:
+    routes = _few(message.routes, "routes")
+    return tuple(Route(one.stage, one.piece, name_of(one.worker, "worker"), one.session) for one in routes)
+
+
+def scatter_message(scatter: Scatter) -> msg.Scatter:
+    return _made(msg.Scatter, scatter, routes=[_made(msg.Route, route) for route in scatter.routes])
+
+
+def read_scatter(message: msg.Scatter) -> Scatter:
+    return _made(Scatter, message, source=name_of(message.source, "source"), routes=_read_routes(message))
 
 
 def feed_message(feed: Feed) -> msg.Feed:
@@ -188,7 +198,8 @@ def read_result(message: msg.Result) -> Result:
 def frame_message(frame: Frame) -> msg.Frame:
     picture = frame.about
     height, width = picture.image.shape[:2] if picture.image is not None else (0, 0)
-    return _made(msg.Frame, frame, header=picture.header, height=height, width=width)
+    image = [tensor_message(tensor) for tensor in frame.image]
+    return _made(msg.Frame, frame, header=picture.header, height=height, width=width, image=image)
 
 
 def read_frame(message: msg.Frame, about: Any) -> Frame:
@@ -198,7 +209,8 @@ def read_frame(message: msg.Frame, about: Any) -> Frame:
     if not message.error and not (message.height and message.width):
         raise WireError(f"frame {message.frame}: its image has {message.height} x {message.width} pixels")
     source, budget = name_of(message.source, "source"), seconds(message.budget, "budget")
-    return _made(Frame, message, source=source, budget=budget, about=about, error=message.error[:200])
+    image = [read_tensor(tensor) for tensor in _few(message.image, "image")]
+    return _made(Frame, message, source=source, budget=budget, about=about, error=message.error[:200], image=image)
 
 
 # States
@@ -246,7 +258,8 @@ def progress_message(progress: Progress) -> msg.Progress:
         msg.StageProgress(frame=frame, stage=stage, settled=state.settled, held=_bits(state.held))
         for (frame, stage), state in progress.stages.items()
     ]
-    return _made(msg.Progress, progress, plans=sorted(progress.plans), stages=stages)
+    known = {"plans": sorted(progress.plans), "peers": sorted(progress.peers)}
+    return _made(msg.Progress, progress, **known, stages=stages)
 
 
 def read_progress(message: msg.Progress) -> Progress:
@@ -255,6 +268,7 @@ def read_progress(message: msg.Progress) -> Progress:
         message,
         source=name_of(message.source, "source"),
         plans=frozenset(_few(message.plans, "plans")),
+        peers=frozenset(_few(message.peers, "peers")),
         stages={
             (entry.frame, entry.stage): StageProgress(_pieces(entry.held), entry.settled)
             for entry in _few(message.stages, "stages")

@@ -14,7 +14,7 @@ from dnn_dist.nodes.workertopics import WorkerTopics
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.run.events import FrameRefused
 from dnn_dist.run.state import Progress
-from dnn_dist.run.values import Frame, Installed, NextStage
+from dnn_dist.run.values import Frame, Installed
 from dnn_dist.settings import GatewaySettings
 
 
@@ -34,7 +34,7 @@ class Gateway(Shell):
         partition = PartitionTopics(self, world, self._settings, network)
         aggregator = AggregatorTopics(self, world, self._settings, network)
         to_aggregator: tuple[type, ...] = (Frame, Installed)
-        to_partition: tuple[type, ...] = (Progress, NextStage, FrameRefused)
+        to_partition: tuple[type, ...] = (Progress, FrameRefused)
         for kind in to_aggregator:
             world.route(kind, lambda value, to: aggregator.part.post(value))
         for kind in to_partition:

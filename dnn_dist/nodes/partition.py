@@ -19,7 +19,7 @@ from dnn_dist.nodes.imagetopic import ImageReader
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.picture import Picture
 from dnn_dist.nodes.planning import load_network, plan_in_force, plan_of_text
-from dnn_dist.nodes.qos import FRAME, LATCHED, STATE, tensors
+from dnn_dist.nodes.qos import FRAME, LATCHED, SCATTER, STATE, tensors
 from dnn_dist.nodes.shell import NodePart, Shell, run
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
@@ -29,7 +29,7 @@ from dnn_dist.run.partition import Partition, SetPlan
 from dnn_dist.run.state import SourceState, WorkerState
 from dnn_dist.run.store import TensorStore
 from dnn_dist.run.tasks import DispatcherSettings
-from dnn_dist.run.values import Frame, PlanText, Work
+from dnn_dist.run.values import Frame, PlanText, Scatter, Work
 from dnn_dist.settings import PartitionSettings, adopt
 
 
@@ -51,13 +51,11 @@ class PartitionTopics(NodePart):
         self._work: dict[str, Any] = {}  # worker -> publisher
         self._reachable: dict[str, bool] = {}
         self._local = heard is None
-        self.part = Partition(
-            world, world.loop, self.source, shell.session, self._adopted(), heard or (lambda: True)
-        )
+        self.part = Partition(world, world.loop, self.source, shell.session, self._adopted(), heard)
         self._first = self._store(plan_in_force(network, settings.now))
 
     def _store(self, plan: Plan) -> TensorStore:
-        return TensorStore(self._network, plan, self._settings.now.threads, self._local)
+        return TensorStore(self._network, plan, self._settings.now.threads, merges=self._local)
 
     def _adopted(self) -> DispatcherSettings:
         return adopt(DispatcherSettings, self._settings.now)
@@ -139,14 +137,16 @@ class PartitionNode(Shell):
         world = RosWorld(self, lambda: self._settings.now.pace)
         self._topics = PartitionTopics(self, world, self._settings, network, self._heard)
         world.route(Frame, lambda value, to: self.send(self._frames, convert.frame_message(value)))
+        world.route(Scatter, lambda value, to: self.send(self._scatter, convert.scatter_message(value)))
 
     def start(self) -> None:
         self._frames = self.offer(msg.Frame, f"{self._topics.source}/frame", FRAME)
+        self._scatter = self.offer(msg.Scatter, f"{self._topics.source}/scatter", SCATTER)
         self.receive(msg.Progress, "progress", STATE, self._hear_progress)
         self._topics.start(WorkerTopics(self))
 
     def _heard(self) -> bool:
-        return bool(self._frames.get_subscription_count())
+        return all(topic.get_subscription_count() for topic in (self._frames, self._scatter))
 
     def _hear_progress(self, message: msg.Progress) -> None:
         if message.source == self._topics.source:

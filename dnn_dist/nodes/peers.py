@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker's ends of the topics on which other workers hear what pieces give each other, `WORKER/feed`."""
+"""The ends of those who send feeds, on the topics on which workers hear what their pieces need, `WORKER/feed`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from dnn_dist import msg
 from dnn_dist.nodes import convert
 from dnn_dist.nodes.qos import feeds
 from dnn_dist.nodes.shell import Shell
 from dnn_dist.nodes.workertopics import FORGET, LOOK, named_topics
-from dnn_dist.run.computer import Computer
 from dnn_dist.run.events import PeersReachable
 from dnn_dist.run.notes import Note
 from dnn_dist.run.values import Feed
@@ -21,11 +21,23 @@ MOST = 256
 """Workers that feeds are sent to."""
 
 
-class Peers:
-    """All other workers of the node's own namespace, once a plan lets workers feed each other."""
+class Feeding(Protocol):
+    """A worker, or an aggregator."""
 
-    def __init__(self, shell: Shell, name: str, lifespan: float, part: Computer) -> None:
-        """`name`: this worker's own. `lifespan` (s): a feed that has not arrived after it is given up."""
+    post: Callable[[Any], None]
+
+    @property
+    def wants_peers(self) -> bool:
+        """Whether feeds may have to go to workers."""
+
+
+class Peers:
+    """All other workers of the node's own namespace, once a plan has somebody feed them."""
+
+    def __init__(self, shell: Shell, name: str, lifespan: float, part: Feeding) -> None:
+        """`name`: this worker's own; empty: it is none. `lifespan` (s): a feed that has not arrived after it is given
+        up.
+        """
         self._shell, self._name, self._lifespan, self._part = shell, name, lifespan, part
         self._publishers: dict[str, Any] = {}  # worker -> publisher
         self._seen: dict[str, float] = {}  # worker -> when it was last seen to listen, s

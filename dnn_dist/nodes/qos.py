@@ -31,6 +31,8 @@ LATCHED_IN = _profile(reliable=True, depth=64, latched=True)
 """Subscriptions to plans: room for one of every source."""
 FRAME = _profile(reliable=True, depth=16)
 """Announcements of frames: each says what no other says, and must be reported on."""
+SCATTER = _profile(reliable=True, depth=64)
+"""Who needs what an aggregator merged: small, several a frame; what is lost is asked for again when it is overdue."""
 STATE = _profile(reliable=False, depth=10)
 """Absolute states of sources and aggregators, said again ten times a second. Best effort: a lost one is older than the
 next, and after a cut nothing is worse than to hear the old ones again, one by one."""

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dnn_dist.cut.feeds import AGGREGATOR
 from dnn_dist.run.events import (
     Fill,
     FrameAnnounced,
     FrameBegun,
     FrameFailed,
     FrameRefused,
-    HandOver,
     Keep,
     LocalDone,
     PlanInstalled,
@@ -33,7 +33,7 @@ from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.store import Store
-from dnn_dist.run.values import Frame, Installed, NextStage, Outcome, PlanText, Result
+from dnn_dist.run.values import Feed, Frame, Installed, Outcome, PlanText, Result, Scatter
 from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.run.world import Job, Loop, Part, World
 
@@ -47,6 +47,7 @@ class _Open:
 
     frame: Frame
     store: Store  # of the plan that it keeps for life
+    pixels: Any = None  # the model's input, where that came with the announcement
     outputs: Any = None  # of the last stage
     tiles: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)  # as in `Outcome`
 
@@ -87,6 +88,11 @@ class Aggregator(Part):
         """What diagnostics say of it."""
         return {"frames open": len(self._open)}
 
+    @property
+    def wants_peers(self) -> bool:
+        """Whether workers need what is merged here, and do not get it with their work."""
+        return any(store.shape.scattered for store in self._stores.values())
+
     def forget(self, worker: str) -> None:
         """A worker's topics were let go."""
         self._robots.pop(worker, None)
@@ -123,11 +129,32 @@ class Aggregator(Part):
         store = self._stores.get(frame.plan)
         if store is None:
             raise WireError(f"frame {frame.frame} names plan {frame.plan[:32]!r}, not installed here")
-        self._coming = _Open(frame, store)
+        self._coming = _Open(frame, store, None if frame.error else store.read_image(frame.image))
         self.handle(FrameAnnounced(frame.session, frame.frame, frame.plan, frame.budget, frame.error))
         if self._coming is not None:  # it was not taken
             self._coming = None
             self.world.send(FrameRefused(frame.frame))
+
+    def _hear_scatter(self, scatter: Scatter) -> None:
+        """Send what was merged to those who need it. What does not come is asked for again, so nothing waits here."""
+        number, plan = scatter.frame, scatter.plan
+        open_, frame = self._open.get(number), self.machine.frames.get(number)
+        who = f"frame {number} of source {scatter.source[:64]!r}"
+        if scatter.source != self.source:
+            raise WireError(f"what {who} needs was asked for on the topic of {self.source!r}")
+        if open_ is None or frame is None or (open_.frame.session, frame.plan) != (scatter.session, plan):
+            self.world.note(Note("late scatter", f"{who} is not open", warn=False))
+            return
+        store, chain = open_.store, open_.store.shape.chain(frame.stage)
+        for stage, piece, worker, session in scatter.routes:
+            if stage not in chain:
+                self.world.note(Note("late scatter", f"{who} has come to stage {frame.stage}, not {stage}", warn=False))
+                continue
+            key = TaskKey(self.source, scatter.session, number, stage, piece)
+            boxes = store.feed(number, stage, piece)
+            self.world.send(
+                Feed(key, *AGGREGATOR, plan, self.source, self.machine.aggregator, session, boxes), worker
+            )
 
     def _hear_worker(self, state: WorkerState) -> None:
         self._robots[state.worker] = state.robot
@@ -157,7 +184,7 @@ class Aggregator(Part):
         coming, self._coming = self._coming, None
         assert coming is not None and coming.frame.frame == action.frame, "the frame announced is the one that begins"
         self._open[action.frame] = coming
-        coming.store.begin(action.frame)
+        coming.store.begin(action.frame, coming.pixels)
 
     def _keep(self, action: Keep) -> None:
         key = action.key
@@ -190,9 +217,6 @@ class Aggregator(Part):
         key = TaskKey(self.source, action.session, action.frame, action.stage, 0)
         self.world.run(Job("local", call, key, action.plan, store.macs(action.stage)), done)
 
-    def _hand_over(self, action: HandOver) -> None:
-        self.world.send(NextStage(action.frame, action.stage))
-
     def _publish(self, action: Publish) -> None:
         report = action.report
         open_ = self._open.pop(report.frame)
@@ -217,6 +241,7 @@ class Aggregator(Part):
 
     takes = {
         Frame: _hear_frame,
+        Scatter: _hear_scatter,
         Result: _hear_result,
         WorkerState: _hear_worker,
         PlanText: _hear_plan,
@@ -228,7 +253,6 @@ class Aggregator(Part):
         Fill: _fill,
         Settled: _settle,
         RunLocal: _run_local,
-        HandOver: _hand_over,
         Publish: _publish,
         PublishProgress: _publish_progress,
     }

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.policy import columns, window_takes
 from dnn_dist.run.crew import Columns, crew_of, travelling
-from dnn_dist.run.events import SendWork
+from dnn_dist.run.events import SendScatter, SendWork
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState
 from dnn_dist.run.lineage import needed
@@ -166,14 +166,30 @@ class Chains:
         """How long feeds may be on their way, in seconds: several times what those of this stage took."""
         settings = self._books.settings
         known = self._feeding.get((lease.plan, lease.key.stage))
+        if not lease.fed:  # what the aggregator gives comes as a work does
+            return max(lease.transit, FEEDING * (known or 0.0))
         if known is None:
             known = (self._books.frames[lease.key.frame].deadline - now) / FEEDING / 4
         return max(settings.worker_timeout, settings.lifespan, FEEDING * known)
 
-    def feed_again(self, now: float) -> list[SendWork]:
+    def scatter(self, given: Iterable[SendWork], now: float) -> list[SendScatter]:
+        """Have an aggregator elsewhere send what it merged to those who were given these works."""
+        books = self._books
+        routes: dict[int, list[Route]] = {}
+        for work in given if books.apart else ():
+            key = work.key
+            if work.again or not books.scattered(key):
+                continue
+            maker = key.stage, key.piece
+            routes.setdefault(key.frame, []).append(Route(*maker, work.worker, work.worker_session))
+            if not books.chained(key):
+                self._note_fed(books.shape(key), {maker: books.task(key)}, maker, now)
+        return [SendScatter(number, books.frames[number].plan, tuple(found)) for number, found in routes.items()]
+
+    def feed_again(self, now: float) -> list[SendWork | SendScatter]:
         """Have those tasks fed again whose feeds should long have come."""
         books = self._books
-        sent: list[SendWork] = []
+        sent: list[SendWork | SendScatter] = []
         for key in books.unfed:
             frame = books.frames.get(key.frame)
             if frame is None or key not in frame.tasks:
@@ -184,6 +200,9 @@ class Chains:
             for maker in books.piece(key).feeds:
                 if maker in at and taker in at:
                     sent.append(send_again(books, at[maker], tasks[maker].key, now, _routes([taker], at)))
+            if books.scattered(key):
+                routes = (Route(*taker, name, lease.session) for name, lease in tasks[taker].leases.items())
+                sent.append(SendScatter(key.frame, frame.plan, tuple(routes)))
         books.unfed.clear()
         return sent
 

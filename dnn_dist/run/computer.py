@@ -162,7 +162,7 @@ class Computer(Part):
         key, plan = work.key, work.plan
         ready, role = True, Role()
         if self.machine.plans.get(plan, False):
-            role = self._pieces.role(plan, key.stage, key.piece)  # WireError where there is no such piece
+            role = self._pieces.role(plan, key.stage, key.piece, work.inputs)  # WireError where there is no such piece
             ready = self._pieces.ready(plan, key.stage, key.piece)
             astray = [route for route in work.routes if (route.stage, route.piece) not in role.feeds]
             if astray:

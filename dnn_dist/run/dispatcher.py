@@ -2,9 +2,10 @@
 """State machine of a source's queue, leases and plans.
 
 Rules
-  A task is queued when its stage's inputs are at hand, leased to as many workers at a time as it has copies (one,
-  unless the plan asks for replicas or the task is overdue), and done when Progress says so; nothing else ends a task
-  but the end of its frame. Who is given it: run/handout.py. When a lease is lost: run/leases.py.
+  A task is queued when its stage's inputs are at hand: the model's with the frame, others when Progress says that all
+  stages before are settled. It is leased to as many workers at a time as it has copies (one, unless the plan asks for
+  replicas or the task is overdue), and done when Progress says so; nothing else ends a task but the end of its frame.
+  Who is given it: run/handout.py. When a lease is lost: run/leases.py.
   A work given up counts in the window until the worker has seen it or `lifespan` has passed, for so long it may still
   be sent; but not while the worker is silent, for to somebody who does not answer nothing is sent again. While the
   window takes no task the dispatcher is `full`, and no frame should be begun.
@@ -25,12 +26,12 @@ from dnn_dist.run import leases
 from dnn_dist.run.assignment import owners
 from dnn_dist.run.chains import Chains
 from dnn_dist.run.events import (
+    FrameReady,
     FrameRefused,
     PlanInstalled,
     ProgressHeard,
     PublishSource,
     ReleaseFrame,
-    StageReady,
     StillHeard,
     Tick,
     WorkerHeard,
@@ -50,8 +51,11 @@ from dnn_dist.run.wire import TaskKey
 class Dispatcher:
     """See the module's rules. Holds tasks by key; tensors stay with the caller."""
 
-    def __init__(self, source: str, robot: str, session: int, settings: DispatcherSettings | None = None) -> None:
-        self._books = Books(source, robot, session, settings or DispatcherSettings())
+    def __init__(
+        self, source: str, robot: str, session: int, settings: DispatcherSettings | None = None, apart: bool = False
+    ) -> None:
+        """`apart`: the aggregator is another process, which has what was merged."""
+        self._books = Books(source, robot, session, settings or DispatcherSettings(), apart=apart)
         self.workers, self.frames, self.queue = self._books.workers, self._books.frames, self._books.queue
         self._restarts = Restarts(source, session, self.settings.max_orphans)
         self._switch = PlanSwitch(self._books)
@@ -67,7 +71,7 @@ class Dispatcher:
         self._oldest_open = 0
         self._handlers: dict[type, Callable[[Any, float], list[Any]]] = {
             PlanInstalled: self._switch.install,
-            StageReady: self._handle_stage,
+            FrameReady: self._handle_frame,
             FrameRefused: self._handle_refused,
             WorkerHeard: self._handle_worker,
             StillHeard: self._handle_still,
@@ -119,8 +123,8 @@ class Dispatcher:
         if books.unfed:
             actions += self._chains.feed_again(now)
         if self.queue:
-            actions += hand_out(books, now)
-            actions += self._place_chains(now)
+            given = [*hand_out(books, now), *self._place_chains(now)]
+            actions += given + self._chains.scatter(given, now)
         return actions + self._publish(now)
 
     def _come(self, now: float) -> None:
@@ -168,30 +172,33 @@ class Dispatcher:
 
     # Frames
 
-    def _handle_stage(self, event: StageReady, now: float) -> list[Any]:
-        books = self._books
+    def _handle_frame(self, event: FrameReady, now: float) -> list[Any]:
         self._next_frame = max(self._next_frame, event.frame + 1)
-        frame = self.frames.setdefault(event.frame, OpenFrame(event.plan, event.deadline))
-        stage = books.plans[event.plan].stages[event.stage]
-        if stage.local:  # runs at the aggregator, and is no task
-            return []
+        self.frames.setdefault(event.frame, OpenFrame(event.plan, event.deadline))
+        self._begin(event.frame, 0, now)
+        return []
+
+    def _begin(self, frame_number: int, first: int, now: float) -> None:
+        """A frame has come to a stage: queue the tasks of its chain. A local one runs at the aggregator."""
+        books, frame = self._books, self.frames[frame_number]
+        shape = books.plans[frame.plan]
+        if not frame.begun <= first < len(shape.stages) or shape.stages[first].local:
+            return
+        stage, chain = shape.stages[first], shape.chain(first)
+        frame.begun = chain.stop
         candidates = (
             {}
             if books.settings.stealing or stage.chained
-            else {view.name: view for view in able(books, event.plan, now)}
+            else {view.name: view for view in able(books, frame.plan, now)}
         )
         owned = (
-            owners(len(stage.pieces), candidates, dict(self._books.settings.shares), event.plan, event.stage)
-            if candidates
-            else []
+            owners(len(stage.pieces), candidates, dict(books.settings.shares), frame.plan, first) if candidates else []
         )
-        for number in books.plans[event.plan].chain(event.stage):
-            for piece in range(len(books.plans[event.plan].stages[number].pieces)):
-                key = TaskKey(books.source, books.session, event.frame, number, piece)
-                if key not in frame.tasks:
-                    frame.tasks[key] = Task(key, now, stage.replicas, owner=owned[piece] if owned else "")
-                    self.queue.append(key)
-        return []
+        for number in chain:
+            for piece in range(len(shape.stages[number].pieces)):
+                key = TaskKey(books.source, books.session, frame_number, number, piece)
+                frame.tasks[key] = Task(key, now, stage.replicas, owner=owned[piece] if owned else "")
+                self.queue.append(key)
 
     def _handle_refused(self, event: FrameRefused, now: float) -> list[Any]:
         self._next_frame = max(self._next_frame, event.frame + 1)
@@ -223,14 +230,16 @@ class Dispatcher:
         stale = another and silence > books.settings.worker_timeout
         if known is not None and not stale and not newer(progress.sequence, known.sequence, silence):
             return []
-        self._progress, self._progress_at = progress, now
+        self._progress, self._progress_at, books.met = progress, now, progress.peers
         dead, actions = self._restarts.lost_with_aggregator(progress, self.frames)
         result: list[Any] = [*actions, *self._switch.tell_aggregator(progress.plans, now)]
         for number in dead:
             result += self._close(number, now)
         if progress.session == 0:
             return result
-        for frame in self.frames.values():
+        for number, frame in self.frames.items():
+            if (stage := progress.open_stage(number)) is not None:
+                self._begin(number, stage, now)
             for key in [key for key in frame.tasks if progress.done(key)]:
                 if progress.settled(key) or not books.piece(key).takers:
                     books.forget(frame, key, LeaseState.DONE, now)

@@ -74,11 +74,10 @@ class SourceReachable(NamedTuple):
 # Dispatcher -----------------------------------------------------------------------------------------------------------
 
 
-class StageReady(NamedTuple):
-    """Event: the inputs of a frame's stage are at hand, and with them all of the chain that it begins."""
+class FrameReady(NamedTuple):
+    """Event: a frame begins, and the model's input is at hand. Later stages are ready when Progress says so."""
 
     frame: int
-    stage: int
     plan: str
     deadline: float  # s, on this machine's clock
 
@@ -101,6 +100,14 @@ class SendWork(NamedTuple):
     budget: float  # s left of the frame's deadline
     routes: tuple[Route, ...] = ()
     again: bool = False  # no task: feeds of one that the worker has go there as well
+
+
+class SendScatter(NamedTuple):
+    """Action: tell an aggregator elsewhere which pieces of a frame need what it merged, and who computes them."""
+
+    frame: int
+    plan: str
+    routes: tuple[Route, ...]
 
 
 class PublishSource(NamedTuple):
@@ -217,13 +224,6 @@ class RunLocal(NamedTuple):
     last: bool  # the detection head follows
 
 
-class HandOver(NamedTuple):
-    """Action: hand the tensors to the source's dispatcher: this distributed stage is next."""
-
-    frame: int
-    stage: int
-
-
 class Publish(NamedTuple):
     """Action: publish the frame's report and detections; then its tensors may go."""
 
@@ -257,7 +257,7 @@ class PlanBuilt(NamedTuple):
 class Role(NamedTuple):
     """What a piece is in its chain."""
 
-    awaits: frozenset[Maker] = frozenset()  # pieces that it gets something of
+    awaits: frozenset[Maker] = frozenset()  # pieces that it gets something of, and perhaps the aggregator
     feeds: frozenset[Maker] = frozenset()  # pieces that get something of it
     reports: bool = True  # the aggregator does
 
@@ -284,7 +284,7 @@ class FeedArrived(NamedTuple):
 
 
 class PeersReachable(NamedTuple):
-    """Event: feeds can be sent to these workers, and to no others."""
+    """Event, of workers and aggregators: feeds can be sent to these workers, and to no others."""
 
     workers: frozenset[str]
 

@@ -74,6 +74,9 @@ class WorkerView:
             self.strays = [stray for stray in self.strays if stray.number > seen]
         for lease in arrived:
             lease.step(LeaseState.ARRIVED, now)
+        for lease in self.leases.values():
+            if lease.lacks and lease.acknowledged:
+                lease.lacks = lease.key in state.waiting
         head = state.held[0] if state.held and not state.preparing else None
         head = None if head in state.waiting else head
         stepped: list[Lease] = []
@@ -148,12 +151,12 @@ class WorkerView:
         return plan not in self.state.on_demand or (plan, stage, piece) in self.given
 
     def room_for(self, source: str) -> int:
-        """Tasks that this worker still takes from `source`: its offer, less what it has not seen yet."""
+        """Tasks that this worker still takes from `source`: its offer, less what is on its way there."""
         if self.state.offered_to != source:
             return 0
         if not self.leases:
             return self.state.room
-        return self.state.room - sum(not lease.acknowledged for lease in self.leases.values())
+        return self.state.room - sum(lease.coming for lease in self.leases.values())
 
     @property
     def load(self) -> int:

@@ -27,9 +27,9 @@ from dnn_dist.run.events import (
     FrameAnnounced,
     FrameBegun,
     FrameFailed,
-    HandOver,
     Keep,
     LocalDone,
+    PeersReachable,
     PlanInstalled,
     Publish,
     PublishProgress,
@@ -68,6 +68,7 @@ class Gatherer:
         self._newest_plan = ""  # of the frame announced last
         self.early: dict[TaskKey, ResultArrived] = {}  # results that overtook their frame's announcement
         self._times = StageTimes(self.settings.history)
+        self._peers: frozenset[str] = frozenset()  # workers that feeds can be sent to
         self._sequence = 0
         self._changed = False
         self._published_at = float("-inf")
@@ -82,6 +83,7 @@ class Gatherer:
             WorkerHeard: lambda event, now: self._hear_worker(now),
             StillHeard: lambda event, now: self._hear_worker(max(event.at.values(), default=float("-inf"))),
             LocalDone: self._handle_local,
+            PeersReachable: self._handle_peers,
             Tick: lambda event, now: [],
         }
 
@@ -151,7 +153,7 @@ class Gatherer:
         if event.error:
             note = Note("bad image", f"frame {event.frame}: {event.error}")
             return [*actions, note, self._end(event.frame, Status.NO_RESULT, now)]
-        actions += self._enter(event.frame, now, handed_over=True)
+        actions += self._enter(event.frame, now)
         for key in [key for key in self.early if key.frame <= event.frame]:
             early = self.early.pop(key)
             if key.frame == event.frame:
@@ -176,6 +178,10 @@ class Gatherer:
         if event.frame not in self.frames:
             return []
         return [Note("no result", f"frame {event.frame}: {event.why}"), self._end(event.frame, Status.NO_RESULT, now)]
+
+    def _handle_peers(self, event: PeersReachable, now: float) -> list[Any]:
+        self._peers, self._changed = event.workers, True
+        return []
 
     def _hear_worker(self, at: float) -> list[Any]:
         self._worker_heard_at = at if self._worker_heard_at is None else max(self._worker_heard_at, at)
@@ -248,16 +254,15 @@ class Gatherer:
 
     # A frame's way
 
-    def _enter(self, number: int, now: float, handed_over: bool = False) -> list[Any]:
-        """Begin the stage that the frame has come to."""
+    def _enter(self, number: int, now: float) -> list[Any]:
+        """Begin the stage that the frame has come to; of a distributed one the dispatcher learns by Progress."""
         frame = self.frames[number]
         stages = self._plans[frame.plan].stages
         frame.stage_began, frame.stage_computed = now, {}
         if stages[frame.stage].local:
             assert self.session is not None, "a frame is open before one was announced"
             return [RunLocal(self.session, number, frame.plan, frame.stage, last=frame.stage == len(stages) - 1)]
-        # The first stage's inputs are with the dispatcher already.
-        return [] if handed_over else [HandOver(number, frame.stage)]
+        return []
 
     def _settle(self, number: int, now: float, filled: bool = False) -> list[Any]:
         """The open stage is done; go on to the next, or to the report. `filled`: with pieces filled in."""
@@ -342,7 +347,7 @@ class Gatherer:
 
     def _progress(self) -> Progress:
         if self.session is None:
-            return Progress(self.source, 0, self._sequence, aggregator=self.aggregator, plans=self.plans)
+            return Progress(self.source, 0, self._sequence, 0, {}, self.aggregator, self.plans, self._peers)
         oldest = min(self.frames, default=self.next_frame)
         stages: dict[tuple[int, int], StageProgress] = {}
         for number in range(oldest, self.next_frame):
@@ -355,4 +360,5 @@ class Gatherer:
             for stage in range(self._plans[frame.plan].chain(frame.stage).stop):
                 held = frozenset(frame.held.get(stage, ()))
                 stages[number, stage] = StageProgress(held, settled=stage < frame.stage)
-        return Progress(self.source, self.session, self._sequence, oldest, stages, self.aggregator, self.plans)
+        who = self.aggregator, self.plans, self._peers
+        return Progress(self.source, self.session, self._sequence, oldest, stages, *who)

@@ -26,8 +26,11 @@ def hand_out(books: Books, now: float) -> list[SendWork]:
 
 
 def able(books: Books, plan: str, now: float) -> list[WorkerView]:
-    """Workers to which work of this plan may be sent."""
-    return [view for view in books.workers.values() if view.serves(plan, now)]
+    """Workers to which work of this plan may be sent; an aggregator elsewhere must have met those whom it feeds."""
+    found = [view for view in books.workers.values() if view.serves(plan, now)]
+    if books.apart and books.plans[plan].scattered:
+        found = [view for view in found if view.name in books.met]
+    return found
 
 
 def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:

@@ -93,6 +93,7 @@ class Lease:
     story: Story = field(default_factory=Story)  # of the task, shared by its leases
     kept: bool = False  # what was computed stays with the worker: no answer of it will come
     fed: bool = False  # other pieces give it something
+    lacks: bool = False  # what the aggregator gives it is not there yet
     fed_at: float | None = None  # s; when all who give it something had answered
     fed_by: float = float("inf")  # s; by then its feeds should have come
     fed_again: bool = False  # they were asked for once more
@@ -110,10 +111,16 @@ class Lease:
         return self.state is not LeaseState.SENT
 
     @property
+    def coming(self) -> bool:
+        """True while the task is on its way to the worker: the work itself, or what the aggregator gives it."""
+        return not self.acknowledged or (self.lacks and not self.fed)
+
+    @property
     def bytes_in_flight(self) -> int:
         """Bytes that this task still has on the way, or will have soon: a piece that waits for feeds may take long."""
         coming = not self.fed or self.state in (LeaseState.RUNNING, LeaseState.ANSWERED)
-        return (self.bytes_out if coming else 0) + (self.bytes_in if self.state is LeaseState.SENT else 0)
+        lacks = self.state is LeaseState.SENT or (self.lacks and self.state is LeaseState.ARRIVED)
+        return (self.bytes_out if coming else 0) + (self.bytes_in if lacks else 0)
 
     def listed(self, state: WorkerState) -> bool:
         """True when the worker still holds the task, or says that it has answered."""

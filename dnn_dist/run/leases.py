@@ -66,7 +66,7 @@ def _why_lost(books: Books, view: WorkerView, lease: Lease, now: float) -> str:
     if lease.state is LeaseState.ANSWERED:
         return f"answered, and no result came within {lease.transit:.2g} s"
     if lease.state is LeaseState.ARRIVED:
-        return "lacks what other pieces give it"
+        return "lacks what others give it"
     return f"did not finish it within {lease.seconds(view.state, settings):.3f} s"
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from dnn_dist.errors import DnnDistError
 from dnn_dist.run.dispatcher import Dispatcher
 from dnn_dist.run.events import (
+    FrameReady,
     FrameRefused,
     PlanInForce,
     PlanInstalled,
@@ -21,8 +22,8 @@ from dnn_dist.run.events import (
     PublishPlan,
     PublishSource,
     ReleaseFrame,
+    SendScatter,
     SendWork,
-    StageReady,
     WorkerHeard,
 )
 from dnn_dist.run.notes import Note
@@ -30,7 +31,7 @@ from dnn_dist.run.state import Progress, SourceState, WorkerState
 from dnn_dist.run.store import Store
 from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.run.twins import Twins
-from dnn_dist.run.values import Frame, Installed, NextStage, PlanText, Work
+from dnn_dist.run.values import Frame, Installed, PlanText, Scatter, Work
 from dnn_dist.run.world import Job, Loop, Part, World
 
 
@@ -73,12 +74,15 @@ class Partition(Part):
         source: str,
         session: int,
         settings: DispatcherSettings,
-        heard: Callable[[], bool],
+        heard: Callable[[], bool] | None = None,
     ) -> None:
-        """`heard`: whether an aggregator would hear an announcement; while not, no frame is begun."""
+        """`heard`: whether an aggregator in another process would hear an announcement; while not, no frame is begun.
+
+        None: it is in this process, and shares the stores.
+        """
         super().__init__(world, loop)
-        self.source, self.session, self._heard = source, session, heard
-        self.machine: Dispatcher = Dispatcher(source, settings.robot, session, settings)
+        self.source, self.session, self._heard = source, session, heard or (lambda: True)
+        self.machine: Dispatcher = Dispatcher(source, settings.robot, session, settings, apart=heard is not None)
         self._stores: dict[str, Store] = {}  # plan -> its tensors
         self._open: dict[int, tuple[str, float]] = {}  # frame -> plan, deadline (s)
         self._frame = 0  # the next one's number
@@ -183,18 +187,14 @@ class Partition(Part):
         except DnnDistError as found:
             error = str(found)
         budget = max(0.0, deadline - self.world.now())
-        self.world.send(Frame(self.source, self.session, number, plan, budget, picture, self.dropped, error))
+        image = store.image(pixels) if pixels is not None else ()
+        self.world.send(Frame(self.source, self.session, number, plan, budget, picture, self.dropped, error, image))
         if error:
             self.post(FrameRefused(number))
             return
         self._open[number] = plan, deadline
         store.begin(number, pixels)
-        self.post(StageReady(number, 0, plan, deadline))
-
-    def _hear_next_stage(self, ready: NextStage) -> None:
-        if ready.frame in self._open:
-            plan, deadline = self._open[ready.frame]
-            self.handle(StageReady(ready.frame, ready.stage, plan, deadline))
+        self.post(FrameReady(number, plan, deadline))
 
     def _hear_worker(self, state: WorkerState) -> None:
         due = self.machine.due
@@ -275,6 +275,9 @@ class Partition(Part):
         )
         self.world.send(work, action.worker)
 
+    def _send_scatter(self, action: SendScatter) -> None:
+        self.world.send(Scatter(self.source, self.session, action.frame, action.plan, action.routes))
+
     def _publish(self, action: PublishSource) -> None:
         self.world.send(action.state)
 
@@ -301,13 +304,13 @@ class Partition(Part):
         WorkerState: _hear_worker,
         Progress: _hear_progress,
         SourceState: _hear_source,
-        NextStage: _hear_next_stage,
         SetPlan: _set_plan,
         _Made: _take_store,
         _ImageCame: lambda self, image: self.after(),
     }
     performs = {
         SendWork: _send_work,
+        SendScatter: _send_scatter,
         PublishSource: _publish,
         PublishPlan: _publish_plan,
         PlanInForce: _put_in_force,

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dnn_dist.cut.build import piece_size, write_piece
-from dnn_dist.cut.feeds import Box, Boxes, Feeds, Maker, put, take
+from dnn_dist.cut.feeds import AGGREGATOR, Box, Boxes, Feeds, Maker, made_before, put, take
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
@@ -43,16 +43,21 @@ class Ports:
             raise WireError(f"plan {self.plan.hash}: there is no piece {piece} of stage {stage}")
         return self.stages[stage].pieces[piece]
 
-    def role(self, stage: int, piece: int) -> Role:
-        """What a piece is in its chain."""
-        awaits, feeding = self.fed(stage, piece), self._feeds.takers(stage, piece)
-        return Role(frozenset(awaits), frozenset(feeding), bool(self.seen[stage].outputs))
+    def role(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> Role:
+        """What a piece is in its chain, and what it awaits when these tensors came with its work."""
+        awaits, feeding = frozenset(self.fed(stage, piece)), self._feeds.takers(stage, piece)
+        awaits |= {AGGREGATOR} if self.lacks(stage, piece, tensors) else set()
+        return Role(awaits, frozenset(feeding), bool(self.seen[stage].outputs))
 
-    def inputs(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
-        """What comes with the work of a piece, as the model wants it; WireError when it is not what the piece takes."""
+    def merged(self, stage: int, piece: int) -> tuple[Port, ...]:
+        """What a piece takes that was made before its chain; WireError when there is no such piece."""
         self.piece(stage, piece)
-        ports = self.seen[stage].pieces[piece].inputs
-        return [self._arrange(port, tensor) for port, tensor in zip(ports, _match(ports, tensors), strict=True)]
+        return made_before(self.network, self.seen[stage].pieces[piece])
+
+    def lacks(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> bool:
+        """Whether none of that came with the work of a piece: then the aggregator gives it."""
+        merged = {port.name for port in self.merged(stage, piece)}
+        return bool(merged) and merged.isdisjoint(tensor.name for tensor in tensors)
 
     def boxes(self, taker: Maker, maker: Maker, outputs: Sequence[np.ndarray]) -> list[WireTensor]:
         """What `maker` gives `taker` of its outputs, as it travels; WireError when it gives it nothing."""
@@ -68,6 +73,8 @@ class Ports:
 
     def accept(self, taker: Maker, maker: Maker, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
         """The boxes of a feed as they came; WireError when they are not those that `maker` gives `taker`."""
+        if maker == AGGREGATOR:
+            return self._arranged(self.merged(*taker), tensors)
         found = self.fed(*taker).get(maker)
         if found is None or len(found) != len(tensors):
             raise WireError(f"plan {self.plan.hash}: {len(tensors)} boxes of {maker} for {taker} are none of this plan")
@@ -79,13 +86,18 @@ class Ports:
             raise WireError(f"feed: {tensor.name[:80]!r} {tensor.region}, expected {port.name!r} {box.region}")
         return decode(tensor, port.dtype, *self._quantisation(port), box.shape)
 
-    def whole_inputs(
-        self, stage: int, piece: int, given: Sequence[np.ndarray], fed: Mapping[Maker, Sequence[np.ndarray]]
+    def inputs(
+        self, stage: int, piece: int, tensors: Sequence[WireTensor], fed: Mapping[Maker, Sequence[np.ndarray]]
     ) -> list[np.ndarray]:
-        """All inputs of a piece, in order: those that came with its work, and those that other pieces gave."""
-        here = self.piece(stage, piece)
-        ports = self.seen[stage].pieces[piece].inputs
-        inputs = {here.inputs.index(port): array for port, array in zip(ports, given, strict=True)}
+        """All inputs of a piece, in order and as the model wants them: those that came with its work, and those that
+        others gave. WireError when the work has not what the piece takes.
+        """
+        here, ports = self.piece(stage, piece), self.seen[stage].pieces[piece].inputs
+        merged = self.merged(stage, piece) if self.lacks(stage, piece, tensors) else ()
+        given = [port for port in ports if port not in merged]
+        arrays = dict(zip(given, self._arranged(given, tensors), strict=True))
+        arrays |= zip(merged, fed[AGGREGATOR] if merged else (), strict=True)
+        inputs = {here.inputs.index(port): array for port, array in arrays.items()}
         for maker, boxes in self.fed(stage, piece).items():
             for box, array in zip(boxes, fed[maker], strict=True):
                 put(here, box, array, inputs)
@@ -94,8 +106,7 @@ class Ports:
     def outputs(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
         """The result of a piece as it came from a worker; WireError when it is not what the piece gives."""
         self.piece(stage, piece)
-        ports = self.seen[stage].pieces[piece].outputs
-        return [self._arrange(port, tensor) for port, tensor in zip(ports, _match(ports, tensors), strict=True)]
+        return self._arranged(self.seen[stage].pieces[piece].outputs, tensors)
 
     def label(self, ports: Sequence[Port], arrays: Sequence[np.ndarray]) -> list[WireTensor]:
         """Arrays as tensors that travel, in the types of the plan's wire, and say what they are."""
@@ -108,6 +119,9 @@ class Ports:
         """What the aggregator gets of a piece's outputs, as it travels."""
         whole, ports = self.piece(stage, piece).outputs, self.seen[stage].pieces[piece].outputs
         return self.label(ports, [outputs[whole.index(port)] for port in ports])
+
+    def _arranged(self, ports: Sequence[Port], tensors: Sequence[WireTensor]) -> list[np.ndarray]:
+        return [self._arrange(port, tensor) for port, tensor in zip(ports, _match(ports, tensors), strict=True)]
 
     def _arrange(self, port: Port, tensor: WireTensor) -> np.ndarray:
         if tensor.region != port.region:

@@ -39,6 +39,7 @@ def send(
         since=now,
         story=task.story,
         fed=bool(piece.feeds),
+        lacks=books.scattered(key),
         kept=bool(piece.takers) and not books.stage(key).reports,
     )
     view.next_number += 1

@@ -6,21 +6,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dnn_dist.cut.feeds import Boxes, Feeds, Maker
+from dnn_dist.cut.feeds import Boxes, Feeds, Maker, made_before
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
-from dnn_dist.plan.plan import box_bytes, piece_bytes
+from dnn_dist.plan.plan import box_bytes, piece_bytes, port_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class PieceShape:
     """One piece as load: bytes that travel to and from the worker, and the work."""
 
-    bytes_in: int
+    bytes_in: int  # the model's own inputs, and what was made before its chain
     bytes_out: int
     macs: int
     feeds: Mapping[Maker, int] = field(default_factory=dict)  # what it gets from pieces of its chain -> bytes
     takers: tuple[Maker, ...] = ()  # pieces of its chain that get something of it
+    merged: int = 0  # of `bytes_in`: made before its chain, so that the aggregator has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class PlanShape:
 
     stages: tuple[StageShape, ...]
     robots: tuple[str, ...] = ()  # whose workers take part; none named: all
+
+    @property
+    def scattered(self) -> bool:
+        """Whether some pieces take what the aggregator has."""
+        return any(piece.merged for stage in self.stages if not stage.local for piece in stage.pieces)
 
     def reporting(self, stage: int) -> list[int]:
         """The stages of a stage's chain whose pieces give the aggregator something."""
@@ -90,6 +96,7 @@ class PlanShape:
                         seen.macs,
                         {maker: _bytes(boxes, wire) for maker, boxes in feeds.feeds(number, seen.index).items()},
                         tuple(feeds.takers(number, seen.index)),
+                        sum(port_bytes(network, port, wire) for port in made_before(network, seen)),
                     )
                     for seen in view.pieces
                 ),

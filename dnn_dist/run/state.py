@@ -103,6 +103,16 @@ class Progress:
     stages: Mapping[tuple[int, int], StageProgress] = field(default_factory=dict)  # (frame, stage)
     aggregator: int = 0  # its session; after a restart it knows nothing of frames before
     plans: frozenset[str] = frozenset()  # hashes of the plans whose frames it takes
+    peers: frozenset[str] = frozenset()  # workers that it can send feeds to
+
+    def open_stage(self, frame: int) -> int | None:
+        """The stage that an open frame has come to: all before it are settled. None: it is not listed."""
+        stage = 0
+        while (progress := self.stages.get((frame, stage))) is not None:
+            if not progress.settled:
+                return stage
+            stage += 1
+        return None
 
     def done(self, key: TaskKey) -> bool:
         """True when the aggregator wants nothing more of this task."""

@@ -8,13 +8,14 @@ and an aggregator in one process share a store: each begins and releases a frame
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from dnn_dist.cut.digest import pieces_digest
 from dnn_dist.cut.merge import merge, scatter
-from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.pieces import PieceSet
@@ -42,8 +43,19 @@ class Store(Protocol):
     def release(self, frame: int) -> None:
         """Close it, for one of those that opened it."""
 
+    def image(self, pixels: Any) -> Any:
+        """The model's input as it travels to an aggregator elsewhere, where a local stage takes it; else nothing."""
+
+    def read_image(self, image: Any) -> Any:
+        """The same as it came, for `begin`; WireError when it is not what the plan says."""
+
     def work(self, frame: int, stage: int, piece: int) -> Any:
-        """The inputs of a task as they travel."""
+        """The inputs of a task as they travel, as far as they are here; WireError when they are not made yet."""
+
+    def feed(self, frame: int, stage: int, piece: int) -> Any:
+        """What a task takes that was made before its chain, as it travels; WireError when that is nothing, or not made
+        yet.
+        """
 
     def check(self, stage: int, piece: int, outputs: Any) -> tuple[int, Any]:
         """(bytes, what `keep` takes) of a task's outputs as they came; WireError when the piece gives others."""
@@ -64,8 +76,13 @@ class Store(Protocol):
 class TensorStore:
     """All tensors of one plan's open frames at a source."""
 
-    def __init__(self, network: Network, plan: Plan, threads: int = 1, local: bool = True) -> None:
-        """`local`: local stages are computed here; a partition whose aggregator is elsewhere needs no weights."""
+    def __init__(
+        self, network: Network, plan: Plan, threads: int = 1, images: bool = True, merges: bool = True
+    ) -> None:
+        """`images`: the model's inputs are here: of an aggregator's store elsewhere not.
+
+        `merges`: results are merged here and local stages are computed; of a partition's store elsewhere not.
+        """
         self.network, self.plan = network, plan
         whole = plan.stages(network)
         self.shape = PlanShape.of(network, whole, plan.wire, plan.replicas, plan.robots)
@@ -75,8 +92,10 @@ class TensorStore:
         self.input_size = height, width
         self._pieces = PieceSet(network, plan, whole, local=True, threads=threads)
         self.stages: tuple[Stage, ...] = self._pieces.seen
-        if local:
+        if merges:
             self._pieces.prepare()
+        self._images, self._merges = images, merges
+        self._local_image = any(not s.distributed and set(s.inputs) & set(network.inputs) for s in self.stages)
         self._begun: dict[int, int] = {}  # frame -> by how many
         self._pixels: dict[int, np.ndarray] = {}  # frame -> the model's input as bytes
         self._frames: dict[int, Tensors] = {}
@@ -99,18 +118,45 @@ class TensorStore:
         for key in [key for key in self._received if key[0] == frame]:
             del self._received[key]
 
+    def image(self, pixels: np.ndarray) -> list[WireTensor]:
+        if self._merges or not self._local_image:
+            return []
+        return [WireTensor(self.network.tensors[self.network.inputs[0]].name, pixels)]
+
+    def read_image(self, image: Sequence[WireTensor]) -> np.ndarray | None:
+        if self._images or not self._local_image:
+            return None
+        tensor = self.network.tensors[self.network.inputs[0]]
+        name, shape = tensor.name, tensor.array_shape
+        said = [(one.name[:80], one.array.shape, str(one.array.dtype)) for one in image[:1]]
+        if len(image) != 1 or said != [(name, shape, "uint8")]:
+            raise WireError(f"plan {self.plan.hash}: a frame came with {said or 'no image'}, expected {name!r} {shape}")
+        return image[0].array
+
     def work(self, frame: int, stage: int, piece: int) -> list[WireTensor]:
-        """The inputs of a task as they travel: boxes of pixels as bytes, of other tensors as they are."""
-        tensors = dict(self._frames[frame])
-        tensors.update(dict.fromkeys(self.network.inputs, self._pixels[frame]))
+        """Boxes of pixels as bytes, of other tensors as they are."""
+        ports = self.stages[stage].pieces[piece].inputs
+        merged = self._pieces.merged(stage, piece)
+        return self._travelling(frame, stage, piece, [p for p in ports if self._merges or p not in merged])
+
+    def feed(self, frame: int, stage: int, piece: int) -> list[WireTensor]:
+        merged = self._pieces.merged(stage, piece)
+        if not merged:
+            raise WireError(f"plan {self.plan.hash}: piece {piece} of stage {stage} takes nothing that is merged")
+        return self._travelling(frame, stage, piece, merged)
+
+    def _travelling(self, frame: int, stage: int, piece: int, ports: Sequence[Port]) -> list[WireTensor]:
+        tensors = dict(self._tensors(frame))
+        tensors.update(dict.fromkeys(self.network.inputs, self._pixels[frame]) if frame in self._pixels else {})
+        if missing := [port.name for port in ports if port.tensor not in tensors]:
+            raise WireError(f"frame {frame}: {missing[0]!r} for piece {piece} of stage {stage} is not made yet")
         here = self.stages[stage]
-        arrays = scatter(here, here.pieces[piece], tensors)
-        labelled = self._pieces.label(here.pieces[piece].inputs, arrays)
+        arrays = scatter(here, replace(here.pieces[piece], inputs=tuple(ports)), tensors)
         return [
             WireTensor(tensor.name, tensor.array, region=tensor.region)
             if port.tensor in self.network.inputs
             else tensor
-            for port, tensor in zip(here.pieces[piece].inputs, labelled, strict=True)
+            for port, tensor in zip(ports, self._pieces.label(ports, arrays), strict=True)
         ]
 
     def check(self, stage: int, piece: int, outputs: Sequence[WireTensor]) -> tuple[int, list[np.ndarray]]:

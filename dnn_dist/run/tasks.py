@@ -38,6 +38,7 @@ class OpenFrame:
     plan: str
     deadline: float  # s
     tasks: dict[TaskKey, Task] = field(default_factory=dict)  # not done
+    begun: int = 0  # the tasks of stages below were queued
     served: dict[int, set[str]] = field(default_factory=dict)  # stage -> workers that were given a piece of it
 
 
@@ -76,6 +77,8 @@ class Books:
     plan: str = ""  # for new frames
     due: float = float("-inf")  # s; until then nothing that workers owe us is overdue
     unfed: list[TaskKey] = field(default_factory=list)  # tasks of chains that lack feeds for too long
+    apart: bool = False  # the aggregator is another process, which has what was merged
+    met: frozenset[str] = frozenset()  # workers that it can send that to
     some_on_demand: bool = False  # a worker was heard that makes pieces ready when it is first given them
 
     def shape(self, key: TaskKey) -> PlanShape:
@@ -93,6 +96,10 @@ class Books:
     def piece(self, key: TaskKey) -> PieceShape:
         """The piece of an open frame's task."""
         return self.stage(key).pieces[key.piece]
+
+    def scattered(self, key: TaskKey) -> bool:
+        """Whether the piece of an open frame's task gets something from an aggregator elsewhere."""
+        return self.apart and self.piece(key).merged > 0
 
     def task(self, key: TaskKey) -> Task:
         """An open frame's task that is not done."""

@@ -43,14 +43,7 @@ class Frame:
     about: Any  # what the outputs need: header, sizes, picture
     dropped: int = 0  # images, in this session so far
     error: str = ""  # why it has no pixels
-
-
-@dataclass(frozen=True, slots=True)
-class NextStage:
-    """An aggregator has the inputs of a frame's next distributed stage, for the partition in its process."""
-
-    frame: int
-    stage: int
+    image: Any = ()  # the model's input, where a local stage takes it and the aggregator is elsewhere
 
 
 class Route(NamedTuple):
@@ -78,15 +71,26 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Scatter:
+    """To an aggregator elsewhere: these pieces need what was made before their chain."""
+
+    source: str
+    session: int
+    frame: int
+    plan: str
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Feed:
-    """What one piece of a chain gives another, from worker to worker."""
+    """What one piece of a chain gives another, from worker to worker; or an aggregator, of what it merged."""
 
     key: TaskKey  # of the piece that it is for
-    stage: int  # of the piece that made it
+    stage: int  # of the piece that made it; see AGGREGATOR in cut/feeds.py
     piece: int
     plan: str
-    worker: str  # that sends it
-    worker_session: int
+    worker: str  # that sends it, or the source
+    worker_session: int  # or the aggregator's
     receiver_session: int  # of the worker that it is meant for
     boxes: Any
 

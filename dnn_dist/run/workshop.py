@@ -58,17 +58,17 @@ class Pieces(Protocol):
     def prepare(self, plan: str, stage: int, piece: int) -> None:
         """Job: read its weights."""
 
-    def role(self, plan: str, stage: int, piece: int) -> Role:
-        """What a piece is in its chain."""
+    def role(self, plan: str, stage: int, piece: int, inputs: Any) -> Role:
+        """What a piece is in its chain, and whether it must wait for what did not come with its work."""
 
     def run(self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any]) -> Made:
-        """Job: compute it of what came with its work and what other pieces gave."""
+        """Job: compute it of what came with its work and what others gave."""
 
     def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any) -> Any:
         """What a piece gives another of its `Made.outputs`, as it travels; WireError when it gives it nothing."""
 
     def accept(self, plan: str, taker: Maker, maker: Maker, boxes: Any) -> Any:
-        """The same as it came, for `run`; WireError when it is not what the plan says."""
+        """What another piece or the aggregator gives, as it came, for `run`; WireError when that is not as planned."""
 
     @property
     def chained(self) -> bool:
@@ -133,10 +133,10 @@ class Workshop:
         self._make_room(plan, form, pieces)
         pieces.prepare(form)
 
-    def role(self, plan: str, stage: int, piece: int) -> Role:
+    def role(self, plan: str, stage: int, piece: int, inputs: list[WireTensor]) -> Role:
         pieces = self._of(plan)
         pieces.form(stage, piece)
-        return pieces.role(stage, piece)
+        return pieces.role(stage, piece, inputs)
 
     def run(
         self,
@@ -148,7 +148,7 @@ class Workshop:
     ) -> Made:
         pieces = self._of(plan)
         form = pieces.form(stage, piece)
-        arrays = pieces.whole_inputs(stage, piece, pieces.inputs(stage, piece, inputs), fed)
+        arrays = pieces.inputs(stage, piece, inputs, fed)
         if plan not in self._whole:
             self._make_room(plan, form, pieces)
         outputs = pieces.run(stage, piece, arrays)

@@ -130,6 +130,9 @@ class Part:
                 continue
             try:
                 self.performs[type(action)](self, action)
+            except DnnDistError as error:
+                self.world.note(Note("bad message", str(error), about=type(action).__name__))
+                self.failed(action, str(error))
             except Exception as error:  # noqa: BLE001  the net
                 self.world.caught(error, f"performing {type(action).__name__}")
                 self.failed(action, "an internal error; see the log")

@@ -52,7 +52,7 @@ class Source:
     deadline: float = float("inf")  # from an image's arrival to its detections
     max_frames: int = 1  # frames in work at once; the newest image waits, older ones are dropped
     workers: tuple[str, ...] | None = None  # robots that it reaches; None: all that compute
-    aggregator: str = ""  # robot where results are gathered; only for plans of one distributed stage
+    aggregator: str = ""  # robot where results are gathered
     camera: str = ""  # robot that images come from, `image_bytes` each
     image_bytes: int = 0
     dispatcher: DispatcherSettings = field(default_factory=DispatcherSettings)
@@ -87,16 +87,10 @@ class Scenario:
         if not self.sources:
             raise SimulationError("scenario: there is no source; name at least one robot with a camera")
         for source in self.sources:
-            stages = source.load.shape.stages
             used = (source.robot, source.aggregator, source.camera, *(source.workers or ()))
             for robot in (*filter(None, used), *(self.workers or ())):
                 if robot not in names:
                     raise SimulationError(f"scenario: no robot {robot!r} in the fleet; it has {', '.join(names[:8])}")
-            if source.aggregator not in ("", source.robot) and sum(not stage.local for stage in stages) > 1:
-                raise SimulationError(
-                    f"source {source.robot!r}: its plan has several distributed stages, which need partition and "
-                    "aggregator on one robot; leave out the aggregator"
-                )
             for what, value in (("frames", source.frames), ("max_frames", source.max_frames)):
                 if value < 1:
                     raise SimulationError(f"source {source.robot!r}: {what} is {value}, expected 1 or more")
@@ -112,7 +106,8 @@ def patient(fleet: Fleet, source: Source, workers: tuple[str, ...], settings: Di
     Who configures a live cluster does the same (its network profile); with the default of 0.1 s a work that waits for
     the medium would be taken for lost, sent again, and make the others wait longer.
     """
-    links = [fleet.link(source.robot, name) for name in workers if name != source.robot]
+    senders = {source.robot, source.aggregator or source.robot} if source.load.shape.scattered else {source.robot}
+    links = [fleet.link(sender, name) for sender in sorted(senders) for name in workers if name != sender]
     pieces = [piece for stage in source.load.shape.stages if not stage.local for piece in stage.pieces]
     largest = max((piece.bytes_in + piece.bytes_out for piece in pieces), default=0)
     in_frame = source.max_frames * max(

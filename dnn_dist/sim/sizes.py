@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dnn_dist.cut.feeds import Maker
+from dnn_dist.cut.feeds import AGGREGATOR, Maker
 from dnn_dist.run.events import Role
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.values import PlanText
@@ -38,7 +38,10 @@ class SizeStore:
         load: Load,
         kept: Callable[[int, int, int], None] = lambda frame, stage, piece: None,
         settled: Callable[[int, int], None] = lambda frame, stage: None,
+        merges: bool = True,
     ) -> None:
+        """`merges`: as of a `TensorStore`."""
+        self._merges = merges
         self.plan, self.shape = SizePlan(load.plan), load.shape
         self._kept, self._settled = kept, settled
 
@@ -48,8 +51,19 @@ class SizeStore:
     def release(self, frame: int) -> None:
         pass
 
+    def image(self, pixels: Any) -> Any:
+        return ()
+
+    def read_image(self, image: Any) -> Any:
+        return None
+
     def work(self, frame: int, stage: int, piece: int) -> int:
-        return self.shape.stages[stage].pieces[piece].bytes_in
+        found = self.shape.stages[stage].pieces[piece]
+        return found.bytes_in - (0 if self._merges else found.merged)
+
+    def feed(self, frame: int, stage: int, piece: int) -> int:
+        _piece(self.shape, stage, piece)
+        return self.shape.stages[stage].pieces[piece].merged
 
     def check(self, stage: int, piece: int, outputs: int) -> tuple[int, Any]:
         _piece(self.shape, stage, piece)
@@ -91,11 +105,13 @@ class SizePieces:
     def prepare(self, plan: str, stage: int, piece: int) -> None:
         self._ready.add((plan, stage, piece))
 
-    def role(self, plan: str, stage: int, piece: int) -> Role:
+    def role(self, plan: str, stage: int, piece: int, inputs: Any) -> Role:
         shape = self._shapes(plan)
         _piece(shape, stage, piece)
         found = shape.stages[stage].pieces[piece]
-        return Role(frozenset(found.feeds), frozenset(found.takers), shape.stages[stage].reports)
+        lacks = found.merged > 0 and (inputs or 0) <= found.bytes_in - found.merged  # nothing, when asked again
+        awaits = frozenset(found.feeds) | ({AGGREGATOR} if lacks else set())
+        return Role(awaits, frozenset(found.takers), shape.stages[stage].reports)
 
     def run(self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any] = NOTHING) -> Made:
         size = _piece(self._shapes(plan), stage, piece)[1]
@@ -105,9 +121,9 @@ class SizePieces:
         return self._shapes(plan).stages[taker[0]].pieces[taker[1]].feeds[maker]
 
     def accept(self, plan: str, taker: Maker, maker: Maker, boxes: int) -> int:
-        shape = self._shapes(plan)
-        _piece(shape, *taker)
-        if shape.stages[taker[0]].pieces[taker[1]].feeds.get(maker) != boxes:
+        _piece(self._shapes(plan), *taker)
+        found = self._shapes(plan).stages[taker[0]].pieces[taker[1]]
+        if (found.merged if maker == AGGREGATOR else found.feeds.get(maker)) != boxes:
             raise WireError(f"feed of {boxes} bytes of {maker} for {taker}")
         return boxes
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnn_dist.run.aggregator import Aggregator
-from dnn_dist.run.events import FrameRefused, StillHeard, WorkerReachable
+from dnn_dist.run.events import FrameRefused, PeersReachable, StillHeard, Tick, WorkerReachable
 from dnn_dist.run.notes import Note
 from dnn_dist.run.partition import Partition, SetPlan
+from dnn_dist.run.shape import PieceShape
 from dnn_dist.run.state import Progress, SourceState, WorkerState
 from dnn_dist.run.store import Store
 from dnn_dist.run.tasks import DispatcherSettings
-from dnn_dist.run.values import Frame, Installed, NextStage, Outcome, PlanText, Result, Work
+from dnn_dist.run.values import Feed, Frame, Installed, Outcome, PlanText, Result, Scatter, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.world import Job
 from dnn_dist.sim.board import Board
@@ -120,18 +121,22 @@ class SourceRun:
         )
         self._patience = settings.worker_timeout
         here = _World(hub, source.robot, self)
-        there = here if self.aggregator_robot == self.robot else _World(hub, self.aggregator_robot, self)
-        self._processes = here, there
-        self.partition = Partition(here, here.loop, name, self.session, settings, lambda: True)
-        gatherer = type(source.gatherer)(**{**vars(source.gatherer), "robot": self.aggregator_robot})
-        finish = self.finish
-        self.aggregator = Aggregator(there, there.loop, name, hub.draw_session(), gatherer, finish)
+        self._apart = self.aggregator_robot != self.robot
+        self._processes = here, _World(hub, self.aggregator_robot, self) if self._apart else here
+        heard = (lambda: True) if self._apart else None
+        self.partition = Partition(here, here.loop, name, self.session, settings, heard)
+        self.aggregator = self._make_aggregator()
+
+    def _make_aggregator(self) -> Aggregator:
+        there, settings = self._processes[1], self.source.gatherer
+        settings = type(settings)(**{**vars(settings), "robot": self.aggregator_robot})
+        return Aggregator(there, there.loop, self.name, self.hub.draw_session(), settings, self.finish)
 
     # For tests
 
-    def make_store(self, load: Load) -> Store:
-        """The tensors of a plan."""
-        return SizeStore(load, self._kept, self._settled)
+    def make_store(self, load: Load, images: bool = True, merges: bool = True) -> Store:
+        """The tensors of a plan; `images`, `merges` as of a `TensorStore`."""
+        return SizeStore(load, self._kept, self._settled, merges)
 
     def finish(self, store: Store, frame: int, about: Any) -> Any:
         """What the aggregator makes of a frame's results."""
@@ -145,22 +150,32 @@ class SourceRun:
 
     def begin(self) -> None:
         """Start the processes, and the camera later."""
-        here, there = self._processes
-        if there is not here:
-            there.deliver(self.aggregator, Installed(self.make_store(self.source.load)))
-        self.partition.start(self.make_store(self.source.load))
+        if self._apart:
+            self._tell_aggregator(Installed(self.make_store(self.source.load, images=False)))
+            self._tell_aggregator(PeersReachable(frozenset(self.workers)))
+        self.partition.start(self.make_store(self.source.load, merges=not self._apart))
         self.agenda.at(self.source.start, self._click)
 
     def set_plan(self, load: Load, answer: Any = lambda why: None) -> None:
         """Somebody asks for another plan."""
         self.loads[load.plan] = load
         here, _ = self._processes
-        here.deliver(self.partition, SetPlan(lambda: self.make_store(load), answer))
+        here.deliver(self.partition, SetPlan(lambda: self.make_store(load, merges=not self._apart), answer))
+
+    def restart_aggregator(self) -> None:
+        """Its process, which is not the partition's, is killed, and started at once."""
+        self._processes[1].kill()
+        self.aggregator = self._make_aggregator()
+        self._tell_aggregator(Tick())
+        for offer in self.partition.offers():
+            self._tell_aggregator(Installed(self.make_store(self.loads[offer.plan], images=False)))
+        self._tell_aggregator(PeersReachable(frozenset(self.workers)))
 
     @property
     def done(self) -> bool:
-        """True when every image was reported or dropped."""
-        return self.images >= self.source.frames and self.images == self.dropped + self.ended and not self._coming
+        """True when every image was reported or dropped, or died with an aggregator."""
+        ended = self.dropped + self.ended + len(self.partition.machine.orphans)
+        return self.images >= self.source.frames and self.images <= ended and not self._coming
 
     @property
     def dropped(self) -> int:
@@ -209,29 +224,48 @@ class SourceRun:
                 self.announced += 1
                 value.about.announced = self.agenda.now
                 self.hub.announced(self.name, value.frame)
-                self._tell(self.robot, self.aggregator_robot, "frame", 1, self.aggregator, value)
-            case NextStage() | FrameRefused():
-                self.partition.post(value)
+                self._say_to_aggregator("frame", value)
+            case Scatter():
+                self._say_to_aggregator("scatter", value)
+            case Feed():
+                self._carry_feed(value, to)
+            case FrameRefused():
+                if not self._apart:
+                    self.partition.post(value)
             case Installed():
-                if self._processes[0] is self._processes[1] or value.store.plan.hash != self.source.load.plan:
+                if not self._apart:
                     self.aggregator.post(value)
+                elif (plan := value.store.plan.hash) != self.source.load.plan:
+                    self._tell_aggregator(Installed(self.make_store(self.loads[plan], images=False)))
             case PlanText():
                 for worker in self.workers.values():
                     self.air.tell(self.robot, worker.robot, f"{self.name} plan", worker.hear, value)
             case Outcome():
                 self._report(value)
 
-    def _tell(self, a: str, b: str, kind: str, process: int, part: Any, value: Any) -> None:
-        """A control message between the two processes, or within the one."""
-        if self._processes[0] is self._processes[1]:
-            part.post(value)
+    def _say_to_aggregator(self, kind: str, value: Any) -> None:
+        """A control message from the partition, or a word within their process."""
+        if self._apart:
+            self.air.tell(self.robot, self.aggregator_robot, f"{self.name} {kind}", self._tell_aggregator, value)
         else:
-            self.air.tell(a, b, f"{self.name} {kind}", self._processes[process].deliver, part, value)
+            self.aggregator.post(value)
+
+    def _tell_aggregator(self, value: Any) -> None:
+        self._processes[1].deliver(self.aggregator, value)
+
+    def _piece(self, key: TaskKey, plan: str) -> PieceShape:
+        return self.loads[plan].shape.stages[key.stage].pieces[key.piece]
+
+    def _carry_feed(self, feed: Feed, to: str) -> None:
+        worker, size = self.workers[to], self._piece(feed.key, feed.plan).merged
+        self.bytes_in += size
+        self.air.carry(self.aggregator_robot, worker.robot, size, f"{self.name} feed", worker.hear, feed)
 
     def _carry_work(self, work: Work, to: str) -> None:
         self.hub.sending(self.name, work, to)
         worker, key = self.workers[to], work.key
-        size = 0 if work.again else self.loads[work.plan].shape.stages[key.stage].pieces[key.piece].bytes_in
+        piece = self._piece(key, work.plan)
+        size = 0 if work.again else piece.bytes_in - (piece.merged if self._apart else 0)
         self.bytes_in += size
         self._sent.setdefault(key.frame, {}).setdefault(key, []).append(worker)
         self.air.carry(self.robot, worker.robot, size, f"{self.name} work", worker.hear, work)
@@ -249,7 +283,11 @@ class SourceRun:
         self._queued = state.queued
 
     def _say_progress(self, progress: Progress) -> None:
-        self._tell(self.aggregator_robot, self.robot, "progress", 0, self.partition, progress)
+        if self._apart:
+            here, kind = self._processes[0], f"{self.name} progress"
+            self.air.tell(self.aggregator_robot, self.robot, kind, here.deliver, self.partition, progress)
+        else:
+            self.partition.post(progress)
         if self._exact:
             for worker in self.workers.values():
                 self.air.tell(self.aggregator_robot, worker.robot, f"{self.name} progress", worker.hear, progress)
@@ -302,23 +340,22 @@ class SourceRun:
 
     def hear_result(self, result: Result) -> None:
         """A result arrives at the aggregator."""
-        self._processes[1].deliver(self.aggregator, result)
+        self._tell_aggregator(result)
 
     def tell(self, state: WorkerState) -> None:
         """A worker says how it is. What matters here arrives as an event; the rest is read with the next one."""
         if self._exact or self.partition.awaits(state):
             self.air.tell(state.robot, self.robot, "worker state", self._hear_worker, state)
-            if self._exact and self._processes[0] is not self._processes[1]:
-                deliver = self._processes[1].deliver
-                self.air.tell(state.robot, self.aggregator_robot, "worker state", deliver, self.aggregator, state)
+            if self._exact and self._apart:
+                self.air.tell(state.robot, self.aggregator_robot, "worker state", self._tell_aggregator, state)
             return
         now, unread = self.agenda.now, self._inbox.get(state.worker)
         before = unread[1] if unread is not None and unread[0] <= now else None
         self._inbox[state.worker] = now + self.air.mean_delay(state.robot, self.robot), state, before
 
     def _hear_worker(self, state: WorkerState) -> None:
-        here, there = self._processes
-        if here is there and (self._exact or state.worker not in self._known):
+        here = self._processes[0]
+        if not self._apart and (self._exact or state.worker not in self._known):
             self._known.add(state.worker)  # that it is there the aggregator hears when it could be missing
             here.deliver(self.aggregator, state)
         here.deliver(self.partition, state)
