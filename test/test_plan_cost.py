@@ -147,7 +147,7 @@ def test_a_chain_takes_no_less_than_its_bounds_and_computes_every_piece_once(loa
 @given(chained())
 def test_a_column_has_one_piece_of_most_stages_and_a_pipeline_its_own(loads) -> None:
     found = columns(loads, range(len(loads)))
-    counts, piped = [len(load.pieces) for load in loads], any(load.pipelined for load in loads)
+    piped = any(load.pipelined for load in loads)
     for stage, load in enumerate(loads):
         mine = [found[stage, piece] for piece in range(len(load.pieces))]
         each = max(map(mine.count, mine))

@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     given = Circumstances(fleet, gateway, args.wire, frames, window=args.window)
     choice = search(network, given, goal)
     best = choice.best
-    robots = best.workers if len(best.workers) < len(fleet.robots) else ()
+    # Of a pipeline the heaviest stage goes to the robot named first, until speeds are measured.
+    piped = any(stage.kind == "layers" for stage in best.stages)
+    robots = best.workers if piped or len(best.workers) < len(fleet.robots) else ()
     plan = Plan(network.sha256, best.cut, _DEFAULT.fill, args.wire, best.replicas, robots, _pixels(network))
     if args.output:
         _write(args.output, plan)
