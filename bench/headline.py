@@ -191,7 +191,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, required=True, help="folder of what make_full_models.py wrote")
     parser.add_argument("--network", nargs="+", default=list(MODELS), help=", ".join(MODELS))
     parser.add_argument("--robots", nargs="+", type=int, default=[1, 2, 4, 6, 8])
-    parser.add_argument("--ways", nargs="+", default=[way for way in WAYS if way != "planned"], help=", ".join(WAYS))
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), help=", ".join(WAYS))
     parser.add_argument("--cut", default="", help="instead of the way's own")
     parser.add_argument("--rate", nargs="+", type=float, default=[60.0], help="of the air, Mbit/s (60)")
     parser.add_argument("--delay", type=float, default=2.0, help="of the air, ms")

@@ -39,15 +39,14 @@ class Model:
     side: int  # pixels of the image
     tiled: int  # last op that tiles and bands are made of
     fused: int  # last op of one group of 5x5 fused tiles, of which deeper ones would compute too much twice
-    direct: tuple[int, ...]  # last op of each stage of the direct way
     last: int | None = None  # the network ends after this op; None: it is whole
 
 
 MODELS = {
-    "yolov2_front": Model("yolov2_608", 608, 27, 27, (12, 16, 19, 23, 27), last=27),
-    "yolov2": Model("yolov2_608", 608, 51, 27, (12, 16, 19, 23, 27, 31, 35, 39, 43, 45, 48, 51)),
-    "mobilenet_v2": Model("mobilenet_v2", 224, 61, 20, (9, 20, 31, 47)),
-    "vgg16": Model("vgg16", 224, 17, 9, (2, 5, 9, 13, 17)),
+    "yolov2_front": Model("yolov2_608", 608, 27, 27, last=27),
+    "yolov2": Model("yolov2_608", 608, 51, 27),
+    "mobilenet_v2": Model("mobilenet_v2", 224, 61, 20),
+    "vgg16": Model("vgg16", 224, 17, 9),
 }
 
 
@@ -104,7 +103,7 @@ def _stealing(setting: Setting) -> Division:
     return Division(best.cut, _some(best.workers, setting))
 
 
-def _planned(setting: Setting) -> Division:
+def _direct(setting: Setting) -> Division:
     best = planned(setting).best
     return Division(best.cut, _some(best.workers, setting))
 
@@ -117,14 +116,6 @@ def _modnn(setting: Setting) -> Division:
     return Division(f"bands:{setting.robots}@0..{setting.model.tiled}")
 
 
-def _direct(setting: Setting) -> Division:
-    grid, first, stages = grid_of(setting.robots), 0, []
-    for last in setting.model.direct:
-        stages.append(f"tiles:{grid}@{first}..{last}")
-        first = last + 1
-    return Division(">".join(stages))
-
-
 def _pipeline(setting: Setting) -> Division:
     return Division(f"layers:{setting.robots}")
 
@@ -134,21 +125,10 @@ WAYS: dict[str, tuple[str, Callable[[Setting], Division]]] = {
     "sharing": ("5x5 fused tiles in a fixed division, gathered", _sharing),
     "stealing": ("the planner's best gathered plan, workers pull", _stealing),
     "modnn": ("MoDNN: bands of rows, layer by layer", _modnn),
-    "direct": ("tiles that get their borders from their neighbours", _direct),
-    "pipeline": ("a run of layers each", _pipeline),
-    "planned": ("what the planner chooses", _planned),
+    "direct": ("what the planner chooses: straight from robot to robot", _direct),
+    "pipeline": ("a run of layers each, straight from one to the next", _pipeline),
 }
 """Way -> what it is, and its division for a setting."""
-
-
-def grid_of(count: int) -> str:
-    """As square a grid as so many tiles make.
-
-    >>> [grid_of(count) for count in (1, 2, 4, 5, 6, 8)]
-    ['1x1', '1x2', '2x2', '1x5', '2x3', '2x4']
-    """
-    rows = next(rows for rows in range(int(count**0.5), 0, -1) if count % rows == 0)
-    return f"{rows}x{count // rows}"
 
 
 def plan_of(way: str, setting: Setting, cut: str = "") -> Division:

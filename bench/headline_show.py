@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 CURVES = {
     "local": ("black", "s"), "sharing": ("sky", "v"), "stealing": ("orange", "o"), "modnn": ("red", "^"),
-    "direct": ("green", "D"), "pipeline": ("purple", "P"), "planned": ("blue", "*"),
+    "direct": ("green", "D"), "pipeline": ("purple", "P"),
 }  # fmt: skip
 """Way -> colour and marker."""
 
