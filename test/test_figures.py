@@ -21,9 +21,11 @@ import pipeline_throughput
 import published
 import testbed
 from figure import write_rows
+from networks import NETWORKS
 from wifi_delays import MESSAGE
 
 from dnn_dist.cut.spec import cut_network
+from dnn_dist.sim.loads import stages_load
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,10 +106,19 @@ def test_a_parity_saves_the_wait_for_the_last():
     assert coded < 0.95 * plain
 
 
-def test_two_devices_give_twice_the_frames_of_one():
-    one, two = (pipeline_throughput.pipeline("alexnet", devices) for devices in (1, 2))
+def test_one_device_takes_as_long_as_all_layers():
+    one = pipeline_throughput.pipeline("alexnet", 1)
     assert one == pytest.approx(1 / sum(pipeline_throughput.layer_seconds("alexnet")), rel=0.01)
-    assert two == pytest.approx(2 * one, rel=0.02)
+
+
+@pytest.mark.parametrize("devices", [2, 10])
+@pytest.mark.parametrize("name", ["alexnet", "vgg16"])
+def test_a_pipeline_gives_as_many_frames_as_its_slowest_stage(name, devices):
+    network = NETWORKS[name]()
+    stages = cut_network(network, f"layers:{devices}")
+    load, (robot, *_) = stages_load(network, stages), pipeline_throughput.fleet(name, devices).robots
+    slowest = max(load.time(robot, number, 0) for number in range(len(stages)))
+    assert pipeline_throughput.throughput(name, devices, stages) == pytest.approx(1 / slowest, rel=0.1)
 
 
 def test_lost_slices_cost_accuracy_and_parities_prevent_it():

@@ -157,7 +157,7 @@ class Chains:
         feeds = shape.stages[taker[0]].pieces[taker[1]].feeds
         told = all(_is(tasks[maker], LeaseState.ANSWERED) for maker in feeds if maker in tasks)
         for name, lease in tasks[taker].leases.items():
-            if lease.state in (LeaseState.SENT, LeaseState.ARRIVED):
+            if lease.state in (LeaseState.SENT, LeaseState.ARRIVED) and (told or lease.fed_by < float("inf")):
                 lease.fed_at = now if told else None
                 lease.fed_by = now + self._patience(lease, now) if told else float("inf")
                 books.set_due(books.workers[name], now)

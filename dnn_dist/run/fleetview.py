@@ -59,6 +59,16 @@ class WorkerView:
         self.silent = False
         return True
 
+    def tells(self, state: WorkerState, source: str, session: int) -> bool:
+        """Whether a state says of this source's tasks what the one known does not: only of those with leases."""
+        known, pair = self.state, (source, session)
+        if state.seen.get(pair) != known.seen.get(pair) or state.preparing is not known.preparing:
+            return True
+        changed = (state.answered ^ known.answered) | (state.waiting ^ known.waiting)
+        if state.held != known.held:
+            changed |= {*state.held[:1], *known.held[:1]} | (set(state.held) ^ set(known.held))
+        return not changed.isdisjoint(self.leases)
+
     def note_tasks(self, source: str, session: int, now: float) -> list[Lease]:
         """Bring leases and strays up to what the newest state says; returns those that run or are answered since."""
         state = self.state

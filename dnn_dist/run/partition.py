@@ -127,7 +127,9 @@ class Partition(Part):
     def awaits(self, state: WorkerState) -> bool:
         """Whether something may follow from a worker's state now, beyond that the worker is there."""
         view = self.machine.workers.get(state.worker)
-        return view is None or bool(view.leases) or self.machine.matters(state)
+        if view is None or self.machine.matters(state):
+            return True
+        return bool(view.leases) and view.tells(state, self.source, self.session)
 
     @property
     def store(self) -> Store:
