@@ -258,21 +258,25 @@ def _whole_sources(robots: tuple[Robot, ...], where: str) -> None:
         for node, names in at.items():
             if len(names) > 1:
                 raise ConfigError(
-                    f"{where}: source {source!r} has a {node} at {names[0]} and at {names[1]}; a source has one of "
+                    f"{where}: source {source!r} has {_a(node)} at {names[0]} and at {names[1]}; a source has one of "
                     f"each, so take one away or name another source there"
                 )
         apart = [node for node in ("partition", "aggregator") if at[node]]
         if at["gateway"] and apart:
             raise ConfigError(
-                f"{where}: source {source!r} has a gateway at {at['gateway'][0]} and a {apart[0]} at "
+                f"{where}: source {source!r} has a gateway at {at['gateway'][0]} and {_a(apart[0])} at "
                 f"{at[apart[0]][0]}; a gateway is both partition and aggregator, so take one of the two away"
             )
         if len(apart) == 1:
             (lacking,) = {"partition", "aggregator"} - set(apart)
             raise ConfigError(
-                f"{where}: source {source!r} has a {apart[0]} at {at[apart[0]][0]} and no {lacking}; add "
+                f"{where}: source {source!r} has {_a(apart[0])} at {at[apart[0]][0]} and no {lacking}; add "
                 f"{lacking} to the nodes of a robot with 'source: {source}', or take a gateway for both"
             )
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _no_doubled_workers(robots: tuple[Robot, ...], where: str) -> None:

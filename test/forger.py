@@ -100,7 +100,8 @@ class Forger:
 
     def _scatter(self, source: SourceRun, worker: WorkerRun) -> Any:
         routes = tuple(self._route() for _ in range(self._rng.randrange(3)))
-        return Scatter(source.name, source.session, self._key(source).frame, self._rng.choice(sorted(source.loads)), routes)
+        frame, plan = self._key(source).frame, self._rng.choice(sorted(source.loads))
+        return Scatter(source.name, source.session, frame, plan, routes)
 
     def _known(self, stages: Any, key: TaskKey) -> bool:
         return key.stage < len(stages) and key.piece < len(stages[key.stage].pieces)

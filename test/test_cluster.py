@@ -60,6 +60,45 @@ def test_one_source_has_plain_topics_and_several_carry_their_names() -> None:
     assert not by_name["worker_r1"]
 
 
+APART = {
+    "robots": {
+        "r1": {"source": "front", "nodes": ["camera", "partition", "worker"]},
+        "r2": {"source": "front", "nodes": ["aggregator", "worker"]},
+        "r3": {"nodes": ["worker"]},
+    },
+    "parameters": {"partition": {"deadline": 2.0}},
+}
+
+
+def test_a_source_may_stand_at_two_robots() -> None:
+    cluster = parse_cluster(APART, "test")
+    assert cluster.sources == ["front"]
+    by_name = {process.name: process for process in processes(cluster, SHIPPED, network="wifi")}
+    assert by_name.keys() == {
+        "camera_r1", "partition_r1", "worker_r1", "aggregator_r2", "worker_r2", "worker_r3"
+    }  # fmt: skip
+    assert all(not process.remappings for process in by_name.values()), "it is one source"
+    for name, robot in (("partition_r1", "r1"), ("aggregator_r2", "r2")):
+        given = by_name[name].parameters
+        assert (given["source"], given["robot"]) == ("front", robot)
+    assert [process.name for process in processes(cluster, SHIPPED, robot="r2")] == ["aggregator_r2", "worker_r2"]
+
+
+def test_of_a_source_at_two_robots_images_leave_theirs() -> None:
+    """The aggregator needs them for the overlay; its own worker's results stay, the partition's own works too."""
+    started = processes(parse_cluster(APART, "test"), SHIPPED, network="wifi")
+    unpaced = {process.name: set(process.environment.get(UNPACED, "").split()) for process in started}
+    assert not {topic for topics in unpaced.values() for topic in topics if "image" in topic}
+    assert "/front/r1/work" in unpaced["partition_r1"] and "/front/r1/result" not in unpaced["worker_r1"]
+    assert "/front/r2/result" in unpaced["worker_r2"] and "/front/r2/work" not in unpaced["aggregator_r2"]
+    assert not unpaced["worker_r3"]
+
+
+def at(**nodes: list[str]) -> dict[str, object]:
+    """A file whose robots all have nodes of one source."""
+    return {"robots": {robot: {"source": "front", "nodes": here} for robot, here in nodes.items()}}
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 9])
 def test_the_number_of_workers_is_what_was_asked_for(workers: int) -> None:
     cluster = with_workers(parse_cluster(TWO, "test"), workers)
@@ -140,6 +179,12 @@ def test_the_shipped_files_are_right(network: str) -> None:
             {"robots": {"r1": {"nodes": ["worker", "worker"]}, "r1_2": {"nodes": ["worker"]}}},
             "robots r1 and r1_2 both have a worker named 'r1_2'; rename",
         ),
+        (at(r1=["gateway"], r2=["gateway"]), "'front' has a gateway at r1 and at r2; a source has one of each"),
+        (at(r1=["camera", "gateway"], r2=["camera"]), "has a camera at r1 and at r2"),
+        (at(r1=["partition", "aggregator"], r2=["partition"]), "has a partition at r1 and at r2"),
+        (at(r1=["partition"], r2=["worker"]), "has a partition at r1 and no aggregator; add aggregator to the nodes"),
+        (at(r1=["aggregator"]), "has an aggregator at r1 and no partition"),
+        (at(r1=["gateway"], r2=["aggregator"]), "has a gateway at r1 and an aggregator at r2; a gateway is both"),
         ({"/**": {"ros__parameters": {"deadline": 0.5}}}, "ROS parameter file .*'parameters: {gateway:"),
         ({"gateway_r1": {"ros__parameters": {"deadline": 0.5}}}, "ROS parameter file .*'robots: {r1"),
         ({"/ns": {"gateway": {"ros__parameters": {"deadline": 0.5}}}}, "ROS parameter file"),

@@ -190,8 +190,8 @@ def test_launch_ends_when_nothing_can_come_any_more() -> None:
         {
             "robots": {
                 "r1": {"source": "front", "nodes": ["gateway", "worker"]},
-                "r2": {"source": "rear", "nodes": ["partition", "aggregator"]},
-                "r3": {"nodes": ["worker"]},
+                "r2": {"source": "rear", "nodes": ["aggregator"]},
+                "r3": {"source": "rear", "nodes": ["partition", "worker"]},
             }
         },
         "test",
@@ -200,6 +200,7 @@ def test_launch_ends_when_nothing_can_come_any_more() -> None:
     assert not hopeless(cluster, whole, {"gateway_r1", "worker_r1", "worker_r3"})
     assert not hopeless(cluster, whole, {"aggregator_r2"})
     assert "gateway_r1, aggregator_r2" in hopeless(cluster, whole, {"gateway_r1", "aggregator_r2"})
+    assert "gateway_r1, partition_r3" in hopeless(cluster, whole, {"gateway_r1", "partition_r3"})
     here = processes(cluster, share(), robot="r1")
     assert not hopeless(cluster, here, {"gateway_r1"}), "its worker serves the other source"
     assert "all nodes" in hopeless(cluster, here, {"gateway_r1", "worker_r1"})

@@ -16,14 +16,14 @@ from forger import Forger
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.run.chains import _lost
 from dnn_dist.run.dispatcher import Dispatcher
-from dnn_dist.run.events import PeersReachable
+from dnn_dist.run.events import PeersReachable, Tick
 from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.report import FrameReport, Status
 from dnn_dist.run.shape import PieceShape, PlanShape, StageShape
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.tasks import DispatcherSettings
-from dnn_dist.run.values import Result, Work
+from dnn_dist.run.values import Installed, Result, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.worker import Worker
 from dnn_dist.sim import cluster
@@ -139,6 +139,15 @@ class MortalSource(SourceRun):
         self.dead = True
         for process in set(self._processes):
             process.kill()
+
+    def restart_aggregator(self) -> None:
+        """Its process, which is not the partition's, is killed, and started at once."""
+        self._processes[1].kill()
+        self.aggregator = self._make_aggregator()
+        self._tell_aggregator(Tick())
+        for offer in self.partition.offers():
+            self._tell_aggregator(Installed(self.make_store(self.loads[offer.plan], images=False)))
+        self._tell_aggregator(PeersReachable(frozenset(self.workers)))
 
     def carry(self, value: Any, to: str) -> None:
         if not self.dead:

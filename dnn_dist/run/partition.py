@@ -116,6 +116,11 @@ class Partition(Part):
         """Whether tasks wait for a worker."""
         return bool(self.machine.queue)
 
+    @property
+    def lost(self) -> int:
+        """Frames of which nobody will report: they died with a process that was restarted."""
+        return len(self.machine.orphans)
+
     def offers(self) -> list[PlanText]:
         """The plans that workers should have, in full."""
         return [self._plan_text(plan) for plan in self.machine.plans if plan in self._stores]
@@ -145,7 +150,7 @@ class Partition(Part):
             "workers": " ".join(able) or "none ready",
             "workers silent": " ".join(sorted(view.name for view in views if view.silent)) or "none",
             "images dropped": self.dropped,
-            "frames lost in restarts": len(self.machine.orphans),
+            "frames lost in restarts": self.lost,
             "frames taken": self._frame,
             "bytes on the way": self.machine.in_flight(),
         }

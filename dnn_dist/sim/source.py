@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnn_dist.run.aggregator import Aggregator
-from dnn_dist.run.events import FrameRefused, PeersReachable, StillHeard, Tick, WorkerReachable
+from dnn_dist.run.events import FrameRefused, PeersReachable, StillHeard, WorkerReachable
 from dnn_dist.run.notes import Note
 from dnn_dist.run.partition import Partition, SetPlan
 from dnn_dist.run.shape import PieceShape
@@ -162,19 +162,10 @@ class SourceRun:
         here, _ = self._processes
         here.deliver(self.partition, SetPlan(lambda: self.make_store(load, merges=not self._apart), answer))
 
-    def restart_aggregator(self) -> None:
-        """Its process, which is not the partition's, is killed, and started at once."""
-        self._processes[1].kill()
-        self.aggregator = self._make_aggregator()
-        self._tell_aggregator(Tick())
-        for offer in self.partition.offers():
-            self._tell_aggregator(Installed(self.make_store(self.loads[offer.plan], images=False)))
-        self._tell_aggregator(PeersReachable(frozenset(self.workers)))
-
     @property
     def done(self) -> bool:
         """True when every image was reported or dropped, or died with an aggregator."""
-        ended = self.dropped + self.ended + len(self.partition.machine.orphans)
+        ended = self.dropped + self.ended + self.partition.lost
         return self.images >= self.source.frames and self.images <= ended and not self._coming
 
     @property
