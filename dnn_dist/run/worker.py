@@ -14,8 +14,8 @@ Rules
   A task whose result nobody wants any more is dropped before it is computed, never during.
   A source of another version is named, and its work refused: it means other pieces.
   What was answered is listed until Progress has settled it, so that its source can tell a lost answer from a lost task.
-  One result is on its way at a time; the next follows when Progress has it, or when it should long have come. Results
-  that wait take the room of tasks, and are dropped when nobody wants them any more.
+  One result is on its way at a time (run/outbox.py). Results that wait take the room of tasks, and are dropped when
+  nobody wants them any more.
 """
 
 from __future__ import annotations
@@ -48,22 +48,12 @@ from dnn_dist.run.events import (
     WorkArrived,
 )
 from dnn_dist.run.notes import Note
-from dnn_dist.run.pace import Pace
+from dnn_dist.run.outbox import Outbox
 from dnn_dist.run.residence import ALONE, Residence
 from dnn_dist.run.sourceviews import SourceViews, WorkerSettings
 from dnn_dist.run.speeds import Speeds
 from dnn_dist.run.state import REPLAY, Progress, WorkerState, next_sequence
 from dnn_dist.run.wire import TaskKey
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """The result that is on its way."""
-
-    key: TaskKey
-    bytes: int
-    at: float  # s
-    until: float  # s; then it is waited for no longer
 
 
 @dataclass
@@ -82,15 +72,13 @@ class Worker:
     residence: Residence = field(default_factory=Residence)
     peers: frozenset[str] = frozenset()  # workers that feeds can be sent to
     expires: dict[TaskKey, float] = field(default_factory=dict)  # held task -> its frame's deadline, s
-    outbox: dict[TaskKey, int] = field(default_factory=dict)  # computed, waiting to be sent, in order -> bytes
+    outbox: Outbox = field(default_factory=Outbox)
     answered: dict[TaskKey, float] = field(default_factory=dict)  # since when, s; those in the outbox are among them
     plans: dict[str, bool] = field(default_factory=dict)  # hash -> built; last used last
     on_demand: set[str] = field(default_factory=set)  # plans whose pieces are made ready when first given
     refused: dict[str, str] = field(default_factory=dict)  # hash -> why
     seen: dict[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
     speeds: Speeds = field(default_factory=Speeds)
-    pace: Pace = field(default_factory=Pace)  # of results, until Progress has them
-    _sent: _Sent | None = None
     _sequence: int = 0
     _published: tuple[Any, ...] = ()
     _published_at: float = float("-inf")
@@ -106,8 +94,9 @@ class Worker:
             return actions
         if self.held:
             actions += self._begin()
-        if self._sent is not None or self.outbox:
-            actions += self._send_next(now)
+        key = self.outbox.next(self._views.unwanted, self.settings, now)
+        if key is not None:
+            actions.append(SendResult(key))
         if self.answered:
             self._forget_answers(now)
         return actions + self._publish(now)
@@ -123,8 +112,7 @@ class Worker:
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
-        due = self._published_at + self.settings.heartbeat
-        return min(due, self._sent.until) if self._sent is not None and self.outbox else due
+        return min(self._published_at + self.settings.heartbeat, self.outbox.due)
 
     # Events
 
@@ -194,7 +182,7 @@ class Worker:
             return told("foreign work", "asks for feeds of a piece that is not here")
         if kept is not None:  # lost on the way, or so its source thinks
             if event.role.reports and key not in self.outbox:
-                self.outbox[key], self.expires[key] = kept.bytes, kept.expires
+                self.outbox.put(key, kept.bytes, kept.expires)
             self.answered[key] = now
             return [Reroute(key)]
         if key in self.outbox:
@@ -265,21 +253,18 @@ class Worker:
         assert self.computing and self.held[0] == event.key, f"{event.key} is not being computed; held: {self.held}"
         self.computing = False
         del self.held[0]
-        role = self.residence.release(event.key)
+        role, expires = self.residence.release(event.key), self.expires.pop(event.key)
         actions: list[Any] = []
         if event.error:
             # Not listed as answered: the source sees a task neither held nor answered, and sends it elsewhere.
-            del self.expires[event.key]
             actions += [SendResult(event.key), Note("task failed", f"task {event.key}: {event.error}")]
         else:
             self.answered[event.key] = now
             if role.feeds:
-                self.residence.keep(event.key, self.expires[event.key], event.bytes, self.settings.max_chained)
+                self.residence.keep(event.key, expires, event.bytes, self.settings.max_chained)
                 actions.append(SendFeeds(event.key))
             if role.reports:
-                self.outbox[event.key] = event.bytes
-            else:
-                del self.expires[event.key]
+                self.outbox.put(event.key, event.bytes, expires)
             if event.seconds > 0:
                 # Pools have no MACs and take their time all the same: as one MAC they have a speed as well.
                 stage, speed = (event.plan, event.key.stage), max(1, event.macs) / event.seconds
@@ -310,28 +295,6 @@ class Worker:
     def _handle_reachable(self, event: SourceReachable, now: float) -> list[Any]:
         reachable = self._views.reachable
         (reachable.add if event.reachable else reachable.discard)(event.source)
-        return []
-
-    # Results
-
-    def _send_next(self, now: float) -> list[Any]:
-        """Send the next result that is wanted, unless one is on its way."""
-        sent, settings = self._sent, self.settings
-        if sent is not None:
-            arrived = self._views.unwanted(sent.key)
-            if not arrived and now < sent.until:
-                return []
-            if arrived:
-                self.pace.note(now - sent.at, sent.bytes)
-            self._sent = None
-        while self.outbox:
-            key = next(iter(self.outbox))
-            size, expires = self.outbox.pop(key), self.expires.pop(key)
-            if self._views.unwanted(key) or now >= expires:
-                continue
-            wait = self.pace.patience(size, settings.transit, settings.lifespan, settings.transit)
-            self._sent = _Sent(key, size, now, now + wait)
-            return [SendResult(key)]
         return []
 
     # State

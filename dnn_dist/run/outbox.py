@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker's results: one is on its way at a time. The next follows when Progress has it, or when it should long have
+come; who sends all at once has them meet on the air.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from dnn_dist.run.pace import Pace
+from dnn_dist.run.sourceviews import WorkerSettings
+from dnn_dist.run.wire import TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """The result that is on its way."""
+
+    key: TaskKey
+    bytes: int
+    at: float  # s
+    until: float  # s; then it is waited for no longer
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What was computed and waits to be sent, in order."""
+
+    _waiting: dict[TaskKey, tuple[int, float]] = field(default_factory=dict)  # -> bytes, its frame's deadline (s)
+    _sent: _Sent | None = None
+    _pace: Pace = field(default_factory=Pace)  # of results, until Progress has them
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[TaskKey]:
+        return iter(self._waiting)
+
+    def __contains__(self, key: TaskKey) -> bool:
+        return key in self._waiting
+
+    def put(self, key: TaskKey, size: int, expires: float) -> None:
+        """A result of so many bytes is to be sent before a time."""
+        self._waiting[key] = size, expires
+
+    @property
+    def due(self) -> float:
+        """When the one on its way is waited for no longer, s, if another waits for that."""
+        return self._sent.until if self._sent is not None and self._waiting else float("inf")
+
+    def next(self, unwanted: Callable[[TaskKey], bool], settings: WorkerSettings, now: float) -> TaskKey | None:
+        """The result to be sent now: the next that is wanted, unless one is on its way."""
+        sent = self._sent
+        if sent is not None:
+            arrived = unwanted(sent.key)
+            if not arrived and now < sent.until:
+                return None
+            if arrived:
+                self._pace.note(now - sent.at, sent.bytes)
+            self._sent = None
+        while self._waiting:
+            key = next(iter(self._waiting))
+            size, expires = self._waiting.pop(key)
+            if not unwanted(key) and now < expires:
+                wait = self._pace.patience(size, settings.transit, settings.lifespan, settings.transit)
+                self._sent = _Sent(key, size, now, now + wait)
+                return key
+        return None
