@@ -269,8 +269,9 @@ class Dispatcher:
             return False
         before = view.state
         if view.hear(state, now):
-            if view.leases or view.strays:
-                self._chains.stepped(view.note_tasks(self._books.source, self._books.session, now), now)
+            busy = view.leases or view.strays
+            stepped = view.note_tasks(self._books.source, self._books.session, now) if busy else []
+            self._chains.stepped(stepped, now)
             # Else it is due no earlier than before.
             if stepped or state.preparing is not before.preparing or state.speeds is not before.speeds:
                 self._books.set_due(view, now)
