@@ -15,6 +15,9 @@ from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim.robot import WorkerRun
 from dnn_dist.sim.source import SourceRun
 
+KEPT = {"worker", "source", "inputs", "outputs", "boxes"}
+"""Fields that are not changed."""
+
 
 class Parties(Protocol):
     """Whom a forger writes to."""
@@ -36,11 +39,12 @@ class Forger:
         worker = cluster.workers[rng.choice(list(cluster.workers))]
         if worker.part is None:
             return
-        genuine = rng.choice((self._worker_state, self._source_state, self._progress, self._work, self._again, self._feed, self._scatter, self._result))
-        value = genuine(source, worker)
+        states = self._worker_state, self._source_state, self._progress
+        of_tasks = self._work, self._again, self._feed, self._scatter, self._result
+        value = rng.choice((*states, *of_tasks))(source, worker)
         if value is None:
             return
-        names = [field.name for field in fields(value) if field.name not in ("worker", "source", "inputs", "outputs", "boxes")]
+        names = [field.name for field in fields(value) if field.name not in KEPT]
         changed = {name: self._change(getattr(value, name)) for name in rng.sample(names, rng.randint(0, 3))}
         value = replace(value, **changed)
         home, gatherers = source._processes

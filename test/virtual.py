@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bad_air import BadAir, Faults
 from forger import Forger
 
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
@@ -27,8 +28,6 @@ from dnn_dist.run.values import Installed, Result, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.worker import Worker
 from dnn_dist.sim import cluster
-from dnn_dist.sim.agenda import Agenda
-from dnn_dist.sim.air import Air
 from dnn_dist.sim.faults import Fault
 from dnn_dist.sim.outcome import FrameRun
 from dnn_dist.sim.robot import WorkerRun
@@ -46,87 +45,6 @@ def shape(pieces: int = 9, stages: int = 1, macs: int = 10, parity: int = 0, rep
         return StageShape(False, (piece,) * (pieces + parity), needed=pieces if parity else None, replicas=replicas)
 
     return PlanShape((*map(stage, range(stages)), LOCAL))
-
-
-@dataclass
-class Faults:
-    """What goes wrong between and in the robots; probabilities a message."""
-
-    loss: float = 0.0
-    doubling: float = 0.0
-    delay: tuple[float, float] = (0.001, 0.003)  # s, uniform
-    failing: float = 0.0  # computations that end in an error
-    events: list[tuple[Any, ...]] = field(default_factory=list)  # as Fault has them: (s, kind, worker), or a factor too
-    cuts: list[tuple[float, float]] = field(default_factory=list)  # (from, to): no message arrives, all links are cut
-    parted: list[tuple[float, float, str, str]] = field(default_factory=list)  # (from, to) of two workers' link
-    told: float = 0.0  # share of these of which the two learn
-    calm: float = float("inf")  # s; from then on links are perfect, and computations do not fail
-    forged: int = 0  # values of random content in the right session, posted into the parts of all processes
-
-    def healed_at(self, now: float) -> float:
-        """When links are there again; `now` where they are."""
-        return max((end for begin, end in self.cuts if begin <= now < end), default=now)
-
-    def part(self, a: str, b: str, now: float) -> bool:
-        """Whether no message goes between two workers."""
-        return any(begin <= now < end and {a, b} == {c, d} for begin, end, c, d in self.parted)
-
-
-@dataclass(eq=False)
-class UnderWay:
-    """Work that has not arrived."""
-
-    source: str
-    worker: str
-    bytes: int
-
-
-class BadAir(Air):
-    """Every message, tensors too, is delayed, perhaps lost for good, perhaps doubled. One topic keeps its order.
-
-    When links are cut a tensor is sent again for a lifespan; then it is lost, as any other message is at once.
-    """
-
-    def __init__(self, fleet: Fleet, agenda: Agenda, seed: int, faults: Faults, lifespan: float) -> None:
-        super().__init__(fleet, agenda, seed)
-        self.faults, self.lifespan = faults, lifespan
-        self.under_way: list[UnderWay] = []
-
-    def tell(self, a: str, b: str, kind: str, deliver: Callable[..., None], *args: Any) -> float:
-        return self._send(a, b, kind, 0.0, deliver, args)
-
-    def _send(
-        self, a: str, b: str, kind: str, lifespan: float, deliver: Callable[..., None], args: tuple[Any, ...]
-    ) -> float:
-        now, healed_at = self._agenda.now, self.faults.healed_at(self._agenda.now)
-        if now >= self.faults.calm:
-            return self._arrive(a, b, kind, now + self.faults.delay[0], deliver, args)
-        too_old = healed_at > now and healed_at + self.faults.delay[1] > now + lifespan
-        announced = kind.endswith(" frame")  # reliably: each says what no other says
-        lost = self._random.random() < self.faults.loss and not announced
-        if lost or too_old or self.faults.part(a, b, now):
-            return float("inf")
-        time = 0.0
-        for _ in range(1 + (self._random.random() < self.faults.doubling)):
-            time = self._arrive(a, b, kind, healed_at + self._random.uniform(*self.faults.delay), deliver, args)
-        return time
-
-    def carry(self, a: str, b: str, size: int, kind: str, deliver: Callable[..., None], *args: Any) -> float:
-        if a == b:  # images, which are no messages between robots
-            return super().carry(a, b, size, kind, deliver, *args)
-        if not kind.endswith("work"):
-            return self._send(a, b, kind, self.lifespan, deliver, args)
-        work = UnderWay(kind.removesuffix(" work"), b, size)
-
-        def arrive(*args: Any) -> None:
-            if work in self.under_way:
-                self.under_way.remove(work)
-            deliver(*args)
-
-        time = self._send(a, b, kind, self.lifespan, arrive, args)
-        if time < float("inf"):
-            self.under_way.append(work)
-        return time
 
 
 class MortalSource(SourceRun):
@@ -364,7 +282,8 @@ class Cluster(cluster.Cluster):
             self.reports, self.reported_at = ledger.reports, ledger.reported_at
         self.asked.clear()
         self.air.under_way[:] = [way for way in self.air.under_way if way.source != name]
-        run = self.sources[name] = self.source_class(self, replace(old.source, start=self.agenda.now), name, self.settings)
+        camera = replace(old.source, start=self.agenda.now)
+        run = self.sources[name] = self.source_class(self, camera, name, self.settings)
         for worker in old.workers.values():
             run.workers[worker.robot] = worker
             worker.reach(run)
