@@ -135,6 +135,6 @@ def test_chaos_with_real_arrays_is_exact(seed: int) -> None:
 
 def test_real_arrays_come_through() -> None:
     """Else the test before would prove nothing."""
-    cluster = ArrayCluster(3, CUTS[:3], switches=[0.5, 1.0, 1.5, 2.0], faults=Faults(failing=0.05))
+    cluster = ArrayCluster(3, CUTS[4:7], switches=[0.5, 1.0, 1.5, 2.0], faults=Faults(failing=0.05))
     cluster.run(12, period=0.2, budget=0.6)
-    assert cluster.exact_frames >= 6 and len({report.plan for report in cluster.reports}) > 1
+    assert cluster.exact_frames >= 10 and len({report.plan for report in cluster.reports}) > 1
