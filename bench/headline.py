@@ -107,10 +107,7 @@ def _one(args: argparse.Namespace, case: dict[str, Any], turn: int) -> dict[str,
     """One run of a case, or why there is none."""
     name = f"{case['network']}-{case['rate']:g}-{case['robots']}-{case['way']}"
     in_work = args.in_work or (min(16, max(2, case["robots"])) if case["way"] == "pipeline" else 2)
-    ask = Ask(
-        args.frames, in_work, tuple(args.measure), args.transport, args.window, args.deadline, args.settings,
-        args.profiles, args.warm, args.told,
-    )  # fmt: skip
+    ask = ask_of(args, in_work)
     try:
         setting, division = prepare(args, case)
         args.told(f"cut: {division.cut}")
@@ -186,42 +183,60 @@ def _settings(entries: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
+    """What every bench of such a fleet can be asked for."""
     parser.add_argument("--models", type=Path, required=True, help="folder of what make_full_models.py wrote")
-    parser.add_argument("--network", nargs="+", default=list(MODELS), help=", ".join(MODELS))
-    parser.add_argument("--robots", nargs="+", type=int, default=[1, 2, 4, 6, 8])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), help=", ".join(WAYS))
     parser.add_argument("--cut", default="", help="instead of the way's own")
-    parser.add_argument("--rate", nargs="+", type=float, default=[60.0], help="of the air, Mbit/s (60)")
     parser.add_argument("--delay", type=float, default=2.0, help="of the air, ms")
     parser.add_argument("--overhead", type=float, default=50.0, help="of each packet on the air, us")
     parser.add_argument("--loss", type=float, default=0.0, help="share of packets lost on the air")
     parser.add_argument("--pace", type=float, default=1000.0, help="of a robot, million MACs a second")
     parser.add_argument("--frames", type=int, default=6, help="of each measure")
-    parser.add_argument("--in-work", type=int, default=0, help="frames for throughput (2; a pipeline: its robots)")
     parser.add_argument("--warm", type=int, default=4, help="least frames before; they have to settle, too")
-    parser.add_argument(
-        "--measure", nargs="+", default=["latency", "throughput"], choices=MEASURES, metavar="MEASURE",
-        help=f"{', '.join(MEASURES)} (latency throughput)",
-    )  # fmt: skip
-    parser.add_argument("--repeat", type=int, default=1, help="runs of each case, in turn with the others")
     parser.add_argument("--deadline", type=float, default=60.0)
     parser.add_argument("--transport", default="wifi", help="DDS profile: wifi (scaled to the air's rate) or wired")
     parser.add_argument("--window", type=int, default=Ask.window, help="the gateway's, bytes (4 MB)")
     parser.add_argument("--profiles", type=Path, help="folder of DDS profiles, taken as they are")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.NAME=VALUE", help="another parameter")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path("out/headline"), help="logs and reports of each run")
     parser.add_argument("--out", type=Path, help="write all figures to this JSON file")
-    parser.add_argument("--picture", type=Path, help="draw the speed-up (deploy/extra.py figures)")
-    parser.add_argument("--resume", action="store_true", help="go on with the runs that --out has already")
     parser.add_argument("--quiet", action="store_true", help="no line for each frame")
-    parser.add_argument("--dry", action="store_true", help="run nothing: cuts and what can be calculated")
+
+
+def read_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What is asked for, `--set` and `--quiet` made ready for `ask_of`."""
     args = parser.parse_args()
     args.settings = _settings(args.set)
     args.told = (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
     return args
+
+
+def ask_of(args: argparse.Namespace, in_work: int = 1) -> Ask:
+    """How a case is to be measured."""
+    return Ask(
+        args.frames, in_work, tuple(args.measure), args.transport, args.window, args.deadline, args.settings,
+        args.profiles, args.warm, args.told,
+    )  # fmt: skip
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options(parser)
+    parser.add_argument("--network", nargs="+", default=list(MODELS), help=", ".join(MODELS))
+    parser.add_argument("--robots", nargs="+", type=int, default=[1, 2, 4, 6, 8])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), help=", ".join(WAYS))
+    parser.add_argument("--rate", nargs="+", type=float, default=[60.0], help="of the air, Mbit/s (60)")
+    parser.add_argument("--in-work", type=int, default=0, help="frames for throughput (2; a pipeline: its robots)")
+    parser.add_argument(
+        "--measure", nargs="+", default=["latency", "throughput"], choices=MEASURES, metavar="MEASURE",
+        help=f"{', '.join(MEASURES)} (latency throughput)",
+    )  # fmt: skip
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each case, in turn with the others")
+    parser.add_argument("--folder", type=Path, default=Path("out/headline"), help="logs and reports of each run")
+    parser.add_argument("--picture", type=Path, help="draw the speed-up (deploy/extra.py figures)")
+    parser.add_argument("--resume", action="store_true", help="go on with the runs that --out has already")
+    parser.add_argument("--dry", action="store_true", help="run nothing: cuts and what can be calculated")
+    return read_options(parser)
 
 
 def main() -> int:

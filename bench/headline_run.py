@@ -128,7 +128,10 @@ class Flight:
 
 @contextmanager
 def flying(setting: Setting, division: Division, ask: Ask, folder: Path, seed: int = 0) -> Iterator[Flight]:
-    """The fleet of a case at work, in calm air."""
+    """The fleet of a case at work, in calm air. What `folder` had is gone."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     started = processes(_cluster(setting, division, ask, folder), ask.profiles or profiles_for(
         setting.weather.rate, folder / "network"))  # fmt: skip
     environment = {
@@ -172,7 +175,6 @@ def _cluster(setting: Setting, division: Division, ask: Ask, folder: Path) -> An
     gateway = {"cut": division.cut, "mode": division.mode, "deadline": float(ask.deadline)}
     if division.workers:
         plan = folder / "plan.yaml"
-        plan.parent.mkdir(parents=True, exist_ok=True)
         plan.write_text(plan_text(setting.network, division))
         gateway["plan"] = str(plan.resolve())
     parameters: dict[str, dict[str, Any]] = {
@@ -191,52 +193,62 @@ def _cluster(setting: Setting, division: Division, ask: Ask, folder: Path) -> An
 
 def run(setting: Setting, division: Division, ask: Ask, folder: Path, seed: int = 0) -> dict[str, Any]:
     """Measure one case; seconds and bytes."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
     usual = 2 * setting.network.macs / (setting.pace * 1e6)
     found: dict[str, Any] = {"loadavg_before": os.getloadavg()[0]}
     began = time.monotonic()
     with flying(setting, division, ask, folder, seed) as flight:
-        found["warm"] = _warm(flight, ask, usual, setting.weather)
+        found["warm"] = warm(flight, ask, usual, setting.weather)
         if "latency" in ask.measures:
-            found["latency"] = _measured(flight, ask.frames, usual, ask.told)
+            found["latency"] = measured(flight, ask.frames, usual, ask.told)
         if "idle" in ask.measures:
             found["idle_bytes_per_s"] = _idle(flight, usual)
         if "throughput" in ask.measures:
             flight.set("gateway_r1", "max_frames", ask.in_work)
             flight.frames(ask.in_work + 1, usual)
-            found["throughput"] = {"in_work": ask.in_work, **_measured(flight, ask.frames, usual, ask.told)}
+            found["throughput"] = {"in_work": ask.in_work, **measured(flight, ask.frames, usual, ask.told)}
             flight.set("gateway_r1", "max_frames", 1)
         found["memory_mb"] = {name: pss(pid) for name, pid in flight.pids().items()}
         found["respawns"] = dict(flight.supervisor.respawns)
         found["same_processes"] = flight.pids() == flight.started
-        for measure, disturb in (("slow", _slow), ("kill", _kill)):
+        for measure, disturb in (("slow", slow), ("kill", kill)):
             if measure in ask.measures and setting.robots > 1:
                 found[measure] = disturb(flight, setting, ask, usual, seed)
     found["seconds"] = time.monotonic() - began
     return found
 
 
-def _warm(flight: Flight, ask: Ask, usual: float, weather: Weather) -> dict[str, Any]:
+def settle(
+    flight: Flight, each: float, least: int = STEADY, most: int = MOST_WARM,
+    also: Callable[[dict[str, Any]], Any] = lambda report: True,
+) -> bool:  # fmt: skip
+    """Frames until the last ones took about the same, lacked nothing and are as `also` has it; False: they never do."""
+    began = len(flight.reports)
+    while len(flight.reports) - began < most:
+        flight.frames(1, each)
+        last = flight.reports[began:][-STEADY:]
+        usually = median(one["latency"] for one in last)
+        if len(flight.reports) - began >= max(STEADY, least) and all(
+            one["status"] in EXACT
+            and not one["recomputed"]
+            and abs(one["latency"] / usually - 1) <= SETTLED
+            and also(one)
+            for one in last
+        ):
+            return True
+    return False
+
+
+def warm(flight: Flight, ask: Ask, usual: float, weather: Weather) -> dict[str, Any]:
     """Frames until latencies have settled; the air gets as it is to be with the first complete one."""
     flight.until(lambda: any(one["status"] in EXACT for one in flight.reports), "a first complete frame", PATIENCE + 60)
     flight.air.set(weather)
-    began = len(flight.reports)
-    settled = False
-    while not settled and len(flight.reports) - began < MOST_WARM:
-        flight.frames(1, usual)
-        last = [one for one in flight.reports[began:] if one["status"] in EXACT][-STEADY:]
-        usually = median(one["latency"] for one in last) if last else 0.0
-        settled = len(flight.reports) - began >= max(STEADY, ask.warm) and all(
-            abs(one["latency"] / usually - 1) <= SETTLED and not one["recomputed"] for one in last
-        )
+    settled = settle(flight, usual, ask.warm)
     for one in flight.reports:
         ask.told(f"  warm {frame_line(one)}")
     return {"frames": len(flight.reports), "settled": settled}
 
 
-def _measured(flight: Flight, count: int, usual: float, told: Callable[[str], None]) -> dict[str, Any]:
+def measured(flight: Flight, count: int, usual: float, told: Callable[[str], None]) -> dict[str, Any]:
     """So many frames: what they took, what the air carried meanwhile, what the machine had to do."""
     flight.frames(1, usual)  # from a report to a report
     load, before = Load(flight), flight.air.counters()
@@ -248,7 +260,7 @@ def _measured(flight: Flight, count: int, usual: float, told: Callable[[str], No
     on_air = {name: after[name] - before[name] for name in before}
     passed = reports[-1]["time"] - last
     return {
-        **_of(reports),
+        **figures(reports),
         "interval_s": passed / count,
         "air_bytes": on_air["sent_bytes"] / count,
         "air_share": on_air["airtime"] / on_air["seconds"],
@@ -259,7 +271,7 @@ def _measured(flight: Flight, count: int, usual: float, told: Callable[[str], No
     }
 
 
-def _of(reports: list[dict[str, Any]]) -> dict[str, Any]:
+def figures(reports: list[dict[str, Any]]) -> dict[str, Any]:
     """What reports say of their frames."""
     workers = [share for one in reports for share in one["workers"].items()]
     count = len(reports)
@@ -292,10 +304,10 @@ def _idle(flight: Flight, usual: float) -> float:
     return (after["sent_bytes"] - before["sent_bytes"]) / (after["seconds"] - before["seconds"])
 
 
-def _slow(flight: Flight, setting: Setting, ask: Ask, usual: float, seed: int) -> dict[str, Any]:
+def slow(flight: Flight, setting: Setting, ask: Ask, usual: float, seed: int) -> dict[str, Any]:
     """The last robot becomes five times slower, for some frames."""
     victim = f"worker_r{setting.robots}"
-    before = _of(flight.frames(max(3, ask.frames // 2), usual))
+    before = figures(flight.frames(max(3, ask.frames // 2), usual))
     flight.set(victim, "pace", setting.pace / 5)
     reports = flight.frames(AFTER + ask.frames, usual)
     for one in reports:
@@ -305,9 +317,9 @@ def _slow(flight: Flight, setting: Setting, ask: Ask, usual: float, seed: int) -
     return _disturbed(before, reports)
 
 
-def _kill(flight: Flight, setting: Setting, ask: Ask, usual: float, seed: int) -> dict[str, Any]:
+def kill(flight: Flight, setting: Setting, ask: Ask, usual: float, seed: int) -> dict[str, Any]:
     """The last robot's worker dies by SIGKILL at a random moment of a frame, and stays away."""
-    before = _of(flight.frames(max(3, ask.frames // 2), usual))
+    before = figures(flight.frames(max(3, ask.frames // 2), usual))
     flight.set("gateway_r1", "deadline", min(60.0, 3 * before["latency_s"]))
     flight.frames(1, usual)
     time.sleep(random.Random(seed).random() * before["latency_s"])  # a moment in mid-frame
@@ -324,8 +336,8 @@ def _disturbed(before: dict[str, Any], reports: list[dict[str, Any]]) -> dict[st
     return {
         "before_s": before["latency_s"],
         "hit_s": max(one["latency"] for one in reports[:AFTER]),
-        "after": _of(reports[AFTER:]),
-        "statuses": _of(reports)["statuses"],
+        "after": figures(reports[AFTER:]),
+        "statuses": figures(reports)["statuses"],
         "lost": sum(one["status"] not in EXACT for one in reports),
     }
 

@@ -150,12 +150,17 @@ def tables(cases: Sequence[Case]) -> Iterator[str]:
         cells = [[show(row) for _, show in COLUMNS] for row in own]
         kept = [n for n in range(len(COLUMNS)) if any(line[n] for line in cells)]
         yield f"{network}, {rate:g} Mbit/s, {max(row['runs'] for row in own)} run(s)\n"
-        yield "| " + " | ".join(COLUMNS[n][0] for n in kept) + " |"
-        yield "|" + "---|" * len(kept)
-        yield from ("| " + " | ".join(line[n] for n in kept) + " |" for line in cells)
+        yield from markdown([COLUMNS[n][0] for n in kept], [[line[n] for n in kept] for line in cells])
         yield ""
     for row in rows:
         yield from (f"{row['network']}, {row['robots']} robots, {row['way']}: {why}" for why in row["errors"])
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    yield from ("| " + " | ".join(row) + " |" for row in rows)
 
 
 def picture(cases: Sequence[Case], path: Path) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints one line of JSON for each report of a source. `air.py` and `headline.py` start it on the source's own robot:
-over loopback, what it hears costs no air.
+"""Prints a line of JSON for each report of a source. `air.py`, `headline.py` and `midchain.py` start it on the source's
+own robot: over loopback, what it hears costs no air.
 
 A line of JSON on standard input, {"node": "/worker_r3", "name": "pace", "value": 200.0}, sets a parameter of a node;
 {"set": "/worker_r3 pace"} is printed when that has been done, with "error" when it was refused.
@@ -22,8 +22,8 @@ from dnn_dist import msg
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.shell import Shell, run
 
-TOLD = ("source", "frame", "status", "quality", "latency", "dropped", "pieces", "came", "decoded", "recomputed",
-        "filled", "computed", "local", "waited")  # fmt: skip
+TOLD = ("source", "session", "frame", "status", "quality", "latency", "budget", "dropped", "pieces", "came", "decoded",
+        "recomputed", "filled", "computed", "local", "waited")  # fmt: skip
 OF_WORKER = ("tasks", "stolen", "recomputed", "bytes_in", "bytes_out", "computed")
 AGAIN = 0.05  # s until a node that is not found yet is looked for again
 
