@@ -16,13 +16,14 @@ from virtual import Cluster, Faults
 
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.run import events as e
+from dnn_dist.run.chains import _lost
 from dnn_dist.run.crew import estimated
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import SourceState
-from dnn_dist.run.tasks import DispatcherSettings
+from dnn_dist.run.tasks import DispatcherSettings, Task
 from dnn_dist.run.values import Feed, Route, Work
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.worker import Worker
@@ -195,6 +196,16 @@ def test_a_dead_link_costs_the_later_frames_little() -> None:
         cluster.calls.append((1.0, lambda a=a, b=b: cluster._part(a, b, False)))
     reports = cluster.run(20, period=0.2, budget=0.5)
     assert {report.status for report in reports if report.frame > 8} == {Status.COMPLETE}
+
+
+def test_nothing_is_computed_anew_for_a_piece_that_was_given_up() -> None:
+    plan = chain(Tiles(2), Tiles(2, reach=0))
+    tasks = {(s, p): Task(TaskKey("cam", 7, 0, s, p), 0.0) for s in (0, 1) for p in (0, 1)}
+    assert _lost(plan, tasks) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    tasks[1, 0].given_up = True
+    assert _lost(plan, tasks) == [(0, 1), (1, 1)]
+    tasks[1, 1].given_up = True
+    assert _lost(plan, tasks) == []
 
 
 # The window -----------------------------------------------------------------------------------------------------------

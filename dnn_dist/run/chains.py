@@ -226,8 +226,15 @@ def _is(task: Task, state: LeaseState) -> bool:
 
 
 def _lost(shape: PlanShape, tasks: Tasks) -> list[Maker]:
-    """Pieces that nobody has and somebody needs, in order: the aggregator, or a piece that is computed of them."""
+    """Pieces that nobody has and somebody needs, in order: the aggregator, or a piece that is computed of them.
+
+    Nobody needs anything for a piece that was given up.
+    """
+    tasks = {maker: task for maker, task in tasks.items() if not task.given_up}
     have = {maker for maker, task in tasks.items() if _is(task, LeaseState.ANSWERED) or _is(task, LeaseState.RUNNING)}
     wanted = {maker for maker, task in tasks.items() if task.leases or shape.stages[maker[0]].reports}
-    found = needed(lambda maker: shape.stages[maker[0]].pieces[maker[1]].feeds, have, wanted)
-    return [maker for maker in found if maker in tasks and tasks[maker].wanting and not tasks[maker].given_up]
+
+    def feeds(maker: Maker) -> Iterable[Maker]:
+        return shape.stages[maker[0]].pieces[maker[1]].feeds if maker in tasks else ()
+
+    return [maker for maker in needed(feeds, have, wanted) if maker in tasks and tasks[maker].wanting]
