@@ -89,8 +89,12 @@ def _statuses(one: Mapping[str, Any]) -> tuple[Status, ...]:
 
 def back_after(reports: Sequence[Mapping[str, Any]], victim: str) -> int | None:
     """Which of the reports after a death is the first that has work of the victim's next life; the first was hit."""
-    works = (n for n, one in enumerate(reports[1:], start=2) if one["workers"].get(victim, {}).get("tasks"))
-    return next(works, None)
+    return next((n for n, one in enumerate(reports[1:], start=2) if works(one, victim)), None)
+
+
+def works(one: Mapping[str, Any], worker: str) -> bool:
+    """Whether results of this worker are part of a frame."""
+    return bool(one["workers"].get(worker, {}).get("tasks"))
 
 
 def troubles(logs: Mapping[str, str]) -> dict[str, int]:
@@ -114,7 +118,7 @@ def disturbed(args: argparse.Namespace, setting: Setting, division: Division) ->
         found["calm"] = measured(flight, args.frames, usual, args.told)
         if "slow" in args.measure:
             found["slow"] = slow(flight, setting, ask, usual, args.seed)
-            settle(flight, usual)
+            found["slow"]["back"] = settle(flight, usual, also=lambda one: works(one, f"r{setting.robots}"))
         if "kills" in args.measure:
             found["kills"] = kills(flight, args, victims, found["calm"]["latency_s"], usual)
         found["died"] = sorted(set(flight.pids().items()) - set(flight.started.items()))
@@ -153,7 +157,7 @@ def _killed(flight: Flight, node: str, moment: float, latency: float, args: argp
     flight.supervisor.kill(node)
     at = time.monotonic()
     flight.until(lambda: flight.supervisor.respawns.get(node, 0) >= due and node in flight.pids(), f"{node} lives", 30)
-    settled = settle(flight, patience, also=lambda one: one["workers"].get(victim, {}).get("tasks"))
+    settled = settle(flight, patience, also=lambda one: works(one, victim))
     reports = flight.reports[began:]
     for report in reports:
         args.told(f"  kill {frame_line(report)}")
@@ -255,6 +259,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[Line]:
         if name in (chain or {}):
             after, fewer = chain[name]["after"]["latency_s"], found["fewer"]["latency_s"]
             text = f"{after:.3f} / {fewer:.3f} s = {after / fewer:.3f}, {_counts(chain[name]['statuses'])}"
+            text += "" if chain[name].get("back", True) else "; it is not in the crew again"
             yield what, text, f"<= {BARS[name]}", after / fewer <= BARS[name]
     if "memory" in found:
         most, usual = (found["memory"][name]["memory_mb"].values() for name in ("chain", "shipped"))
