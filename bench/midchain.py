@@ -12,7 +12,8 @@ kills:  one worker, never that of r1, dies by SIGKILL at a random moment of a fr
         frame and latencies have settled.
 five:   the last one dies and stays away; and the same plan is started on one robot less. Ratio of their latencies.
 slow:   the last robot becomes five times slower. Latency from the third frame on, to that of one robot less.
-memory: PSS of a worker of the chain, beside one of the shipped detector with the shipped cut, on as many robots.
+memory: the most PSS of a worker of the chain, beside one of the shipped detector with the shipped cut, on as many
+        robots.
 
 Frames of all measures on the chain's fleet are judged: each reported once, in time, and its status fits its counts.
 """
@@ -49,7 +50,8 @@ from dnn_dist.run.report import Status
 from dnn_dist.settings import AggregatorSettings
 
 MEASURES = ("kills", "five", "slow", "memory")
-PATIENCE = 3  # times the deadline
+PATIENCE = 3.0  # times the deadline
+LOOK = 0.2  # s from a look at memory to the next
 TROUBLE = re.compile(r"^\[(?:WARN|ERROR|FATAL)\] \[[\d.]+\] \[([\w.]+)\]: ([^:\n]+)", re.MULTILINE)
 SHIPPED = Path(__file__).parents[1] / "models"
 BARS = {"five": 1.05, "slow": 1.10, "memory": 60.0}
@@ -189,9 +191,25 @@ def started(args: argparse.Namespace, setting: Setting, division: Division, name
         found: dict[str, Any] = {"warm": warm(flight, ask, usual, setting.weather)}
         found |= measured(flight, args.frames, usual, args.told)
         found["judged"] = judged(flight.reports)
-        found["memory_mb"] = {name: pss(pid) for name, pid in flight.pids().items() if name.startswith("worker_")}
+        found["memory_mb"] = most_memory(flight, args.frames, usual)
         found["same_processes"] = flight.pids() == flight.started
     return found
+
+
+def most_memory(flight: Flight, frames: int, usual: float) -> dict[str, float]:
+    """The most that each worker had at once during so many frames, looked at several times in each; MB of PSS."""
+    workers = {name: pid for name, pid in flight.pids().items() if name.startswith("worker_")}
+    most, looked, end = dict.fromkeys(workers, 0.0), 0.0, len(flight.reports) + frames
+
+    def enough() -> bool:
+        nonlocal looked
+        if time.monotonic() - looked > LOOK:
+            looked = time.monotonic()
+            most.update({name: max(most[name], pss(pid)) for name, pid in workers.items()})
+        return len(flight.reports) >= end
+
+    flight.until(enough, f"{frames} frames are reported", PATIENCE * frames * usual)
+    return most
 
 
 def with_fewer(setting: Setting, division: Division) -> tuple[Setting, Division]:
