@@ -64,7 +64,7 @@ LAWS = ("missing", "twice", "late", "no_result", "wrong_status")
 def judged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is to hold of the reports of one source: each frame once, in time, its status that of its worst piece.
 
-    Lists of frame numbers under the names of LAWS; a session of the source that is not the first one's is `foreign`.
+    Lists of frame numbers under the names of LAWS. `sessions`: of the source; more than one says that it was restarted.
     """
     count = Counter(one["frame"] for one in reports)
     slack = AggregatorSettings.timer_slack
