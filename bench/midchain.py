@@ -12,7 +12,8 @@ kills:  one worker, never that of r1, dies by SIGKILL at a random moment of a fr
         frame and latencies have settled.
 five:   the last one dies and stays away; and the same plan is started on one robot less. Ratio of their latencies.
 slow:   the last robot becomes five times slower. Latency from the third frame on, to that of one robot less.
-memory: PSS of a worker of the chain, beside one of the shipped detector with the shipped cut, on as many robots.
+memory: the most PSS of a worker of the chain, beside one of the shipped detector with the shipped cut, on as many
+        robots.
 
 Frames of all measures on the chain's fleet are judged: each reported once, in time, and its status fits its counts.
 """
@@ -49,7 +50,8 @@ from dnn_dist.run.report import Status
 from dnn_dist.settings import AggregatorSettings
 
 MEASURES = ("kills", "five", "slow", "memory")
-PATIENCE = 3  # times the deadline
+PATIENCE = 3.0  # times the deadline
+LOOK = 0.2  # s from a look at memory to the next
 TROUBLE = re.compile(r"^\[(?:WARN|ERROR|FATAL)\] \[[\d.]+\] \[([\w.]+)\]: ([^:\n]+)", re.MULTILINE)
 SHIPPED = Path(__file__).parents[1] / "models"
 BARS = {"five": 1.05, "slow": 1.10, "memory": 60.0}
@@ -62,7 +64,7 @@ LAWS = ("missing", "twice", "late", "no_result", "wrong_status")
 def judged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is to hold of the reports of one source: each frame once, in time, its status that of its worst piece.
 
-    Lists of frame numbers under the names of LAWS; a session of the source that is not the first one's is `foreign`.
+    Lists of frame numbers under the names of LAWS. `sessions`: of the source; more than one says that it was restarted.
     """
     count = Counter(one["frame"] for one in reports)
     slack = AggregatorSettings.timer_slack
@@ -89,8 +91,12 @@ def _statuses(one: Mapping[str, Any]) -> tuple[Status, ...]:
 
 def back_after(reports: Sequence[Mapping[str, Any]], victim: str) -> int | None:
     """Which of the reports after a death is the first that has work of the victim's next life; the first was hit."""
-    works = (n for n, one in enumerate(reports[1:], start=2) if one["workers"].get(victim, {}).get("tasks"))
-    return next(works, None)
+    return next((n for n, one in enumerate(reports[1:], start=2) if works(one, victim)), None)
+
+
+def works(one: Mapping[str, Any], worker: str) -> bool:
+    """Whether results of this worker are part of a frame."""
+    return bool(one["workers"].get(worker, {}).get("tasks"))
 
 
 def troubles(logs: Mapping[str, str]) -> dict[str, int]:
@@ -114,7 +120,7 @@ def disturbed(args: argparse.Namespace, setting: Setting, division: Division) ->
         found["calm"] = measured(flight, args.frames, usual, args.told)
         if "slow" in args.measure:
             found["slow"] = slow(flight, setting, ask, usual, args.seed)
-            settle(flight, usual)
+            found["slow"]["back"] = settle(flight, usual, also=lambda one: works(one, f"r{setting.robots}"))
         if "kills" in args.measure:
             found["kills"] = kills(flight, args, victims, found["calm"]["latency_s"], usual)
         found["died"] = sorted(set(flight.pids().items()) - set(flight.started.items()))
@@ -153,7 +159,7 @@ def _killed(flight: Flight, node: str, moment: float, latency: float, args: argp
     flight.supervisor.kill(node)
     at = time.monotonic()
     flight.until(lambda: flight.supervisor.respawns.get(node, 0) >= due and node in flight.pids(), f"{node} lives", 30)
-    settled = settle(flight, patience, also=lambda one: one["workers"].get(victim, {}).get("tasks"))
+    settled = settle(flight, patience, also=lambda one: works(one, victim))
     reports = flight.reports[began:]
     for report in reports:
         args.told(f"  kill {frame_line(report)}")
@@ -185,9 +191,25 @@ def started(args: argparse.Namespace, setting: Setting, division: Division, name
         found: dict[str, Any] = {"warm": warm(flight, ask, usual, setting.weather)}
         found |= measured(flight, args.frames, usual, args.told)
         found["judged"] = judged(flight.reports)
-        found["memory_mb"] = {name: pss(pid) for name, pid in flight.pids().items() if name.startswith("worker_")}
+        found["memory_mb"] = most_memory(flight, args.frames, usual)
         found["same_processes"] = flight.pids() == flight.started
     return found
+
+
+def most_memory(flight: Flight, frames: int, usual: float) -> dict[str, float]:
+    """The most that each worker had at once during so many frames, looked at several times in each; MB of PSS."""
+    workers = {name: pid for name, pid in flight.pids().items() if name.startswith("worker_")}
+    most, looked, end = dict.fromkeys(workers, 0.0), 0.0, len(flight.reports) + frames
+
+    def enough() -> bool:
+        nonlocal looked
+        if time.monotonic() - looked > LOOK:
+            looked = time.monotonic()
+            most.update({name: max(most[name], pss(pid)) for name, pid in workers.items()})
+        return len(flight.reports) >= end
+
+    flight.until(enough, f"{frames} frames are reported", PATIENCE * frames * usual)
+    return most
 
 
 def with_fewer(setting: Setting, division: Division) -> tuple[Setting, Division]:
@@ -255,6 +277,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[Line]:
         if name in (chain or {}):
             after, fewer = chain[name]["after"]["latency_s"], found["fewer"]["latency_s"]
             text = f"{after:.3f} / {fewer:.3f} s = {after / fewer:.3f}, {_counts(chain[name]['statuses'])}"
+            text += "" if chain[name].get("back", True) else "; it is not in the crew again"
             yield what, text, f"<= {BARS[name]}", after / fewer <= BARS[name]
     if "memory" in found:
         most, usual = (found["memory"][name]["memory_mb"].values() for name in ("chain", "shipped"))

@@ -7,10 +7,15 @@
 
 Workers and gateway are paced (`--pace`, million MACs a second), so that they take the time of robots of that speed
 while the machine's cores wait. The fleet that is given to the cost model says just that: the paces, and for the way
-between two processes of this machine 1 ms and 300 MB/s, for each piece 1 ms. These three are round numbers, not fitted.
-Not modelled: the letterbox before a frame's announcement is not part of its latency, the detection head after is.
+between two processes of this machine 1 ms and 300 MB/s. What is fitted is that a piece costs a robot 2 ms and a message
+the gateway 1 ms and 200 MB/s (`plan/predict.py`); that was done once, to the six plans that were here before `bands,
+gathered`, the two with `direct` in their names and `planned`. Not modelled: the letterbox before a frame's announcement
+is not part of its latency, the detection head after is.
 
-latency: four plans and more on two fleets, four robots alike and four unlike. Bar: median error at most 20 %.
+latency: ten plans on two fleets, four robots alike and four unlike. Bars: median error at most 5 %, worst 15 %.
+         They are one of each kind of stage, gathered and, where there is such a thing, direct; a mixture gathered and
+         one with a chain; and what the planner chooses for the fleet. The four that were added were written down
+         before they were run; none was left out for what it measured.
 alone:   a fleet in which the first robot is much the fastest. The planner has to say that one robot will do, and the
          divisions that serve robots alike have to be slower on the cluster as well.
 """
@@ -19,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +41,7 @@ from dnn_dist.errors import DnnDistError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
+from dnn_dist.plan.plan import Plan
 from dnn_dist.plan.predict import Circumstances, Predictor
 from dnn_dist.plan.rules import ONE_ROBOT, Goal
 from dnn_dist.plan.search import search
@@ -45,9 +52,15 @@ PLANS = {
     "tiles": "tiles:3x3@0..10",
     "slices with parity": "slices:3+1@8..12",
     "mixture": "tiles:2x2@0..7;slices:4@8..12",
+    "bands, gathered": "bands:4g@0..9",
     "bands": "bands:4@0..9",
     "pipeline": "layers:3",
+    "tiles, direct": "tiles:2x2@0..3>tiles:2x2@4..7>tiles:2x2@8..10",
+    "mixture, direct": "tiles:1x4@0..7>tiles:1x4@8..10;slices:4@11..12",
+    "planned": "",
 }
+"""Name -> cut; none: what the planner chooses for the fleet."""
+BARS = 0.05, 0.15  # of the median and of the worst error
 WAY = Link(bandwidth=300e6, latency=0.001)
 OVERHEAD = 0.002
 FELT = 0.005  # s; what a piece of a short stage really costs here, by the bands of `latency`
@@ -60,10 +73,17 @@ def fleet_of(speeds: Sequence[float], overhead: float = OVERHEAD) -> Fleet:
     return Fleet(members, (LinkRule((), WAY),))
 
 
-def measured(cut: str, speeds: Sequence[float], frames: int, logs: Path) -> dict[str, Any]:
-    """Latencies of a cut on a cluster of workers of these speeds, the gateway as fast as the first; seconds."""
+def measured(cut: str, speeds: Sequence[float], frames: int, logs: Path, plan: Plan | None = None) -> dict[str, Any]:
+    """Latencies of a cut on a cluster of workers of these speeds, the gateway as fast as the first; seconds.
+
+    `plan`: names the robots of the cut, which not all need to be.
+    """
     paced = {f"r{n}": {"pace": float(speed)} for n, speed in enumerate(speeds, 1)}
     gateway = {"cut": cut, "deadline": 30.0, "pace": float(speeds[0])}
+    if plan:
+        logs.mkdir(parents=True, exist_ok=True)
+        (logs / "plan.yaml").write_text(plan.to_yaml())
+        gateway["plan"] = str((logs / "plan.yaml").resolve())
     parameters = {"gateway": gateway, "camera": {"rate": CAMERA}}
     with flying(robots(len(speeds), **paced), parameters, logs) as fleet:
         load = Load(fleet)
@@ -79,15 +99,21 @@ def run_latency(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     for name, speeds in fleets.items():
         for plan, cut in PLANS.items():
             task = progress.add_task(f"{plan}, {name}", total=None)
-            predicted = predict(network, cut, speeds)
-            found = measured(cut, speeds, args.frames, args.folder / f"{plan} {name}".replace(" ", "_"))
+            logs, chosen = args.folder / f"{plan} {name}".replace(",", "").replace(" ", "_"), None
+            if not cut:
+                best = search(network, Circumstances(fleet_of(speeds), "r1"), Goal()).best
+                cut, chosen = best.cut, Plan(network.sha256, best.cut, robots=best.workers)
+            predicted = predict(network, cut, speeds, chosen.robots if chosen else ())
+            found = measured(cut, speeds, args.frames, logs, chosen)
             error = predicted / found["measured_s"] - 1
             rows.append({"plan": plan, "fleet": name, "cut": cut, "predicted_s": predicted, "error": error, **found})
             progress.remove_task(task)
     show("latency, median of frames", rows)
-    told = median(abs(row["error"]) for row in rows)
-    print(f"median error of latency {100 * told:.1f} %, bar <= 20 %: {'met' if told <= 0.2 else 'missed'}")
-    return {"pace": pace, "rows": rows, "median_error": told}
+    errors = [abs(row["error"]) for row in rows]
+    told = {"median": median(errors), "worst": max(errors)}
+    for (name, error), bar in zip(told.items(), BARS, strict=True):
+        print(f"{name} error of latency {100 * error:.1f} %, bar <= {100 * bar:g} %: {_met(error <= bar)}")
+    return {"pace": pace, "rows": rows, "errors": told, "loadavg": os.getloadavg()}
 
 
 def run_alone(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
@@ -109,14 +135,18 @@ def run_alone(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     show("one robot is faster", rows)
     best, *others = (row["measured_s"] for row in rows)
     right = choice.best.family == ONE_ROBOT and best < min(others)
-    print(f"the planner says one robot, and is right: {'met' if right else 'missed'}")
+    print(f"the planner says one robot, and is right: {_met(right)}")
     return {"rows": rows, "why": choice.why, "right": right}
 
 
-def predict(network: Network, cut: str, speeds: Sequence[float]) -> float:
-    """Seconds of a frame by the cost model."""
+def predict(network: Network, cut: str, speeds: Sequence[float], workers: tuple[str, ...] = ()) -> float:
+    """Seconds of a frame by the cost model; `workers`: robots that take part, none named: all."""
     fleet = fleet_of(speeds)
-    return Predictor(network, Circumstances(fleet, "r1"))(cut_network(network, cut), fleet.names).latency
+    return Predictor(network, Circumstances(fleet, "r1"))(cut_network(network, cut), workers or fleet.names).latency
+
+
+def _met(fine: bool) -> str:
+    return "met" if fine else "missed"
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,12 +8,14 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
-from headline_cases import MODELS, Setting, is_direct, plan_of
+import midchain
+from headline_cases import MODELS, Division, Setting, is_direct, plan_of
 from headline_show import rows_of, tables
 from medium import Weather
 
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.tflite import read_network
+from dnn_dist.run.report import Status
 
 SHIPPED = Path(__file__).parents[1] / "models/warehouse_float32.tflite"
 
@@ -72,3 +74,100 @@ def test_ways_that_know_no_network_cut_any(way, robots):
     assert cut_network(network, division.cut)
     assert robots > 1 or division.cut == "local"
     assert way != "stealing" or not is_direct(division.cut)
+
+
+def report(frame: int, status: Status = Status.COMPLETE, latency: float = 2.0, **more: object) -> dict[str, object]:
+    """A report as listen.py prints it."""
+    counts = {"recomputed": 0, "decoded": 0, "filled": 0, "workers": {"r2": {"tasks": 1}}}
+    return {
+        "frame": frame,
+        "session": 1,
+        "status": status,
+        "latency": latency,
+        "budget": 3.0,
+        "time": 0.0,
+        **counts,
+        **more,
+    }
+
+
+def test_frames_that_are_reported_once_in_time_and_truly_break_no_law():
+    told = midchain.judged([
+        report(4), report(5, Status.RECOMPUTED, recomputed=2), report(6, Status.FILLED, recomputed=1, filled=1),
+        report(7, latency=3.01),
+    ])  # fmt: skip
+    assert not any(told[law] for law in midchain.LAWS)
+    assert told["frames"] == 4 and told["statuses"] == {"complete": 2, "recomputed": 1, "filled": 1}
+
+
+@pytest.mark.parametrize(
+    ("law", "frames", "reports"),
+    [
+        ("missing", [5], [report(4), report(6)]),
+        ("twice", [4], [report(4), report(5), report(4)]),
+        ("late", [4], [report(4, latency=3.1)]),
+        ("no_result", [4], [report(4, Status.NO_RESULT)]),
+        ("wrong_status", [4], [report(4, Status.COMPLETE, recomputed=1)]),
+        ("wrong_status", [4], [report(4, Status.RECOMPUTED)]),
+        ("wrong_status", [4], [report(4, Status.RECOMPUTED, recomputed=1, filled=1)]),
+    ],
+)
+def test_a_frame_that_breaks_a_law_is_named(law, frames, reports):
+    told = midchain.judged(reports)
+    assert {name: told[name] for name in midchain.LAWS if told[name]} == {law: frames}
+
+
+def test_a_worker_is_back_with_the_first_frame_after_the_one_that_was_hit():
+    without = {"workers": {"r3": {"tasks": 2}}}
+    assert midchain.back_after([report(1), report(2, **without), report(3)], "r2") == 3
+    assert midchain.back_after([report(1), report(2, **without)], "r2") is None
+
+
+def test_warnings_and_tracebacks_are_counted_by_what_they_are_of():
+    log = (
+        "[INFO] [1.5] [gateway_r1]: worker joined: worker 'r2' on robot 'r2' joined\n"
+        "[WARN] [2.5] [gateway_r1]: worker lost: worker 'r2' is silent since 0.50 s\n"
+        "[WARN] [3.5] [gateway_r1]: worker lost: worker 'r3' is silent since 0.50 s\n"
+        "Traceback (most recent call last):\n"
+    )
+    assert midchain.troubles({"gateway_r1": log}) == {"gateway_r1: worker lost": 2, "gateway_r1: traceback": 1}
+
+
+def test_the_same_plan_on_one_robot_less():
+    setting = Setting(read_network(SHIPPED), MODELS["vgg16"], 3, 100.0, Weather())
+    fewer, division = midchain.with_fewer(setting, Division("tiles:1x3@0..4", ("r1", "r2", "r3")))
+    assert fewer.robots == 2 and division == Division("tiles:1x3@0..4", ("r1", "r2"))
+    assert midchain.with_fewer(setting, Division("tiles:1x3@0..4"))[1].workers == ()
+
+
+def death(victim: str, **more: object) -> dict[str, object]:
+    usual = {
+        "victim": victim, "moment": 0.5, "frame": 9, "hit_s": 4.0, "status": "complete", "recomputed": 0, "filled": 0,
+        "back_frames": 2, "back_s": 3.0, "settled": True, "settled_frames": 5, "latency_s": 2.0, "others_died": [],
+    }  # fmt: skip
+    return {**usual, **more}
+
+
+def killed_twice(**more: object) -> dict[str, object]:
+    """What midchain.measure returns of two kills."""
+    chain = {
+        "calm": {"latency_s": 2.0}, "kills": [death("r2"), death("r3")], "respawns": {"worker_r2": 1, "worker_r3": 1},
+        "died": [["worker_r2", 7], ["worker_r3", 8]], "judged": midchain.judged([report(1)]), "troubles": {},
+        "five": {"after": {"latency_s": 3.0}, "statuses": {"complete": 6}},
+    }  # fmt: skip
+    found = {"case": {"calculated": {"bound_s": 1.0}}, "chain": {**chain, **more}, "fewer": {"latency_s": 2.9}}
+    return found
+
+
+def missed(found: dict[str, object]) -> set[str]:
+    return {what for what, _, _, fine in midchain.lines(found) if fine is False}
+
+
+def test_figures_of_a_chain_whose_workers_died_stand_beside_their_bars():
+    assert not missed(killed_twice())
+    assert missed(killed_twice(respawns={"worker_r2": 2, "worker_r3": 1})) == {"respawns"}
+    assert missed(killed_twice(kills=[death("r2", back_frames=None, back_s=None), death("r3")])) == {"back in the crew"}
+    assert missed(killed_twice(five={"after": {"latency_s": 3.1}, "statuses": {}})) == {
+        "killed for good, to started without"
+    }
+    assert "| r2 | 0.50 | complete | 4.00 |" in "\n".join(midchain.tables(killed_twice()))
