@@ -227,7 +227,7 @@ def test_a_piece_may_have_nothing_to_report_where_its_stage_does(folder):
     feeds = Feeds(network, stages)
     assert [bool(feeds.result(1, piece.index)) for piece in stages[1].pieces] == [True, True, True, False]
     ports = Ports(network, Plan(network.sha256, "bands:5"), stages)
-    assert {ports.role(1, piece.index).reports for piece in stages[1].pieces} == {True}
+    assert {ports.role(1, piece.index, ()).reports for piece in stages[1].pieces} == {True}
     assert_covered_once(feeds)
     assert_equal(network, stages)
 
