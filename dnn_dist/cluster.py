@@ -43,6 +43,9 @@ OUTPUTS = (*IMAGES, "detections", "detections_2d", "overlay", "report")
 PAIR = {"work": {"gateway", "partition"}, "result": {"gateway", "aggregator"}}
 """Topics of a source and a worker -> the nodes of the source at their other end."""
 
+STATES = ("source_state", "progress")
+"""Topics of small states of a source, said again ten times a second."""
+
 SOURCE_NODES = {"gateway", "partition", "aggregator"}
 """Without these nodes of its robot a source has no results."""
 
@@ -153,7 +156,7 @@ def processes(
     started = []
     for entry in cluster.robots:
         workers = iter(worker_names(entry))
-        stays = _stays(cluster, entry, namespace, several, watched)
+        unpaced = _unpaced(cluster, entry, namespace, several, watched)
         for node in entry.nodes:
             if robot and entry.name != robot:
                 continue
@@ -182,7 +185,7 @@ def processes(
                     namespace=namespace,
                     parameters={key: value for key, value in values.items() if key in known},
                     remappings=remappings,
-                    environment=transport(network, profiles, stays, together if node == "worker" else 1),
+                    environment=transport(network, profiles, unpaced, together if node == "worker" else 1),
                 )
             )
     return tuple(started)
@@ -229,17 +232,23 @@ def transport(network: str, profiles: str | Path, unpaced: Sequence[str] = (), s
     return profile_environment(profile, unpaced, senders) if network in PACED else profile_environment(profile)
 
 
-def _stays(cluster: Cluster, robot: Robot, namespace: str, several: bool, watched: bool) -> list[str]:
-    """Full names of the topics with large messages, or such that wait behind them, whose readers are on this robot."""
-    if not robot.source:
-        return []
+def _unpaced(cluster: Cluster, robot: Robot, namespace: str, several: bool, watched: bool) -> list[str]:
+    """Full names of the topics of a robot that nothing is to hold back: what its own nodes read, and small states,
+    which would be old behind large messages.
+    """
+    topics = [f"{worker}/state" for worker in worker_names(robot)]
+    topics += [*STATES, *_stays(cluster, robot, several, watched)] if robot.source else []
+    above = f"/{namespace.strip('/')}/" if namespace.strip("/") else "/"
+    return [above + topic for topic in topics]
+
+
+def _stays(cluster: Cluster, robot: Robot, several: bool, watched: bool) -> list[str]:
+    """The topics with large messages, or such that wait behind them, whose readers are on this robot."""
     alone = all(other.source != robot.source for other in cluster.robots if other is not robot)
     leaving = {*(() if watched else ("overlay",)), *(() if alone else IMAGES)}
     topics = [f"{robot.source}/{topic}" if several else topic for topic in OUTPUTS if topic not in leaving]
     ways = [way for way, nodes in PAIR.items() if nodes & set(robot.nodes)]
-    topics += [f"{robot.source}/{worker}/{way}" for worker in worker_names(robot) for way in ways]
-    above = f"/{namespace.strip('/')}/" if namespace.strip("/") else "/"
-    return [above + topic for topic in topics]
+    return topics + [f"{robot.source}/{worker}/{way}" for worker in worker_names(robot) for way in ways]
 
 
 def worker_names(robot: Robot) -> list[str]:

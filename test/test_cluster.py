@@ -91,7 +91,7 @@ def test_of_a_source_at_two_robots_images_leave_theirs() -> None:
     assert not {topic for topics in unpaced.values() for topic in topics if "image" in topic}
     assert "/front/r1/work" in unpaced["partition_r1"] and "/front/r1/result" not in unpaced["worker_r1"]
     assert "/front/r2/result" in unpaced["worker_r2"] and "/front/r2/work" not in unpaced["aggregator_r2"]
-    assert not unpaced["worker_r3"]
+    assert unpaced["worker_r3"] == {"/r3/state"}
 
 
 def at(**nodes: list[str]) -> dict[str, object]:
@@ -124,7 +124,7 @@ def test_a_network_is_an_environment_with_a_shipped_profile(network: str) -> Non
 
 
 def test_what_stays_on_a_robot_is_not_paced() -> None:
-    """The topics that only its own nodes read: images, and the pair of its own source and its own workers."""
+    """Topics that only its own nodes read: images, and the pair of its own source and its own workers; and states."""
 
     def unpaced(tree: dict, network: str = "wifi", **more: str | bool) -> dict[str, set[str]]:
         started = processes(parse_cluster(tree, "test"), SHIPPED, network=network, **more)
@@ -133,7 +133,8 @@ def test_what_stays_on_a_robot_is_not_paced() -> None:
     one = unpaced(TWO)
     assert {"/image", "/image/compressed", "/front/r1/work", "/front/r1/result"} <= one["gateway_r1"]
     assert one["gateway_r1"] == one["camera_r1"] == one["worker_r1"]
-    assert not one["worker_r2"], "all that it sends goes on the air"
+    assert one["worker_r2"] == {"/r2/state", "/r2_2/state"}, "all that is large goes on the air"
+    assert {"/progress", "/source_state", "/r1/state"} <= one["gateway_r1"], "states are old behind large messages"
     assert not any("r2" in topic or "overlay" in topic for topic in one["gateway_r1"])
     assert "/overlay" in unpaced(TWO, watched=True)["gateway_r1"]
     assert not any(unpaced(TWO, "wired").values()), "nothing is paced there"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from dnn_dist import msg
 from dnn_dist.nodes import convert
-from dnn_dist.nodes.qos import feeds
+from dnn_dist.nodes.qos import tensors
 from dnn_dist.nodes.shell import Shell
 from dnn_dist.nodes.workertopics import FORGET, LOOK, named_topics
 from dnn_dist.run.events import PeersReachable
@@ -58,7 +58,7 @@ class Peers:
         topics = named_topics(shell, FEED, TYPE)
         for worker in sorted(topics.keys() - self._publishers.keys() - {self._name}):
             if len(self._publishers) < MOST:
-                self._publishers[worker] = shell.offer(msg.Feed, topics[worker], feeds(self._lifespan))
+                self._publishers[worker] = shell.offer(msg.Feed, topics[worker], tensors(self._lifespan))
                 self._seen[worker] = now
         for worker, publisher in list(self._publishers.items()):
             reachable = publisher.get_subscription_count() > 0

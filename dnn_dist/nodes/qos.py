@@ -44,18 +44,11 @@ def images(reliable: bool) -> QoSProfile:
 
 
 def tensors(lifespan: float | None = None) -> QoSProfile:
-    """Work and results. One lost fragment would lose a whole best-effort message, hence reliable; shallow.
+    """Work, results and feeds. One lost fragment would lose a whole best-effort message, hence reliable. Deep enough
+    for all works of several frames' chains, which go out at once: beyond its depth DDS drops what was not sent yet.
 
     `lifespan` (s) is the publisher's: readers compare it with the sender's wall clock, so they ask for none.
     """
-    profile = _profile(reliable=True, depth=16)
-    if lifespan is not None:
-        profile.lifespan = Duration(seconds=lifespan)
-    return profile
-
-
-def feeds(lifespan: float | None = None) -> QoSProfile:
-    """Feeds, all that one worker gets on one topic: deep enough for several frames from all others."""
     profile = _profile(reliable=True, depth=256)
     if lifespan is not None:
         profile.lifespan = Duration(seconds=lifespan)

@@ -11,7 +11,7 @@ from dnn_dist.nodes import convert
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.peers import FEED, Peers
 from dnn_dist.nodes.planning import load_network
-from dnn_dist.nodes.qos import LATCHED_IN, STATE, feeds, heartbeats, tensors
+from dnn_dist.nodes.qos import LATCHED_IN, STATE, heartbeats, tensors
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.run.computer import Computer
@@ -55,7 +55,7 @@ class WorkerNode(Shell):
         self.receive(msg.SourceState, "source_state", STATE, self._hear_source)
         self.receive(msg.Progress, "progress", STATE, lambda m: self.part.post(convert.read_progress(m)))
         feed = f"{self._name}{FEED}"
-        self.receive(msg.Feed, feed, feeds(), lambda message: self.part.post(convert.read_feed(message)))
+        self.receive(msg.Feed, feed, tensors(), lambda message: self.part.post(convert.read_feed(message)))
         self.part.post(Tick())
 
     def change(self) -> None:
