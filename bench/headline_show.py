@@ -170,13 +170,14 @@ def picture(cases: Sequence[Case], path: Path) -> None:
 
     rows = [row for row in rows_of(cases) if row["runs"]]
     groups = list(dict.fromkeys((row["network"], row["rate"]) for row in rows))
-    count = max(2, len(groups))
-    figure, axes = sheet(count, _caption(cases), height=7.0, rows=2)
+    known = (("speed_up", "latency"), ("speed_up_throughput", "throughput"))
+    lines = [line for line in known if any(row[line[0]] for row in rows if row["way"] != "local")]
+    figure, axes = sheet(len(groups), _caption(cases), height=3.5 * len(lines) + 0.5, rows=len(lines))
     for column, group in enumerate(groups):
         own = [row for row in rows if (row["network"], row["rate"]) == group]
         most = max(row["robots"] for row in own)
-        for line, (key, title) in enumerate((("speed_up", "latency"), ("speed_up_throughput", "throughput"))):
-            axis = axes[line * count + column]
+        for line, (key, title) in enumerate(lines):
+            axis = axes[line * len(groups) + column]
             axis.plot([1, most], [1, most], color=COLOURS["grey"], linestyle="--", linewidth=1.2, label="bound")
             for way, (colour, marker) in CURVES.items():
                 points = sorted((row["robots"], row[key]) for row in own if row["way"] == way and row[key])
@@ -185,9 +186,6 @@ def picture(cases: Sequence[Case], path: Path) -> None:
                     axis.plot(*zip(*points, strict=True), color=COLOURS[colour], marker=marker, label=way)
             axis.set(title=f"{group[0]}, {group[1]:g} Mbit/s" if not line else "", xlabel="robots")
             axis.set(ylabel=f"{title}: x one robot" if not column else "", xticks=range(1, most + 1), ylim=(0, None))
-    for unused in range(len(groups), count):
-        for line in range(2):
-            axes[line * count + unused].set_axis_off()
     axes[0].legend(loc="upper left", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(figure, path)
