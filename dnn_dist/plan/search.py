@@ -287,8 +287,8 @@ class _Costs:
         return total
 
     def may_chain(self, first: int, last: int) -> bool:
-        """Whether a chain of these ops can be repaired: what lost robots had is computed by those that are left, at worst
-        by one, with all of the chain's weights. And what may not be lost at all is not repaired later.
+        """Whether a chain of these ops can be repaired: what lost robots had is computed by those that are left, at
+        worst by one, with all of the chain's weights. And what may not be lost at all is not repaired later.
         """
         if not self.tight:
             return not self.goal.tolerate
