@@ -42,7 +42,7 @@ def test_what_robots_give_each_other_is_the_whole_models(
             assert detections_of(cluster, stamp) == expected
             assert expected, "a frame without detections proves nothing"
         assert pids(cluster) == started and not cluster.supervisor.respawns
-        assert {Status(report.status) for report in cluster.watch.reports} == {Status.COMPLETE}
+        assert {Status(report.status) for report in cluster.watch.reports} <= {Status.COMPLETE, Status.RECOMPUTED}
     logs = {log.name: log.read_text() for log in (tmp_path / "log").glob("*.log")}
     assert not [name for name, text in logs.items() if "Traceback" in text]
 

@@ -423,14 +423,14 @@ def test_garbage_on_every_topic_stops_nothing(tmp_path: Path) -> None:
     from sensor_msgs.msg import Image
 
     from dnn_dist import msg
-    from dnn_dist.nodes.qos import FRAME, LATCHED, OUTPUT, SCATTER, STATE, feeds, heartbeats, tensors
+    from dnn_dist.nodes.qos import FRAME, LATCHED, OUTPUT, SCATTER, STATE, heartbeats, tensors
 
     topics = [
         (Image, "image", OUTPUT),
         (msg.Plan, "plan", LATCHED),
         (msg.Frame, "front/frame", FRAME),
         (msg.Scatter, "front/scatter", SCATTER),
-        (msg.Feed, "r1/feed", feeds()),
+        (msg.Feed, "r1/feed", tensors()),
         (msg.Progress, "progress", STATE),
         (msg.SourceState, "source_state", STATE),
         (msg.WorkerState, "r1/state", heartbeats()),
