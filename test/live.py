@@ -15,6 +15,7 @@ import numpy as np
 
 from dnn_dist.cli.supervisor import Supervisor, share
 from dnn_dist.cluster import parse_cluster, processes
+from dnn_dist.run.report import Status
 
 PATIENCE = 30.0  # s; how long a test waits for what should happen at once, before it fails
 
@@ -70,6 +71,22 @@ class Live:
                 return stamp in self.stamps()
 
             self.until(reported, f"image {stamp} is reported")
+
+    def goes_on_after_a_kill(self, victim: str) -> list[tuple[int, int]]:
+        """Kill a node while a camera goes on: it is started again, frames are complete again, and none is reported
+        twice. Returns (session, frame) of all reports.
+        """
+        reports, supervisor = self.watch.reports, self.supervisor
+        supervisor.kill(victim)
+        self.until(lambda: supervisor.respawns.get(victim) == 1, "it is started again")
+        before = len(reports)
+        self.until(
+            lambda: sum(report.status == Status.COMPLETE for report in reports[before:]) >= 3,
+            "frames are complete again",
+        )
+        numbers = [(report.session, report.frame) for report in reports]
+        assert len(numbers) == len(set(numbers)), "no frame is reported twice"
+        return numbers
 
     def stamps(self) -> dict[int, Any]:
         """Stamp (s) of an image -> its newest report."""

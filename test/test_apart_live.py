@@ -59,14 +59,6 @@ def test_a_killed_process_costs_no_other(tmp_path: Path, victim: str) -> None:
         reports, supervisor = cluster.watch.reports, cluster.supervisor
         cluster.until(lambda: len(reports) >= 3, "frames are reported")
         pids = {name: child.pid for name, child in supervisor.running.items() if name != victim}
-        supervisor.kill(victim)
-        cluster.until(lambda: supervisor.respawns.get(victim) == 1, "it is started again")
-        before = len(reports)
-        cluster.until(
-            lambda: sum(report.status == Status.COMPLETE for report in reports[before:]) >= 3,
-            "frames are complete again",
-        )
-        numbers = [(report.session, report.frame) for report in reports]
-        assert len(numbers) == len(set(numbers)), "no frame is reported twice"
+        cluster.goes_on_after_a_kill(victim)
         assert {name: supervisor.running[name].pid for name in pids} == pids
     assert not [log.name for log in (tmp_path / "log").glob("*.log") if "Traceback" in log.read_text()]

@@ -316,15 +316,7 @@ def test_a_killed_source_takes_up_again_and_says_what_it_lost(tmp_path: Path, vi
         cluster.until(lambda: len(reports) >= 2, "frames are reported")
         workers = {name: child.pid for name, child in supervisor.running.items() if "worker" in name}
         cluster.until(lambda: any(state.held for state in cluster.watch.workers.values()), "workers have tasks")
-        supervisor.kill(victim)
-        cluster.until(lambda: supervisor.respawns.get(victim) == 1, "it is started again")
-        before = len(reports)
-        cluster.until(
-            lambda: sum(report.status == Status.COMPLETE for report in reports[before:]) >= 3,
-            "frames are complete again",
-        )
-        numbers = [(report.session, report.frame) for report in reports]
-        assert len(numbers) == len(set(numbers)), "no frame is reported twice"
+        numbers = cluster.goes_on_after_a_kill(victim)
         assert {name: supervisor.running[name].pid for name in workers} == workers, "workers are untouched"
         if victim == "partition_r1":  # loses nothing: the aggregator reports what was announced
             first = [frame for session, frame in numbers if session == numbers[0][0]]

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from dnn_dist.cut.feeds import Maker
+
 Tie = TypeVar("Tie", str, int)
-Maker = tuple[int, int]
-"""Stage and piece, as in cut/feeds.py."""
 
 
 class FedPiece(Protocol):

@@ -23,7 +23,7 @@ from dnn_dist.run.lease import Lease, LeaseState
 from dnn_dist.run.lineage import needed
 from dnn_dist.run.sending import send, send_again, send_aside
 from dnn_dist.run.shape import PlanShape
-from dnn_dist.run.tasks import Books, Task
+from dnn_dist.run.tasks import Books, OpenFrame, Task
 from dnn_dist.run.values import Route
 from dnn_dist.run.wire import TaskKey
 
@@ -63,8 +63,9 @@ class Chains:
         books = self._books
         frame = books.frames[number]
         shape = books.plans[frame.plan]
-        tasks = {(k.stage, k.piece): t for k, t in frame.tasks.items() if k.stage in shape.chain(first)}
-        at = {maker: books.workers[name] for maker, task in tasks.items() for name in task.leases}
+        chain = shape.chain(first)
+        tasks = {maker: task for maker, task in _tasks(frame).items() if maker[0] in chain}
+        at = self._at(tasks)
         in_flight = books.in_flight()
         if not at and not self.takes(frame.plan, first, in_flight):
             return []
@@ -88,6 +89,10 @@ class Chains:
             if self._to_be_measured(view, frame.plan, first, placed, now):
                 sent.append(send_aside(books, view, tasks[first, 0].key, now))
         return sent
+
+    def _at(self, tasks: Tasks) -> dict[Maker, WorkerView]:
+        """Who has these pieces."""
+        return {maker: self._books.workers[name] for maker, task in tasks.items() for name in task.leases}
 
     def _to_be_measured(
         self, view: WorkerView, plan: str, first: int, placed: dict[Maker, WorkerView], now: float
@@ -147,7 +152,7 @@ class Chains:
             shape = books.plans[lease.plan]
             takers = shape.stages[key.stage].pieces[key.piece].takers
             if takers and lease.state is LeaseState.ANSWERED:
-                tasks = {(k.stage, k.piece): t for k, t in books.frames[key.frame].tasks.items()}
+                tasks = _tasks(books.frames[key.frame])
                 for taker in takers:
                     if taker in tasks:
                         self._note_fed(shape, tasks, taker, now)
@@ -194,8 +199,8 @@ class Chains:
             frame = books.frames.get(key.frame)
             if frame is None or key not in frame.tasks:
                 continue
-            tasks = {(k.stage, k.piece): t for k, t in frame.tasks.items()}
-            at = {maker: books.workers[name] for maker, task in tasks.items() for name in task.leases}
+            tasks = _tasks(frame)
+            at = self._at(tasks)
             taker = key.stage, key.piece
             for maker in books.piece(key).feeds:
                 if maker in at and taker in at:
@@ -205,6 +210,10 @@ class Chains:
                 sent.append(SendScatter(key.frame, frame.plan, tuple(routes)))
         books.unfed.clear()
         return sent
+
+
+def _tasks(frame: OpenFrame) -> Tasks:
+    return {(key.stage, key.piece): task for key, task in frame.tasks.items()}
 
 
 def _in_turn(placed: Mapping[Maker, WorkerView]) -> list[Maker]:

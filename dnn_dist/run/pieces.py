@@ -13,6 +13,7 @@ from dnn_dist.cut.build import piece_size, write_piece
 from dnn_dist.cut.feeds import AGGREGATOR, Box, Boxes, Feeds, Maker, made_before, put, take
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
+from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.engine import Engine
 from dnn_dist.run.events import Role
@@ -65,11 +66,7 @@ class Ports:
         if found is None:
             raise WireError(f"plan {self.plan.hash}: piece {taker} takes nothing of {maker}")
         piece = self.piece(*maker)
-        return [
-            encode(port.name, take(piece, box, outputs), *self._quantisation(port), self._wire(port), box.region)
-            for box in found
-            for port in (piece.outputs[box.output],)
-        ]
+        return [self._encode(piece.outputs[box.output], take(piece, box, outputs), box.region) for box in found]
 
     def accept(self, taker: Maker, maker: Maker, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
         """The boxes of a feed as they came; WireError when they are not those that `maker` gives `taker`."""
@@ -110,10 +107,10 @@ class Ports:
 
     def label(self, ports: Sequence[Port], arrays: Sequence[np.ndarray]) -> list[WireTensor]:
         """Arrays as tensors that travel, in the types of the plan's wire, and say what they are."""
-        return [
-            encode(port.name, array, *self._quantisation(port), self._wire(port), port.region)
-            for port, array in zip(ports, arrays, strict=True)
-        ]
+        return [self._encode(port, array, port.region) for port, array in zip(ports, arrays, strict=True)]
+
+    def _encode(self, port: Port, array: np.ndarray, region: Region | None) -> WireTensor:
+        return encode(port.name, array, *self._quantisation(port), self._wire(port), region)
 
     def result(self, stage: int, piece: int, outputs: Sequence[np.ndarray]) -> list[WireTensor]:
         """What the aggregator gets of a piece's outputs, as it travels."""
