@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from dnn_dist.cut.feeds import Maker
@@ -32,6 +32,11 @@ class FedStage(Protocol):
         """Whether it is meant for a robot of its own."""
         ...
 
+    @property
+    def side(self) -> str:
+        """"front" or "rest", between a robot and a server (cut/sides.py); else empty."""
+        ...
+
 
 def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, float, Tie]:
     """Orders the workers that offer room for a piece: the one of the least rank gets it.
@@ -54,8 +59,12 @@ def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:
     A piece sits where most of its bytes are. A column has one piece of a stage, or one robot would have all tiles of
     what one robot made; who finds no place takes another column or begins one. But where most stages have n pieces
     (those within the chain count first) and one has several times n, each of n columns has so many of that: the first
-    is on its way while the next is computed. A stage meant for a robot of its own begins a column.
+    is on its way while the next is computed. A stage meant for a robot of its own begins a column. Between a robot and
+    a server the front is one column, the rest another.
     """
+    if stages[chain.start].side:
+        sides = sorted({stages[number].side for number in chain})
+        return {(number, 0): sides.index(stages[number].side) for number in chain}
     counts = [len(stages[number].pieces) for number in chain]
     piped = any(stages[number].pipelined for number in chain)
     usual = 0 if piped else max(counts, key=lambda n: (counts[1:-1].count(n), counts.count(n), n))
@@ -121,6 +130,17 @@ def deal(
         columns_of[worker] += 1
         found[column] = worker
     return tuple(found)
+
+
+def keep_sides(seconds: list[list[float]], sides: Mapping[int, str], own: Collection[int]) -> None:
+    """Columns of a front go to the source's `own` workers, those of a rest to others: nobody else ends them ever.
+
+    Where one side has nobody the other does its work too.
+    """
+    for column, side in sides.items():
+        meant = [(worker in own) is (side == "front") for worker in range(len(seconds[column]))]
+        if any(meant):
+            seconds[column] = [s if here else math.inf for s, here in zip(seconds[column], meant, strict=True)]
 
 
 def alike(loads: Sequence[float], speeds: Sequence[float]) -> list[list[float]]:

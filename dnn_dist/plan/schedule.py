@@ -27,7 +27,7 @@ from typing import Any
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.cost import StageLoad
 from dnn_dist.plan.fleet import WITHIN, Fleet, Link
-from dnn_dist.plan.policy import alike, columns, deal, rank, window_takes
+from dnn_dist.plan.policy import alike, columns, deal, keep_sides, rank, window_takes
 from dnn_dist.settings import PartitionSettings, WorkerSettings
 
 
@@ -156,7 +156,7 @@ class _Run:
             stop = first + 1
             while stop < len(self.stages) and self.stages[stop].direct:
                 stop += 1
-            if stop > first + 1:
+            if stop > first + 1 or self.stages[first].side:
                 yield self._chain(self.stages[first:stop], first)
             first = stop
 
@@ -165,8 +165,10 @@ class _Run:
         work = [0] * (1 + max(column_of.values()))
         for (stage, piece), column in column_of.items():
             work[column] += stages[stage].pieces[piece].macs
-        own = next((worker.number for worker in self.workers if worker.place == self.gateway), None)
-        dealt = deal(alike(work, [worker.speed for worker in self.workers]), own)
+        own = [worker.number for worker in self.workers if worker.place == self.gateway]
+        seconds = alike(work, [worker.speed for worker in self.workers])
+        keep_sides(seconds, {c: stages[n].side for (n, _), c in column_of.items() if stages[n].side}, own)
+        dealt = deal(seconds, own[0] if own else None)
         at = {key: self.workers[dealt[column]] for key, column in column_of.items()}
         loads = {key: stages[key[0]].pieces[key[1]] for key in at}
         given = tuple(key for key, load in loads.items() if load.bytes_in or not load.feeds)

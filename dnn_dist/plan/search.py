@@ -44,7 +44,7 @@ TOO_LARGE = 1e15
 Evaluator = Callable[[Sequence[Stage], tuple[str, ...], int], Prediction]
 """(stages, robots with workers, replicas) -> what the plan would do."""
 
-ROBOT_A_FRAME, PIPELINE = "a robot a frame", "pipeline"
+ROBOT_A_FRAME, PIPELINE, SIDED = "a robot a frame", "pipeline", "robot and server"
 FAMILIES: dict[str, tuple[str, ...]] = {
     "front and rest": ("local", "remote"),
     "tiles": ("local", "tiles"),
@@ -85,6 +85,8 @@ def search(
     chosen, why = choose(best, goal)
     ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
     told = (*remarks(chosen, best, goal), *_on_boundaries(chosen, predictor), *redundancy(chosen, goal))
+    if chosen.family == SIDED:
+        told += (str(space.between(given, chosen.workers[0])),)
     return Choice(chosen, tuple(ordered), (*why, *told))
 
 
@@ -145,6 +147,11 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
     network = space.network
     layers = len(layer_starts(network, 0, len(network.ops) - 1))
     yield Proposal(ONE_ROBOT, cut_network(network, "local"), ())
+    for server in servers(given, predictor) if not goal.tolerate else ():
+        crew = _crew(given, predictor, (server, given.gateway), 0)
+        stages = cut_network(network, space.between(given, server).cut)
+        costs = _Costs(space, predictor, crew, goal)
+        yield costs.proposal(SIDED, costs.total(stages), stages)
     for crew in crews(given, predictor, goal.tolerate):
         costs = _Costs(space, predictor, crew, goal)
         if len(crew.names) == 1 and crew.names != (given.gateway,):
@@ -160,12 +167,22 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
 
 def _finalists(proposed: Iterable[Proposal]) -> Iterator[Proposal]:
     """The most promising few of each family."""
-    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, *FAMILIES)}
+    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, SIDED, *FAMILIES)}
     for proposal in proposed:
         families[proposal.family].append(proposal)
     for family, group in families.items():
         group.sort(key=lambda proposal: proposal.promise)
         yield from group if family == ONE_ROBOT else group[:FINALISTS]
+
+
+def servers(given: Circumstances, predictor: Predictor) -> Iterator[str]:
+    """Robots that the gateway's could give the rest of a network to; of those that are alike the first."""
+    alike: dict[object, str] = {}
+    for robot in given.fleet.robots:
+        if robot.name != given.gateway:
+            sign = predictor.speeds[robot.name], robot.memory, _link_sign(given.fleet, given.gateway, robot.name)
+            alike.setdefault(sign, robot.name)
+    yield from alike.values()
 
 
 def crews(given: Circumstances, predictor: Predictor, tolerate: int = 0) -> tuple[Crew, ...]:

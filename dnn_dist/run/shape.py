@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from dnn_dist.cut.feeds import Boxes, Feeds, Maker, made_before
 from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.sides import SIDES
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import box_bytes, piece_bytes, port_bytes
 
@@ -34,8 +35,9 @@ class StageShape:
     replicas: int = 1  # workers that compute each piece; the first answer counts
     direct: bool = False  # it takes what it can straight from the workers of the stages before
     reports: bool = True  # its pieces give the aggregator something
-    chained: bool = False  # there is a direct boundary before or behind it
+    chained: bool = False  # there is a direct boundary before or behind it, or it is for one side of a link
     pipelined: bool = False  # it is meant for a robot of its own
+    side: str = ""  # "front" or "rest": which side of a link it is for
 
     @property
     def enough(self) -> int:
@@ -103,9 +105,10 @@ class PlanShape:
                 needed=stage.needed if stage.coded else None,
                 replicas=1 if stage.coded or len(feeds.chain(number)) > 1 else replicas,
                 direct=stage.direct,
-                chained=len(feeds.chain(number)) > 1,
+                chained=len(feeds.chain(number)) > 1 or stage.kind in SIDES,
                 reports=bool(view.outputs),
                 pipelined=stage.kind == "layers",
+                side=stage.kind if stage.kind in SIDES else "",
             )
             for number, (stage, view) in enumerate(zip(stages, feeds.seen, strict=True))
         ]

@@ -18,6 +18,7 @@ import numpy as np
 from dnn_dist.cut.digest import pieces_digest
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.cut.piece import Piece
+from dnn_dist.cut.sides import SIDES
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
@@ -72,7 +73,7 @@ class Pieces(Protocol):
 
     @property
     def chained(self) -> bool:
-        """Whether a plan has direct boundaries, so that workers send each other feeds."""
+        """Whether a plan has direct boundaries, or is for workers that have met."""
 
     def health(self) -> dict[str, Any]:
         """What diagnostics say."""
@@ -163,7 +164,8 @@ class Workshop:
 
     @property
     def chained(self) -> bool:
-        return any(stage.direct for pieces in list(self._sets.values()) for stage in pieces.stages)
+        stages = (stage for pieces in list(self._sets.values()) for stage in pieces.stages)
+        return any(stage.direct or stage.kind in SIDES for stage in stages)
 
     def health(self) -> dict[str, Any]:
         with self._lock:
