@@ -11,8 +11,8 @@ Robot and gateway stand on one side, the server's worker on the other.
 
 For each network and rate: LO (`front`, all on the robot), RO (`rest`, all on the server), and the cut that the planner
 makes of it (`plan/between.py`). The cost model is told the paces, and of the air what the profile lets a process send:
-eight tenths of its rate, of which headers take an eighth. Bars: measured within 15 % of predicted; front and rest never above the better
-of LO and RO, both measured, by more than 5 %; every frame complete. A quarter of an hour.
+eight tenths of its rate, of which headers take an eighth. Bars: measured within 15 % of predicted; front and rest never
+above the better of LO and RO, both measured, by more than 5 %; every frame complete. A quarter of an hour.
 """
 
 from __future__ import annotations
