@@ -3,7 +3,7 @@
 
     make build
     .venv/bin/dnn_dist-env python bench/robustness.py kill --out kill.json
-    .venv/bin/dnn_dist-env python bench/robustness.py straggler sources many join
+    .venv/bin/dnn_dist-env python bench/robustness.py straggler sources chains many join
     .venv/bin/dnn_dist-env python bench/robustness.py soak --minutes 10
 
 Workers are paced (`--pace`, million MACs a second): after computing each waits until a robot of that speed would be
@@ -199,9 +199,7 @@ def run_sources(bench: Bench) -> dict[str, Any]:
     }
 
     def measure(fleet: Fleet, case: Case) -> dict[str, Any]:
-        began = time.monotonic()
-        reports = fleet.frames(bench.args.frames)
-        rate = len(reports) / (time.monotonic() - began)
+        reports, rate = paced(fleet, bench.args.frames)
         tasks = Counter[str]()
         for share in (share for report in reports for share in report.workers):
             tasks[share.worker] += share.tasks
@@ -215,6 +213,48 @@ def run_sources(bench: Bench) -> dict[str, Any]:
     stolen = [run["tasks"].get("r2", 0) / sum(run["tasks"].values()) for run in found["stealing"]]
     bar("stealing", "share of tasks of the idle source's worker", median(stolen), ">=", 0.25)
     return {"pace": pace, "runs": found, "ratio": ratio}
+
+
+def run_chains(bench: Bench) -> dict[str, Any]:
+    """Two sources on four workers, both with chains, both with more images than can be computed.
+
+    `frames/s` of both together, to that of one source that has the workers for itself; bar: 0.9, and neither below 0.4.
+    `p99 / p50` of the latency: a source that waits for the other's chain to end would show it; bar: 4.
+    """
+    pace = bench.args.pace or 100.0
+    busy, still, other = (["camera", "gateway", "worker"], ["gateway", "worker"], ["worker"])
+    chains = {"cut": "tiles:2x2@0..3>tiles:2x2@4..7>bands:4@8..9", "gateway": {"max_frames": 2}}
+
+    def fleet(*nodes: list[str]) -> dict[str, Any]:
+        sources = {f"r{n}": {"source": f"s{n}", "nodes": own} for n, own in enumerate(nodes, 1)}
+        return {**sources, "r3": {"nodes": other}, "r4": {"nodes": other}}
+
+    cases = {
+        "one source": Case(robots=fleet(busy, still), prefix="s1/", **chains),
+        "two, the first": Case(robots=fleet(busy, busy), prefix="s1/", **chains),
+        "two, the second": Case(robots=fleet(busy, busy), prefix="s2/", **chains),
+    }
+
+    def measure(fleet: Fleet, case: Case) -> dict[str, Any]:
+        reports, rate = paced(fleet, bench.args.frames)
+        told = summary(reports)
+        return {**told, "frames_per_s": rate, "stall": told["p99_ms"] / told["p50_ms"]}
+
+    found = bench.alternate(cases, measure, pace)
+    columns = {"frames/s": "frames_per_s", "p50 ms": "p50_ms", "p99 ms": "p99_ms"}
+    show(f"chains, {pace:g} MMAC/s a worker", found, columns)
+    alone, first, second = (median(run["frames_per_s"] for run in runs) for runs in found.values())
+    bar("two sources", "frames/s of both to one alone", (first + second) / alone, ">=", 0.9)
+    bar("two sources", "frames/s of the slower to one alone", min(first, second) / alone, ">=", 0.4)
+    bar("two sources", "p99 / p50", max(run["stall"] for runs in found.values() for run in runs), "<=", 4)
+    return {"pace": pace, "runs": found, "together": (first + second) / alone}
+
+
+def paced(fleet: Fleet, count: int) -> tuple[list[Any], float]:
+    """The next so many reports, and how many came a second."""
+    began = time.monotonic()
+    reports = fleet.frames(count)
+    return reports, len(reports) / (time.monotonic() - began)
 
 
 def run_soak(bench: Bench) -> dict[str, Any]:
@@ -352,6 +392,7 @@ COMMANDS = {
     "kill": run_kill,
     "straggler": run_straggler,
     "sources": run_sources,
+    "chains": run_chains,
     "soak": run_soak,
     "many": run_many,
     "join": run_join,
