@@ -83,7 +83,7 @@ class PartitionSettings(ModelSettings, SourceSettings):
         "how float tensors travel; float16 and int8 are smaller and rounded",
         choices=("float32", "float16", "int8"),
     )
-    replicas: int = parameter(1, "workers that compute each piece without parity; the first answer counts", 1, 4)
+    replicas: int = parameter(1, "workers that may compute each piece without parity; the first answer counts", 1, 4)
     deadline: float = parameter(0.5, "from an image's arrival to its detections", 0.01, 60.0, live=True)
     max_frames: int = parameter(1, "frames in work at once; more raises throughput and latency", 1, 16, live=True)
     compressed: bool = parameter(False, "images come on image/compressed instead of image")
@@ -111,11 +111,17 @@ class PartitionSettings(ModelSettings, SourceSettings):
     lease_factor: float = parameter(
         3.0, "time that a worker is given, in multiples of its usual time for the task", 1.0, 100.0, live=True
     )
-    recover_after: float = parameter(
+    redundancy: str = parameter(
+        "demand",
+        "demand: parities and replicas go out when pieces are late; always: with the others",
+        choices=("demand", "always"),
+        live=True,
+    )
+    risk: float = parameter(
+        0.2,
+        "a piece is late when it has been away for a quarter longer than all but this share of its stage's pieces",
         0.0,
-        "since a stage began; then what is not done is computed a second time; 0: by leases alone",
-        0,
-        60,
+        0.5,
         live=True,
     )
     backoff_min: float = parameter(
