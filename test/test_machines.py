@@ -222,7 +222,7 @@ def test_spares_are_called_for_stragglers_and_no_sooner() -> None:
 
     chance = random.Random(1)
     struck = [(0.3 + 0.8 * frame, f"w{n}") for frame in range(200) for n in range(1, 7) if chance.random() < 0.05]
-    slow = [(at, "slow", worker, 10.0) for at, worker in struck] + [(at + 0.45, "slow", worker) for at, worker in struck]
+    slow = [(at + after, "slow", worker, factor) for at, worker in struck for after, factor in ((0, 10.0), (0.45, 1.0))]
 
     def latencies(plan: PlanShape) -> list[float]:
         settings = DispatcherSettings(lease_factor=100.0)

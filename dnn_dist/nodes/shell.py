@@ -102,7 +102,7 @@ class Shell(Node):
         self._timer = self.create_timer(IDLE, self._ring, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._rings_at = NEVER  # s; when `_timer` was told to
         self.every(1.0, self._publish_diagnostics)
-        self._disturbance = Disturbance.of(self.get_name())
+        self.disturbance = Disturbance.of(self.get_name())
         self.get_logger().info(transport_asked_for())
         if said := transport_refused():
             self.note(said)
@@ -231,7 +231,7 @@ class Shell(Node):
         def guarded(message: Any) -> None:
             self.net.run(lambda: checked(message), f"hearing {topic}")
 
-        taken = self._disturbance.around(guarded, self.now, self.later) if self._disturbance else guarded
+        taken = self.disturbance.around(guarded, self.now, self.later) if self.disturbance else guarded
         pair = f"{sender} to {self.get_name()}: " if sender else ""
         return self._with_events(
             self.create_subscription, SubscriptionEventCallbacks, topic, type_, topic, taken, qos, pair=pair

@@ -3,7 +3,7 @@
 
 With `redundancy: always` all of it goes out when its stage begins. With `demand` a stage begins with as many pieces as
 suffice, one copy each. A piece is *late* once it has been away for a quarter longer than all but the share `risk` of
-that stage's pieces of late. When fewer pieces are on the way in time than a stage lacks, spares go to whoever is idle first:
+that stage's pieces of late. When fewer pieces are expected in time than a stage lacks, spares go to whoever is idle:
   parities that are held back;
   then a second copy of what is late, where the plan has replicas, or is coded and has no parity left.
 A stage that begins when there is no time for a second try, or of which nothing is known yet, begins with its parities.
