@@ -32,12 +32,16 @@ LAW = {
     "run": {"settings", "plan", "cut", "graph"},
     "sim": {"run", "plan", "cut", "graph"},
     "detect": {"yamlfile"},
+    "modelcard": {"graph", "detect"},
     "camera": set(),
     "settings": set(),
     "cluster": {"dds", "settings", "run", "yamlfile"},
-    "nodes": {"signals", "shipped", "cluster", "dds", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
+    "nodes": {
+        *("signals", "shipped", "cluster", "dds", "settings", "modelcard"),
+        *("run", "plan", "cut", "graph", "detect", "camera"),
+    },
     "cli": {
-        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "settings"),
+        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "settings", "modelcard"),
         *("run", "plan", "cut", "graph", "detect", "camera"),
     },
 }
