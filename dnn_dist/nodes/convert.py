@@ -21,7 +21,8 @@ from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
 from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Route, Scatter, Work
-from dnn_dist.run.wire import NAME, TaskKey, WireError, WireTensor, array_from_bytes
+from dnn_dist.run.wire import TaskKey, WireError, WireTensor, array_from_bytes
+from dnn_dist.settings import NAME
 
 T = TypeVar("T")
 MOST = 4096

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 from dnn_dist.errors import DnnDistError
 from dnn_dist.run.events import Tick
 from dnn_dist.run.notes import Note
+from dnn_dist.run.trust import Speakers, refusal
 from dnn_dist.run.wire import TaskKey
 
 MOST = 1000
@@ -101,6 +102,8 @@ class Part:
     machine: Machine
     takes: ClassVar[Mapping[type, Callable[[Any, Any], None]]]  # type of what is posted -> method; others: the machine
     performs: ClassVar[Mapping[type, Callable[[Any, Any], None]]]  # type of an action -> method
+    speakers: ClassVar[Speakers] = {}  # who is to be trusted for what is heard
+    trusted: frozenset[str] = frozenset()  # their names; none: all
 
     def __init__(self, world: World, loop: Loop) -> None:
         self.world = world
@@ -111,6 +114,10 @@ class Part:
     def take(self, what: Any) -> None:
         """For the loop."""
         try:
+            refused = refusal(what, self.speakers, self.trusted) if self.trusted else None
+            if refused is not None:
+                self.world.note(refused)
+                return
             take = self.takes.get(type(what))
             if take is None:
                 self.handle(what)
