@@ -25,8 +25,9 @@ setup(
     install_requires=core,
     extras_require={
         "train": ["tensorflow-cpu>=2.16,<3"],
-        "figures": ["matplotlib", "scikit-learn", "scipy"],
-        "dev": ["hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
+        "planning": ["networkx"],
+        "figures": ["matplotlib", "networkx", "scikit-learn", "scipy"],
+        "dev": ["hypothesis", "mypy", "networkx", "pytest", "ruff", "types-PyYAML"],
     },
     # The nodes' names are too common for a folder on everybody's PATH; ROS 2 keeps them in lib/dnn_dist.
     entry_points={"console_scripts": [f"dnn_dist = {executables['dnn_dist']}"]},

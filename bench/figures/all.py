@@ -21,6 +21,8 @@ FIGURES = (
     "cdc_coverage",
     "cdc_stragglers",
     "pipeline_throughput",
+    "edge_centric",
+    "robot_server",
 )
 
 
