@@ -20,6 +20,9 @@ FIGURES = (
     "cdc_accuracy",
     "cdc_coverage",
     "cdc_stragglers",
+    "cdc_failure",
+    "nos_model",
+    "nos_accuracy",
     "pipeline_throughput",
 )
 

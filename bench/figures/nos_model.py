@@ -133,7 +133,7 @@ def draw(tables: Tables) -> Figure:
     figure, (axes,) = sheet(
         1,
         f"""{len(rows)} random dataflows, {RUNS} runs each, bars: 95 % intervals. {within(rows)} of them hold the
-        model's value; by chance it would be {0.95 * len(rows):.0f}. Quality: what is kept of a lossless network's power.""",
+        model's value; by chance it would be {0.95 * len(rows):.0f}. Quality: power kept, of a lossless network's.""",
         height=4.8,
     )
     for coded, colour, name in ((0, "blue", "as in the paper"), (1, "orange", "with coded actors")):

@@ -60,3 +60,16 @@ THROUGHPUT = {"alexnet": {4: 6.8, 6: 9.2}, "vgg16": {8: 0.87, 10: 1.08}}
 # Raspberry Pi 3, VGG16: seconds for conv1..13 and fc1..3; fc1 swaps, for its weights do not fit the memory
 VGG16_LAYER_S = (0.247, 1.25, 0.50, 0.92, 0.40, 0.766, 0.766, 0.373, 0.70, 0.70, 0.21, 0.21, 0.21, 2.483, 0.114, 0.063)
 PI_MESSAGE_S = (0.075, 0.085)
+
+# NoS: Mirzazad, Zhao, Gerstlauer, CODES+ISSS 2019: accuracy with uniform and optimised shares, by tightness rho (read
+# off); equal at 1
+TIGHTNESS = {
+    0.2: (0.284, 0.450),
+    0.25: (0.430, 0.598),
+    0.4: (0.734, 0.848),
+    0.5: (0.855, 0.899),
+    0.75: (0.928, 0.932),
+}
+
+# CDC: AlexNet on five devices, s; with one failed device, without coding
+ALEXNET_S, ALEXNET_FAILED_S = 0.836, 2.046
