@@ -109,6 +109,26 @@ def test_a_parity_saves_the_wait_for_the_last():
     assert coded < 0.95 * plain
 
 
+def test_a_failure_costs_an_uncoded_cluster_its_detection_and_a_coded_one_next_to_nothing():
+    import cdc_failure
+
+    plain, coded = ({moment: s.mean() for moment, s in cdc_failure.latencies(n, runs=8).items()} for n in (0, 1))
+    assert plain["hit"] > 1.2 * plain["before"] and plain["after"] > 1.05 * plain["before"]
+    assert coded["hit"] < plain["before"] and coded["after"] < plain["before"]
+
+
+def test_shares_by_quality_name_more_digits_than_even_ones():
+    """Show of issue 14: 20 pairs, whichever links are the slow ones."""
+    pytest.importorskip("sklearn")
+    import nos_accuracy
+
+    networks = [nos_accuracy.trained(seed) for seed in range(nos_accuracy.SEEDS)]
+    for links in nos_accuracy.LINKS:
+        *tight, loose = nos_accuracy.compared(networks, links, rhos=(0.2, 0.25, 0.4, 1.0))
+        assert all(row["gain"] - row["margin"] > 0 and "published_optimised" in row for row in tight)
+        assert abs(loose["gain"]) < 0.003
+
+
 def test_one_device_takes_as_long_as_all_layers():
     one = pipeline_throughput.pipeline("alexnet", 1)
     assert one == pytest.approx(1 / sum(pipeline_throughput.layer_seconds("alexnet")), rel=0.01)

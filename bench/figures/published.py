@@ -77,3 +77,16 @@ COOPERATIVE: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
 PATHS = ((3, 2, 5), (3, 2, 2), (4, 3, 3), (4, 2, 3))
 PATHS_ORDER, PATHS_S = (1, 3, 4, 2), 18
 EJ_RATIO = 5 / 3  # claimed: of the best order's time, at most
+
+# NoS: Mirzazad, Zhao, Gerstlauer, CODES+ISSS 2019: accuracy with uniform and optimised shares, by tightness rho (read
+# off); equal at 1
+TIGHTNESS = {
+    0.2: (0.284, 0.450),
+    0.25: (0.430, 0.598),
+    0.4: (0.734, 0.848),
+    0.5: (0.855, 0.899),
+    0.75: (0.928, 0.932),
+}
+
+# CDC: AlexNet on five devices, s; with one failed device, without coding
+ALEXNET_S, ALEXNET_FAILED_S = 0.836, 2.046
