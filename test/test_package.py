@@ -35,9 +35,10 @@ LAW = {
     "camera": set(),
     "settings": set(),
     "cluster": {"dds", "settings", "run", "yamlfile"},
+    "deploy": {"cluster", "plan"},
     "nodes": {"signals", "shipped", "cluster", "dds", "settings", "run", "plan", "cut", "graph", "detect", "camera"},
     "cli": {
-        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "settings"),
+        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "deploy", "settings"),
         *("run", "plan", "cut", "graph", "detect", "camera"),
     },
 }
