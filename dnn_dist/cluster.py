@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dnn_dist.dds import profile_environment
 from dnn_dist.errors import ConfigError
 from dnn_dist.settings import NAME, NODES, Meaning, meanings
@@ -87,6 +89,18 @@ class Process:
     parameters: Mapping[str, Any]
     remappings: Mapping[str, str]
     environment: Mapping[str, str]  # to be added
+
+    def parameter_text(self) -> str:
+        """Its parameters as a ROS parameter file."""
+        return str(yaml.safe_dump({"/**": {"ros__parameters": dict(self.parameters)}}))
+
+    def arguments(self, parameter_file: str | Path) -> list[str]:
+        """What follows its executable on a command line."""
+        words = ["--ros-args", "-r", f"__node:={self.name}", "--params-file", str(parameter_file)]
+        renamed = {"__ns": f"/{space}"} if (space := self.namespace.strip("/")) else {}
+        for old, new in {**renamed, **self.remappings}.items():
+            words += ["-r", f"{old}:={new}"]
+        return words
 
 
 def shipped_file(network: str = "") -> str:

@@ -40,12 +40,13 @@ LAW = {
     "camera": set(),
     "settings": set(),
     "cluster": {"dds", "settings", "run", "yamlfile"},
+    "deploy": {"cluster", "plan"},
     "nodes": {
         *("signals", "shipped", "cluster", "dds", "settings", "modelcard"),
         *("run", "plan", "cut", "graph", "detect", "camera"),
     },
     "cli": {
-        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "settings", "modelcard"),
+        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "deploy", "settings", "modelcard"),
         *("run", "plan", "cut", "graph", "detect", "camera"),
     },
 }

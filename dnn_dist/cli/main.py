@@ -33,6 +33,10 @@ COMMANDS = {
         "dnn_dist.cli.demo",
         "a cluster on this machine: synthetic camera, workers, live table, a picture",
     ),
+    "deploy": (
+        "dnn_dist.cli.deploy",
+        "a cluster for containers, Kubernetes, systemd, and a policy for SROS2",
+    ),
     "parameters": ("dnn_dist.cli.parameters", "every parameter of every node, with its default and range"),
 }
 _WRONG_USE, _CLOSED_PIPE, _INTERRUPTED = 2, 128 + 13, 128 + 2
