@@ -11,7 +11,7 @@ overlap (reuse.py) give strips within their stage; those who give stand before t
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -52,6 +52,11 @@ class Box:
 
 
 Boxes = tuple[Box, ...]
+
+
+def lenders(taker: Maker, makers: Iterable[Maker]) -> frozenset[Maker]:
+    """Of those who give a piece something, the ones of its own stage: it can do without their strips (reuse.py)."""
+    return frozenset(maker for maker in makers if maker[0] == taker[0])
 
 
 def chains(stages: Sequence[Stage]) -> tuple[range, ...]:

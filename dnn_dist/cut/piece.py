@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from dnn_dist.graph.network import Network
@@ -94,6 +94,12 @@ class Stage:
     def reuses(self) -> bool:
         """Whether pieces give each other strips."""
         return any(piece.alone is not None for piece in self.pieces)
+
+    @property
+    def levels(self) -> tuple[Stage, ...]:
+        """The stage with its pieces that take no strips, and with those that do, if there are any."""
+        levels = ([p for p in self.pieces if p.alone is None], [p for p in self.pieces if p.alone is not None])
+        return tuple(replace(self, pieces=tuple(pieces)) for pieces in levels if pieces)
 
 
 def make_port(

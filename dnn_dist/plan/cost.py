@@ -146,7 +146,7 @@ def chain_load(
                 local=stage.kind == "local",
                 pieces=tuple(pieces),
                 needed=stage.needed,
-                replicas=1 if stage.coded or stage.kind == "local" or len(chain) > 1 else replicas,
+                replicas=1 if stage.coded or stage.kind == "local" or feeds.chained(number) else replicas,
                 direct=number > 0,
                 pipelined=stage.kind == "layers",
             )
