@@ -225,12 +225,15 @@ def put(piece: Piece, box: Box, array: np.ndarray, inputs: dict[int, np.ndarray]
 
 
 def fed(
-    feeds: Feeds, stage: int, piece: int, outputs: Mapping[Maker, Sequence[np.ndarray]]
+    feeds: Feeds, stage: int, piece: int, outputs: Mapping[Maker, Sequence[np.ndarray]], alone: bool = False
 ) -> dict[int, np.ndarray]:
-    """The inputs of a piece that come from its chain (number of the port -> array), of what their makers gave."""
+    """The inputs of a piece that come from its chain (number of the port -> array), of what their makers gave; `alone`:
+    but for strips."""
     taker, inputs = feeds.stages[stage].pieces[piece], dict[int, np.ndarray]()
-    for maker, boxes in feeds.feeds(stage, piece).items():
-        for box in boxes:
+    given = feeds.feeds(stage, piece)
+    lent = lenders((stage, piece), given) if alone else ()
+    for maker, boxes in given.items():
+        for box in boxes if maker not in lent else ():
             put(taker, box, take(feeds.stages[maker[0]].pieces[maker[1]], box, outputs[maker]), inputs)
     return inputs
 
