@@ -121,8 +121,8 @@ class Computer(Part):
 
     def _alone(self, key: TaskKey) -> bool:
         """Whether a task is to be computed without strips that it lacks."""
-        task = self._tasks[key]
-        if not task.alone:
+        task = self._tasks.get(key)
+        if task is None or not task.alone:
             return False
         plan = task.work.plan
         role = self._pieces.role(plan, key.stage, key.piece, task.work.inputs)
