@@ -103,6 +103,11 @@ class Dispatcher:
         return frozenset(self._books.plans)
 
     @property
+    def in_chains(self) -> bool:
+        """Whether a plan in use has chains, which are placed by the speeds of all workers."""
+        return any(stage.chained for shape in self._books.plans.values() for stage in shape.stages)
+
+    @property
     def orphans(self) -> set[tuple[int, int]]:
         """(session, frame) of which nobody will report."""
         return self._restarts.orphans
