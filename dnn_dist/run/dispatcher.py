@@ -245,7 +245,7 @@ class Dispatcher:
         for number, frame in self.frames.items():
             if (stage := progress.open_stage(number)) is not None:
                 self._begin(number, stage, now)
-            for key in [key for key in frame.tasks if progress.done(key)]:
+            for key in progress.over(frame.tasks):
                 if progress.settled(key) or not books.piece(key).takers:
                     books.forget(frame, key, LeaseState.DONE, now)
         for number in [number for number in self.frames if number < progress.oldest_open]:

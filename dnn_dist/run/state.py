@@ -8,7 +8,7 @@ restarted process on the same robot goes on above its former self.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -110,6 +110,17 @@ class Progress(NamedTuple):
                 return stage
             stage += 1
         return None
+
+    def over(self, keys: Iterable[TaskKey]) -> list[TaskKey]:
+        """Those of these tasks, all of the source and session that this is about, of which nothing more is wanted
+        here: `done`, of many open frames' tasks at once.
+        """
+        stages = self.stages
+        return [
+            key
+            for key in keys
+            if (stage := stages.get((key.frame, key.stage))) is not None and (stage.settled or key.piece in stage.held)
+        ]
 
     def done(self, key: TaskKey) -> bool:
         """True when the aggregator wants nothing more of this task."""
