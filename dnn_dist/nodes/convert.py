@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -66,10 +65,8 @@ def work_number(value: int) -> int:
 
 @cache
 def _fields(kind: Any) -> tuple[str, ...]:
-    """Names of a message's fields, or of a dataclass's."""
-    if is_dataclass(kind):
-        return tuple(entry.name for entry in fields(kind))
-    return tuple(kind.get_fields_and_field_types())
+    """Names of a message's fields, or of a value's."""
+    return kind._fields if issubclass(kind, tuple) else tuple(kind.get_fields_and_field_types())
 
 
 def _made(kind: Callable[..., T], of: Any, **own: Any) -> T:

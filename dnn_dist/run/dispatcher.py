@@ -105,6 +105,11 @@ class Dispatcher:
         return frozenset(self._books.plans)
 
     @property
+    def in_chains(self) -> bool:
+        """Whether a plan in use has chains, which are placed by the speeds of all workers."""
+        return any(stage.chained for shape in self._books.plans.values() for stage in shape.stages)
+
+    @property
     def orphans(self) -> set[tuple[int, int]]:
         """(session, frame) of which nobody will report."""
         return self._restarts.orphans
@@ -244,7 +249,7 @@ class Dispatcher:
         for number, frame in self.frames.items():
             if (stage := progress.open_stage(number)) is not None:
                 self._begin(number, stage, now)
-            for key in [key for key in frame.tasks if progress.done(key)]:
+            for key in progress.over(frame.tasks):
                 if progress.settled(key) or not books.piece(key).takers:
                     self._spares.done(frame, frame.tasks[key], now)
                     books.forget(frame, key, LeaseState.DONE, now)

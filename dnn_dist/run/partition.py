@@ -138,6 +138,18 @@ class Partition(Part):
             return True
         return bool(view.leases) and view.tells(state, self.source, self.session)
 
+    def minds(self, state: WorkerState) -> bool:
+        """Whether a worker's state changes what this source does with it later: it has work of ours, offers room or
+        did, or is given work without offering any; or it can serve other plans than before.
+        """
+        machine = self.machine
+        view = machine.workers.get(state.worker)
+        if view is None or view.leases or not machine.settings.stealing or machine.in_chains:
+            return True
+        known = view.state
+        offers = self.source in (state.offered_to, known.offered_to)
+        return offers or (state.plans, state.preparing) != (known.plans, known.preparing)
+
     @property
     def store(self) -> Store:
         """Of the plan in force."""

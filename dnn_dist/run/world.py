@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.run.events import Tick
@@ -24,8 +23,7 @@ MOST = 1000
 """Events taken in one go."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What takes time, and runs beside the loop: jobs of one lane in order, lanes beside each other."""
 
     lane: str  # compute | prepare | local
