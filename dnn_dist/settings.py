@@ -97,6 +97,15 @@ class PartitionSettings(ModelSettings, SourceSettings):
         "how float tensors travel; float16 and int8 are smaller and rounded",
         choices=("float32", "float16", "int8"),
     )
+    narrow: str = parameter(
+        "float32",
+        "how float tensors may travel when links are too slow for all pieces of a frame to come in time",
+        choices=("float32", "float16", "int8"),
+        live=True,
+    )
+    jpeg: int = parameter(
+        0, "quality of JPEG in which pixels may travel when that is not enough; 0: never", 0, 100, live=True
+    )
     replicas: int = parameter(1, "workers that may compute each piece without parity; the first answer counts", 1, 4)
     deadline: float = parameter(0.5, "from an image's arrival to its detections", 0.01, 60.0, live=True)
     max_frames: int = parameter(1, "frames in work at once; more raises throughput and latency", 1, 16, live=True)

@@ -132,7 +132,7 @@ class Aggregator(Part):
         if store is None:
             raise WireError(f"frame {frame.frame} names plan {frame.plan[:32]!r}, not installed here")
         self._coming = _Open(frame, store, None if frame.error else store.read_image(frame.image))
-        self.handle(FrameAnnounced(frame.session, frame.frame, frame.plan, frame.budget, frame.error))
+        self.handle(FrameAnnounced(frame.session, frame.frame, frame.plan, frame.budget, frame.error, frame.level))
         if self._coming is not None:  # it was not taken
             self._coming = None
             self.world.send(FrameRefused(frame.frame))

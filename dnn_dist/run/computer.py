@@ -251,7 +251,7 @@ class Computer(Part):
 
     def _compute(self, action: Compute) -> None:
         key, task = action.key, self._tasks[action.key]
-        plan, inputs, alone = task.work.plan, task.work.inputs, self._alone(key)
+        plan, inputs, wire, alone = task.work.plan, task.work.inputs, task.work.wire, self._alone(key)
         macs = self._pieces.macs(plan, key.stage, key.piece, alone)
         if not self._pieces.ready(plan, key.stage, key.piece, alone) and not task.failed:
             self.post(Unready(key))
@@ -265,7 +265,7 @@ class Computer(Part):
             self.post(Computed(key, plan, seconds, macs, error, result.bytes if result is not None else 0))
 
         fed = self._fed.get((key, plan), NOTHING)
-        call = lambda: self._pieces.run(plan, key.stage, key.piece, inputs, fed, alone)  # noqa: E731
+        call = lambda: self._pieces.run(plan, key.stage, key.piece, inputs, fed, alone, wire)  # noqa: E731
         self.world.run(Job("compute", call, key, plan, macs), done)
 
     def _reroute(self, action: Reroute) -> None:
@@ -282,7 +282,7 @@ class Computer(Part):
         for taker in sorted(task.unsent):
             _, _, worker, session = task.routes[taker]
             fed = key._replace(stage=taker[0], piece=taker[1])
-            boxes = self._pieces.boxes(plan, taker, maker, task.made.outputs)
+            boxes = self._pieces.boxes(plan, taker, maker, task.made.outputs, task.work.wire)
             if (worker, session) == (machine.name, machine.session):
                 self.post(Feed(fed, *maker, plan, worker, session, session, boxes))
             else:

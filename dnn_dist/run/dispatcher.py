@@ -110,6 +110,11 @@ class Dispatcher:
         return any(stage.chained for shape in self._books.plans.values() for stage in shape.stages)
 
     @property
+    def saving(self) -> int:
+        """How much new frames should save of their bytes, as the aggregator says."""
+        return self._progress.saving if self._progress else 0
+
+    @property
     def orphans(self) -> set[tuple[int, int]]:
         """(session, frame) of which nobody will report."""
         return self._restarts.orphans

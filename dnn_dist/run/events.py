@@ -153,6 +153,7 @@ class FrameAnnounced(NamedTuple):
     plan: str
     budget: float  # s
     error: str = ""  # why it has no pixels; then it ends at once, without a result
+    level: int = 0  # of saving
 
 
 class ResultArrived(NamedTuple):

@@ -36,6 +36,7 @@ class GatheredFrame:
     decoded: int = 0
     recomputed: int = 0
     filled: int = 0
+    level: int = 0  # of saving
     computed: float = 0.0
     stage_computed: dict[str, float] = field(default_factory=dict)  # worker -> s in the open stage
     local: float = 0.0

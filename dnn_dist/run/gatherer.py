@@ -43,6 +43,7 @@ from dnn_dist.run.events import (
 from dnn_dist.run.gathered import GatheredFrame, GathererSettings
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
+from dnn_dist.run.saving import Thrift
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.stagetimes import StageTimes
 from dnn_dist.run.state import Progress, StageProgress, next_sequence
@@ -69,6 +70,7 @@ class Gatherer:
         self._newest_plan = ""  # of the frame announced last
         self.early: dict[TaskKey, ResultArrived] = {}  # results that overtook their frame's announcement
         self._times = StageTimes(self.settings.history)
+        self.thrift = Thrift()
         self._peers: frozenset[str] = frozenset()  # workers that feeds can be sent to
         self._sequence = 0
         self._changed = False
@@ -148,7 +150,7 @@ class Gatherer:
             actions.append(Note("too many frames", f"frame {oldest} closed: {len(self.frames)} frames are open"))
             actions.append(self._end(oldest, Status.NO_RESULT, now))
         self.next_frame = event.frame + 1
-        self.frames[event.frame] = GatheredFrame(event.plan, now, event.budget)
+        self.frames[event.frame] = GatheredFrame(event.plan, now, event.budget, level=event.level)
         self._newest_plan, self._changed = event.plan, True
         actions.append(FrameBegun(event.frame))
         if event.error:
@@ -281,6 +283,8 @@ class Gatherer:
         frame.stage = shape.chain(frame.stage).stop
         if frame.stage < len(shape.stages):
             return [*settled, *self._enter(number, now)]
+        if not frame.filled:
+            self.thrift.note(False, frame.level)
         return [*settled, self._end(number, frame.status, now)]
 
     def _end(self, number: int, status: Status, now: float) -> Publish:
@@ -315,6 +319,8 @@ class Gatherer:
             missing = {stage: self._missing(frame, stage) for stage in shape.reporting(frame.stage)}
             lacked, enough = sum(map(len, missing.values())), sum(shape.stages[stage].enough for stage in missing)
             why = self._why_not(number, frame, lacked, enough, now)
+            if lacked and now - (self._worker_heard_at or now) < self.settings.worker_timeout:
+                self.thrift.note(True, frame.level)
             if shape.stages[frame.stage].local or lacked == enough or now >= frame.deadline:
                 actions += [Note("no result", why), self._end(number, Status.NO_RESULT, now)]
                 continue
@@ -361,5 +367,5 @@ class Gatherer:
             for stage in range(self._plans[frame.plan].chain(frame.stage).stop):
                 held = frozenset(frame.held.get(stage, ()))
                 stages[number, stage] = StageProgress(held, settled=stage < frame.stage)
-        who = self.aggregator, self.plans, self._peers
+        who = self.aggregator, self.plans, self._peers, self.thrift.level
         return Progress(self.source, self.session, self._sequence, oldest, stages, *who)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnn_dist.errors import DnnDistError
+from dnn_dist.plan.plan import WIRES
 from dnn_dist.run.dispatcher import Dispatcher
 from dnn_dist.run.events import (
     FrameReady,
@@ -27,6 +28,7 @@ from dnn_dist.run.events import (
     WorkerHeard,
 )
 from dnn_dist.run.notes import Note
+from dnn_dist.run.saving import Saving, savings
 from dnn_dist.run.state import Progress, SourceState, WorkerState
 from dnn_dist.run.store import Store
 from dnn_dist.run.tasks import DispatcherSettings
@@ -86,7 +88,7 @@ class Partition(Part):
         self.machine: Dispatcher = Dispatcher(source, settings.robot, session, settings, apart=heard is not None)
         self.trusted = names_in(settings.trusted)
         self._stores: dict[str, Store] = {}  # plan -> its tensors
-        self._open: dict[int, tuple[str, float]] = {}  # frame -> plan, deadline (s)
+        self._open: dict[int, tuple[str, str]] = {}  # frame -> plan, wire
         self._frame = 0  # the next one's number
         self._waiting: Picture | None = None  # the newest image, while frames are in work
         self._arrived = 0.0  # when it came, s
@@ -166,6 +168,7 @@ class Partition(Part):
             "images dropped": self.dropped,
             "frames lost in restarts": self.lost,
             "frames taken": self._frame,
+            "new frames save": str(self._saving()[1]) or "nothing",
             "bytes on the way": self.machine.in_flight(),
         }
 
@@ -209,13 +212,20 @@ class Partition(Part):
             error = str(found)
         budget = max(0.0, deadline - self.world.now())
         image = store.image(pixels) if pixels is not None else ()
-        self.world.send(Frame(self.source, self.session, number, plan, budget, picture, self.dropped, error, image))
+        who, (level, saving) = (self.source, self.session), self._saving()
+        told = Frame(*who, number, plan, budget, picture, self.dropped, error, image, str(saving), level)
+        self.world.send(told)
         if error:
             self.post(FrameRefused(number))
             return
-        self._open[number] = plan, deadline
-        store.begin(number, pixels)
+        self._open[number] = plan, saving.wire
+        store.begin(number, pixels, saving)
         self.post(FrameReady(number, plan, deadline))
+
+    def _saving(self) -> tuple[int, Saving]:
+        """How much new frames should save, and what that comes to."""
+        level, allowed = self.machine.saving, savings(self.machine.settings)
+        return level, allowed[min(level, len(allowed) - 1)]
 
     def _hear_worker(self, state: WorkerState) -> None:
         due = self.machine.due
@@ -294,6 +304,7 @@ class Partition(Part):
             action.routes,
             action.again,
             action.alone,
+            self._open[key.frame][1] if key.frame in self._open else WIRES[0],
         )
         self.world.send(work, action.worker)
 

@@ -14,10 +14,11 @@ from dnn_dist.cut.feeds import AGGREGATOR, Box, Boxes, Feeds, Maker, lenders, ma
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.region import Region
-from dnn_dist.plan.plan import Plan
+from dnn_dist.plan.plan import WIRES, Plan
 from dnn_dist.run.engine import Engine
 from dnn_dist.run.events import Role
 from dnn_dist.run.mapped import scratch_folder
+from dnn_dist.run.saving import narrower
 from dnn_dist.run.wire import WireError, WireTensor, decode, decode_pixels, encode
 
 Form = tuple[int, str]
@@ -61,13 +62,16 @@ class Ports:
         merged = {port.name for port in self.merged(stage, piece)}
         return bool(merged) and merged.isdisjoint(tensor.name for tensor in tensors)
 
-    def boxes(self, taker: Maker, maker: Maker, outputs: Sequence[np.ndarray]) -> list[WireTensor]:
+    def boxes(
+        self, taker: Maker, maker: Maker, outputs: Sequence[np.ndarray], wire: str = WIRES[0]
+    ) -> list[WireTensor]:
         """What `maker` gives `taker` of its outputs, as it travels; WireError when it gives it nothing."""
+        wire = "float16" if wire == "int8" else wire  # see `check_wire`
         found = self.fed(*taker).get(maker)
         if found is None:
             raise WireError(f"plan {self.plan.hash}: piece {taker} takes nothing of {maker}")
         piece = self.piece(*maker)
-        return [self._encode(piece.outputs[box.output], take(piece, box, outputs), box.region) for box in found]
+        return [self._encode(piece.outputs[box.output], take(piece, box, outputs), box.region, wire) for box in found]
 
     def accept(self, taker: Maker, maker: Maker, tensors: Sequence[WireTensor]) -> list[np.ndarray]:
         """The boxes of a feed as they came; WireError when they are not those that `maker` gives `taker`."""
@@ -112,17 +116,21 @@ class Ports:
         self.piece(stage, piece)
         return self._arranged(self.seen[stage].pieces[piece].outputs, tensors)
 
-    def label(self, ports: Sequence[Port], arrays: Sequence[np.ndarray]) -> list[WireTensor]:
-        """Arrays as tensors that travel, in the types of the plan's wire, and say what they are."""
-        return [self._encode(port, array, port.region) for port, array in zip(ports, arrays, strict=True)]
+    def label(
+        self, ports: Sequence[Port], arrays: Sequence[np.ndarray], wire: str = WIRES[0]
+    ) -> list[WireTensor]:
+        """Arrays as tensors that travel, in the types of this wire or the plan's, and say what they are."""
+        return [self._encode(port, array, port.region, wire) for port, array in zip(ports, arrays, strict=True)]
 
-    def _encode(self, port: Port, array: np.ndarray, region: Region | None) -> WireTensor:
-        return encode(port.name, array, *self._quantisation(port), self._wire(port), region)
+    def _encode(self, port: Port, array: np.ndarray, region: Region | None, wire: str) -> WireTensor:
+        return encode(port.name, array, *self._quantisation(port), self._wire(port, wire), region)
 
-    def result(self, stage: int, piece: int, outputs: Sequence[np.ndarray]) -> list[WireTensor]:
+    def result(
+        self, stage: int, piece: int, outputs: Sequence[np.ndarray], wire: str = WIRES[0]
+    ) -> list[WireTensor]:
         """What the aggregator gets of a piece's outputs, as it travels."""
         whole, ports = self.piece(stage, piece).outputs, self.seen[stage].pieces[piece].outputs
-        return self.label(ports, [outputs[whole.index(port)] for port in ports])
+        return self.label(ports, [outputs[whole.index(port)] for port in ports], wire)
 
     def _arranged(self, ports: Sequence[Port], tensors: Sequence[WireTensor]) -> list[np.ndarray]:
         return [self._arrange(port, tensor) for port, tensor in zip(ports, _match(ports, tensors), strict=True)]
@@ -143,9 +151,10 @@ class Ports:
         tensor = self.network.tensors[port.tensor]
         return (tensor.scale or 0.0, tensor.zero_point) if port.dtype == tensor.dtype else (0.0, 0)
 
-    def _wire(self, port: Port) -> str:
+    def _wire(self, port: Port, wire: str) -> str:
         # Accumulators of an int8 model are exact integers in float32; anything smaller would round them.
-        return self.plan.wire if port.dtype == self.network.tensors[port.tensor].dtype else "float32"
+        exact = port.dtype != self.network.tensors[port.tensor].dtype
+        return WIRES[0] if exact else narrower(self.plan.wire, wire)
 
 
 class PieceSet(Ports):

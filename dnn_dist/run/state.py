@@ -101,6 +101,7 @@ class Progress(NamedTuple):
     aggregator: int = 0  # its session; after a restart it knows nothing of frames before
     plans: frozenset[str] = frozenset()  # hashes of the plans whose frames it takes
     peers: frozenset[str] = frozenset()  # workers that it can send feeds to
+    saving: int = 0  # how much new frames should save of their bytes; see run/saving.py
 
     def open_stage(self, frame: int) -> int | None:
         """The stage that an open frame has come to: all before it are settled. None: it is not listed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dnn_dist.plan.plan import WIRES
 from dnn_dist.run.report import FrameReport
 from dnn_dist.run.wire import TaskKey
 
@@ -40,6 +41,8 @@ class Frame(NamedTuple):
     dropped: int = 0  # images, in this session so far
     error: str = ""  # why it has no pixels
     image: Any = ()  # the model's input, where a local stage takes it and the aggregator is elsewhere
+    saving: str = ""  # what travels smaller than usual
+    level: int = 0  # how much that is, of what was asked for; see run/saving.py
 
 
 class Route(NamedTuple):
@@ -66,6 +69,7 @@ class Work(NamedTuple):
     routes: tuple[Route, ...] = ()
     again: bool = False
     alone: bool = False
+    wire: str = WIRES[0]  # of float32 tensors that it gives, unless the plan's is narrower
 
 
 class Scatter(NamedTuple):

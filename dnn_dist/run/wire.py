@@ -53,6 +53,7 @@ class WireTensor:
     scale: float = 0.0  # real value = scale * (stored - zero_point); 0: values are stored as they are
     zero_point: int = 0
     region: Region | None = None  # the box of the whole tensor; None: all of it
+    jpeg: int = 0  # bytes of pixels travel as JPEG of this quality; 0: as they are
 
     @property
     def bytes(self) -> int:

@@ -20,7 +20,7 @@ from dnn_dist.cut.feeds import Maker
 from dnn_dist.cut.piece import Piece
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
-from dnn_dist.plan.plan import Plan
+from dnn_dist.plan.plan import WIRES, Plan
 from dnn_dist.run.events import Role
 from dnn_dist.run.mapped import free_memory
 from dnn_dist.run.pieces import Form, PieceSet
@@ -62,11 +62,20 @@ class Pieces(Protocol):
         """What a piece is in its chain, and whether it must wait for what did not come with its work."""
 
     def run(
-        self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any], alone: bool = False
+        self,
+        plan: str,
+        stage: int,
+        piece: int,
+        inputs: Any,
+        fed: Mapping[Maker, Any],
+        alone: bool = False,
+        wire: str = WIRES[0],
     ) -> Made:
-        """Job: compute it of what came with its work and what others gave, `alone`: but for strips."""
+        """Job: compute it of what came with its work and what others gave, `alone`: but for strips. `wire`: of the
+        result's float32 tensors, unless the plan's is narrower.
+        """
 
-    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any) -> Any:
+    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any, wire: str = WIRES[0]) -> Any:
         """What a piece gives another of its `Made.outputs`, as it travels; WireError when it gives it nothing."""
 
     def accept(self, plan: str, taker: Maker, maker: Maker, boxes: Any) -> Any:
@@ -147,6 +156,7 @@ class Workshop:
         inputs: list[WireTensor],
         fed: Mapping[Maker, Sequence[np.ndarray]] = NOTHING,
         alone: bool = False,
+        wire: str = WIRES[0],
     ) -> Made:
         pieces = self._of(plan)
         form = pieces.form(stage, piece, alone)
@@ -154,11 +164,13 @@ class Workshop:
         if plan not in self._whole or alone:
             self._make_room(plan, form, pieces)
         outputs = pieces.run(stage, piece, arrays, alone)
-        result = pieces.result(stage, piece, outputs)
+        result = pieces.result(stage, piece, outputs, wire)
         return Made(sum(tensor.bytes for tensor in result), result, outputs)
 
-    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Sequence[np.ndarray]) -> list[WireTensor]:
-        return self._of(plan).boxes(taker, maker, outputs)
+    def boxes(
+        self, plan: str, taker: Maker, maker: Maker, outputs: Sequence[np.ndarray], wire: str = WIRES[0]
+    ) -> list[WireTensor]:
+        return self._of(plan).boxes(taker, maker, outputs, wire)
 
     def accept(self, plan: str, taker: Maker, maker: Maker, boxes: Sequence[WireTensor]) -> list[np.ndarray]:
         return self._of(plan).accept(taker, maker, boxes)

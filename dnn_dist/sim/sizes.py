@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnn_dist.cut.feeds import AGGREGATOR, Maker
+from dnn_dist.plan.plan import WIRES
 from dnn_dist.run.events import Role
+from dnn_dist.run.saving import NONE, Saving
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.values import PlanText
 from dnn_dist.run.wire import WireError
@@ -45,7 +47,7 @@ class SizeStore:
         self.plan, self.shape = SizePlan(load.plan), load.shape
         self._kept, self._settled = kept, settled
 
-    def begin(self, frame: int, pixels: Any = None) -> None:
+    def begin(self, frame: int, pixels: Any = None, saving: Saving = NONE) -> None:
         pass
 
     def release(self, frame: int) -> None:
@@ -115,12 +117,19 @@ class SizePieces:
         return Role(awaits, frozenset(found.takers), shape.stages[stage].reports)
 
     def run(
-        self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any] = NOTHING, alone: bool = False
+        self,
+        plan: str,
+        stage: int,
+        piece: int,
+        inputs: Any,
+        fed: Mapping[Maker, Any] = NOTHING,
+        alone: bool = False,
+        wire: str = WIRES[0],
     ) -> Made:
         size = _piece(self._shapes(plan), stage, piece)[1]
         return Made(size, size)
 
-    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any) -> int:
+    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any, wire: str = WIRES[0]) -> int:
         return self._shapes(plan).stages[taker[0]].pieces[taker[1]].feeds[maker]
 
     def accept(self, plan: str, taker: Maker, maker: Maker, boxes: int) -> int:
