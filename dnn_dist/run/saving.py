@@ -16,7 +16,7 @@ from dnn_dist.settings import PartitionSettings
 
 MOST = 2
 """Of `Thrift.level`: all that there is."""
-FIRST, LAST = 10, 320
+FIRST, LAST = 30, 480
 """Whole frames before one tries with less saving; doubled each time that this fails."""
 
 
