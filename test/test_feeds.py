@@ -183,7 +183,8 @@ def direct_cuts(network: Network) -> list[str]:
     ends = [op.index for op in network.ops[first:] if not op.folded and _tileable(network, first, op.index, (2, 2))]
     places = sorted({ends[len(ends) * part // 4 - 1] for part in range(1, 5)}) if len(ends) >= 4 else ends
     spans = [f"@{a + 1}..{b}" for a, b in pairwise((first - 1, *places))]
-    mixtures = ["tiles:2x2 tiles:1x2 tiles:2x2b tiles:2x1", "bands:2,1 tiles:2x2r layers:1 bands:2", "tiles:3x2r tiles:2x2r"]
+    mixtures = ["tiles:2x2 tiles:1x2 tiles:2x2b tiles:2x1", "bands:2,1 tiles:2x2r layers:1 bands:2"]
+    mixtures.append("tiles:3x2r tiles:2x2r")
     joined = [">".join(map("".join, zip(kinds.split(), spans, strict=False))) for kinds in mixtures]
     return ["layers:4", *filter(None, joined)]
 

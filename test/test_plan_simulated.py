@@ -29,7 +29,8 @@ QUICK = Handling()
 """Messages cost nothing but their way, as in the simulator."""
 SINGLE = ["local", "tiles:3x3@0..4", "bands:3@0..3", "slices:3", "slices:2+1@3..6", "layers:3"]
 DIRECT = ["tiles:1x3@0..1>tiles:1x3@2..4", "tiles:3x1@0..0>bands:3@1..4;local", "tiles:2x2@0..1>layers:1@2.."]
-CUTS = [*SINGLE, "layers:3g", "tiles:2x2@0..1;slices:3@5..6", *DIRECT]
+REUSE = ["tiles:3x3r@0..4", "tiles:5x4r@0..2;tiles:2x2@3..4", "tiles:3x2r@0..2>tiles:3x2r@3..4"]
+CUTS = [*SINGLE, "layers:3g", "tiles:2x2@0..1;slices:3@5..6", *DIRECT, *REUSE]
 
 
 def fleet(link: Link, *speeds: float) -> Fleet:

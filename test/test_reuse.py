@@ -23,7 +23,11 @@ from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.region import Region
 from dnn_dist.graph.tflite import read_network
+from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.plan import check_wire
+from dnn_dist.plan.predict import Circumstances
+from dnn_dist.plan.rules import Goal
+from dnn_dist.plan.search import search
 
 MODELS = sorted((*FIXTURES.glob("*.tflite"), *FIXTURES.glob("zoo/*.tflite")))
 RESIDUAL = read_network(FIXTURES / "residual_float32.tflite")
@@ -46,7 +50,7 @@ def test_published_figures_of_yolov2(yolov2, grid, work_ratio, strips_mib):
 
 
 def test_no_grid_degenerates(yolov2):
-    """DeepThings' regions turn negative at 6x6. Here a tile makes nothing of what neighbours have, and work still falls."""
+    """DeepThings' regions turn negative at 6x6. Here a tile makes nothing of what neighbours have; work still falls."""
     full, reused = (cut_tiles(yolov2, (6, 6), reuse=reuse) for reuse in (False, True))
     work = [sum(piece.macs for piece in stage.pieces) / yolov2.macs for stage in (full, reused)]
     assert work[1] < 1.5 < 2.5 < work[0]
@@ -118,8 +122,8 @@ def test_any_dag_in_any_order(tmp_path_factory, data, dag):
     network = read_network(path)
     first, last = data.draw(st.sampled_from(_ranges(network)))
     largest = largest_grid(network, network.live_after(first, last))
-    grid = (data.draw(st.integers(1, min(5, largest[0]))), data.draw(st.integers(1, min(5, largest[1]))))
-    text = f"tiles:{grid[0]}x{grid[1]}{data.draw(st.sampled_from(('r', 'br')))}@{first}..{last}"
+    rows, columns = (data.draw(st.integers(min(2, most), min(5, most))) for most in largest)
+    text = f"tiles:{rows}x{columns}{data.draw(st.sampled_from(('r', 'br')))}@{first}..{last}"
     stages = cut_network(network, text)
     feeds, engines = Feeds(network, stages), Engines(network)
     inputs = random_inputs(network, data.draw(st.integers(0, 3)))
@@ -127,8 +131,8 @@ def test_any_dag_in_any_order(tmp_path_factory, data, dag):
     for number, stage in enumerate(stages):
         kept, received = {}, {}
         order = data.draw(st.permutations(range(len(stage.pieces))))
-        if data.draw(st.booleans()):
-            order = sorted(order, key=lambda piece: stage.pieces[piece].alone is not None)  # noqa: B023
+        if data.draw(st.integers(0, 3)):
+            order = sorted(order, key=lambda piece: stage.pieces[piece].alone is not None)
         for piece in order:
             alone = not set(feeds.feeds(number, piece)) <= set(kept)
             made = engines.run(feeds, number, piece, arrays, kept, alone)
@@ -141,7 +145,7 @@ def test_any_dag_in_any_order(tmp_path_factory, data, dag):
 
 
 def _ranges(network: Network) -> list[tuple[int, int]]:
-    """Ranges of ops that can be tiled."""
+    """The longest ranges of ops that can be tiled."""
     count = len(network.ops)
     found = [
         (first, last)
@@ -151,7 +155,24 @@ def _ranges(network: Network) -> list[tuple[int, int]]:
         and is_closed(network, first, last)
         and fits((1, 1), largest_grid(network, network.live_after(first, last)))
     ]
-    return found[-12:] if network.live_after(0, count - 1) else found
+    return sorted(found, key=lambda ops: ops[0] - ops[1])[:3]
+
+
+@pytest.mark.parametrize(("robots", "memory", "taken"), [(1, 30e6, True), (2, 30e6, True), (6, None, False)])
+def test_the_planner_takes_reuse_where_memory_lacks_and_says_why(yolov2, robots, memory, taken):
+    """Few robots with little memory need many tiles, and these reuse; where there is room direct boundaries do less."""
+    pis = tuple(Robot(f"pi{n}", 0.5e9, overhead=0.002, memory=memory) for n in range(1, robots + 1))
+    fleet = Fleet(pis, (LinkRule((), Link(60e6 / 8, 0.002, medium="wifi")),))
+    choice = search(yolov2, Circumstances(fleet, "pi1"), Goal())
+    assert any(stage.reuses for stage in choice.best.stages) is taken
+    assert not choice.best.prediction.too_small
+    if not taken:
+        assert sum(stage.direct for stage in choice.best.stages) >= 3
+        (other,) = (c for c in choice.alternatives if c.family == "reuse")
+        assert other.prediction.latency > choice.best.prediction.latency
+    if robots > 1:
+        (why,) = (line for line in choice.why if "reuse of overlapped tiles" in line)
+        assert f"is {'taken' if taken else 'not taken'}: " in why and "x the work" in why
 
 
 def test_strips_leave_a_box():

@@ -2,8 +2,8 @@
 """Seconds for a frame against the number of devices: DeepThings, Fig. 13.
 
 Simulated on the machines of the live cluster. Three figures of the testbed are fitted to all three curves together
-(deepthings.yaml says which and how well); what a method adds or saves is not. Reuse of overlapped data is not among
-this project's methods yet: its curves are the paper's alone.
+(deepthings.yaml says which and how well); what a method adds or saves is not. The curves with reuse of
+overlapped data are the paper's alone: ours (grids 3x3r and 5x5r of testbed.py) are not drawn yet.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ def draw(tables: Tables) -> Figure:
         2,
         f"""YOLOv2's first 16 layers on 1 to 6 Raspberry Pi 3, one core each. Fitted to the three curves on the left:
         a Pi computes {pi.speed / 1e9:.3f} GMAC/s after {1e3 * pi.overhead:.0f} ms for each piece, one Wi-Fi channel
-        carries {8e-6 * air.bandwidth:.1f} Mbit/s for all. Right: published curves with reuse, which this project does
-        not do yet.""",
+        carries {8e-6 * air.bandwidth:.1f} Mbit/s for all. Right: published curves with reuse.""",
         sharey=True,
         height=4.4,
     )

@@ -132,8 +132,8 @@ def _parse_group(text: str, group: str) -> StageSpec:
     if min(grid) < 1:
         raise CutError(f"the cut '{text[:80]}' has no tiles: rows and columns start at 1")
     first, last = _range(match)
-    flags = (bool(match[name]) for name in ("balanced", "reuse", "auto"))
-    return StageSpec("tiles", grid, *flags, first=first, last=last)
+    balanced, reuse, auto = (bool(match[name]) for name in ("balanced", "reuse", "auto"))
+    return StageSpec("tiles", grid, balanced, reuse, auto, first=first, last=last)
 
 
 def _range(match: re.Match[str]) -> tuple[int | None, int | None]:

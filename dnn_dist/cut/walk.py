@@ -51,7 +51,7 @@ class TileWalk:
 
 
 def walk_tile(
-    network: Network, first: int, last: int, outputs: Mapping[int, Region], lend: Lend | None = None
+    network: Network, first: int, last: int, outputs: Mapping[int, Region], lend: Lend = lambda tensor, box: ()
 ) -> TileWalk:
     """The tile of ops first..last (all tileable) that gives the boxes `outputs` (tensor -> box)."""
     wanted: dict[int, Region] = dict(outputs)
@@ -62,7 +62,7 @@ def walk_tile(
         targets = [tensor for tensor in op.outputs if tensor in wanted]
         if not targets:
             continue
-        for tensor in targets if lend else ():
+        for tensor in targets:
             if lent := lend(tensor, wanted[tensor]):
                 strips[tensor] = lent
         rests = [without(wanted[tensor], strips.get(tensor, ())) for tensor in targets]

@@ -25,6 +25,8 @@ from dnn_dist.settings import PartitionSettings
 
 SMALL, FEW = 16, 4
 """Layers up to which a network is cut at each of them, and workers up to which it is then cut in every grid."""
+FINE = ((3, 3), (4, 4), (5, 5))
+"""Grids for few workers with little memory."""
 EXCHANGES = 48
 """Places at which a chain may exchange borders, at most."""
 PLACES = 12
@@ -47,6 +49,7 @@ class Crew:
     byte: float = 0.0  # s that a byte takes between two of them, all on the way together
     overhead: float = 0.0  # s of a stage, whatever it does
     wire: str = PartitionSettings.wire
+    tight: bool = False  # a robot may be too small for what it is given
 
     @property
     def shares(self) -> str:
@@ -192,6 +195,22 @@ def _tiles(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
             yield ("tiles", first, last, grid, balanced), cut
 
 
+def _reuse(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
+    """The same tiles, and many for few robots with little memory, that lend each other strips: those are not kept for
+    a robot that may not be missed.
+    """
+    network, workers = space.network, len(crew.names)
+    runs = [(max(a, first), min(b, last)) for a, b in space.tileable if a <= last and b >= first]
+    if crew.tolerate or not runs or (runs != [(first, last)] and (space.small or not space.adjacent(first, last))):
+        return
+    for grid in dict.fromkeys((*_grids(workers, fine=False), *(FINE if crew.tight and workers <= FEW else ()))):
+
+        def cut(grid: tuple[int, int] = grid) -> Stages:
+            return space.filled([cut_tiles(network, grid, *run, reuse=True) for run in runs], first, last)
+
+        yield ("reuse", first, last, grid), cut
+
+
 def _chain(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
     """Tiles, bands and runs of layers with direct boundaries."""
     workers = len(crew.names)
@@ -253,6 +272,7 @@ WAYS: dict[str, Callable[[Space, int, int, Crew], Iterator[Way]]] = {
     "local": _local,
     "remote": _remote,
     "tiles": _tiles,
+    "reuse": _reuse,
     "bands": _bands,
     "slices": _slices,
     "chain": _chain,

@@ -79,7 +79,7 @@ def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:
 
 
 def _levels(stage: FedStage, number: int) -> list[list[int]]:
-    """The pieces of a stage; those that take strips of others of the stage (cut/reuse.py) by themselves, after these."""
+    """The pieces of a stage; after the others those that take strips of these (cut/reuse.py)."""
     levels: tuple[list[int], list[int]] = [], []
     for index, piece in enumerate(stage.pieces):
         levels[any(maker[0] == number for maker in piece.feeds)].append(index)

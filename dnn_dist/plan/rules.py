@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dnn_dist.cut.piece import Stage
 from dnn_dist.errors import PlanError
+from dnn_dist.graph.network import Network
 from dnn_dist.plan.coverage import Division, extras_needed
 from dnn_dist.plan.plan import MOST_REPLICAS
 from dnn_dist.plan.predict import Prediction
@@ -152,6 +153,29 @@ def direct_boundaries(chosen: Candidate, gathered: Prediction) -> Iterator[str]:
         figures = [f"{brief(p.latency)} and {p.traffic / 1e6:.3g} MB" for p in (prediction, gathered)]
         where = f"direct boundaries before op{'s' if len(before) > 1 else ''} {ops}"
         yield f"{where}: {figures[0]} a frame; the same stages gathered: {figures[1]}"
+
+
+def on_reuse(network: Network, chosen: Candidate, candidates: Sequence[Candidate]) -> Iterator[str]:
+    """Why tiles lend each other strips, or why they do not: work and traffic against the best of the other kind."""
+    reusing = any(stage.reuses for stage in chosen.stages)
+    others = [c for c in candidates if any(stage.reuses for stage in c.stages) is not reusing]
+    others = [c for c in others if c.family != ONE_ROBOT] or others
+    others = [c for c in others if not c.prediction.too_small] or others
+    if not others or not any(stage.distributed for stage in chosen.stages):
+        return
+    other = min(others, key=lambda c: c.prediction.latency)
+    with_, without = (chosen, other) if reusing else (other, chosen)
+    taken = "taken" if reusing else "not taken"
+    figures = [
+        f"{brief(c.prediction.latency)}, {_work(network, c):.2f} x the work and {c.prediction.traffic / 1e6:.3g} MB"
+        for c in (with_, without)
+    ]
+    yield f"reuse of overlapped tiles is {taken}: {figures[0]} with it; {without.family}, without: {figures[1]}"
+
+
+def _work(network: Network, candidate: Candidate) -> float:
+    """MACs of all pieces against the network's."""
+    return sum(piece.macs for stage in candidate.stages for piece in stage.pieces) / max(1, network.macs)
 
 
 def redundancy(chosen: Candidate, goal: Goal) -> Iterator[str]:

@@ -28,7 +28,7 @@ from dnn_dist.plan.finer import ends, finer
 from dnn_dist.plan.fleet import Fleet
 from dnn_dist.plan.options import Crew, Space
 from dnn_dist.plan.predict import ChainCost, Circumstances, Prediction, Predictor
-from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, direct_boundaries, redundancy, remarks
+from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, direct_boundaries, on_reuse, redundancy, remarks
 
 LABELS = 12
 """Ways kept at each place when several figures count."""
@@ -48,10 +48,11 @@ ROBOT_A_FRAME, PIPELINE = "a robot a frame", "pipeline"
 FAMILIES: dict[str, tuple[str, ...]] = {
     "front and rest": ("local", "remote"),
     "tiles": ("local", "tiles"),
+    "reuse": ("local", "reuse"),
     "bands": ("local", "bands"),
     "slices": ("local", "slices"),
     "direct": ("local", "chain"),
-    "mixture": ("local", "remote", "tiles", "bands", "slices", "chain"),
+    "mixture": ("local", "remote", "tiles", "reuse", "bands", "slices", "chain"),
 }
 """Family -> kinds of stages that its plans consist of. The best way of each is shown; the last holds them all."""
 
@@ -84,7 +85,8 @@ def search(
         best = [replace(c, prediction=evaluate(c.stages, c.workers, c.replicas)) for c in best]
     chosen, why = choose(best, goal)
     ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
-    told = (*remarks(chosen, best, goal), *_on_boundaries(chosen, predictor), *redundancy(chosen, goal))
+    boundaries = (*_on_boundaries(chosen, predictor), *on_reuse(network, chosen, best))
+    told = (*remarks(chosen, best, goal), *boundaries, *redundancy(chosen, goal))
     return Choice(chosen, tuple(ordered), (*why, *told))
 
 
@@ -147,6 +149,7 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
     yield Proposal(ONE_ROBOT, cut_network(network, "local"), ())
     for crew in crews(given, predictor, goal.tolerate):
         costs = _Costs(space, predictor, crew, goal)
+        costs.crew = replace(crew, tight=costs.tight or goal.objective == "memory")
         if len(crew.names) == 1 and crew.names != (given.gateway,):
             yield Proposal(ONE_ROBOT, cut_network(network, "layers:1"), crew.names)
         for count in range(2, min(len(crew.names), layers) + 1):

@@ -7,8 +7,8 @@ A piece that was computed is kept by its worker until the chain is settled. What
 far as somebody still needs it: its feeds are sent again by those who keep them, or come of pieces that are computed
 anew themselves, back to the chain's own inputs, which the source keeps.
 A piece whose feeds do not come although all who give them have answered is fed once more; then it goes elsewhere.
-Strips are another matter, for a tile can do without (cut/reuse.py): nobody is computed anew for them. If they do not come,
-or a neighbour was lost of whose result all but the strips is there, the tile is computed in full.
+A tile can do without strips of its neighbours (cut/reuse.py): nothing is computed anew for them. Where they do not
+come, or a neighbour was lost that nobody computes again since its result is there, the tile is computed in full.
 """
 
 from __future__ import annotations

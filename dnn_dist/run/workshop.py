@@ -50,7 +50,7 @@ class Pieces(Protocol):
         """Free a plan's pieces."""
 
     def macs(self, plan: str, stage: int, piece: int, alone: bool = False) -> int:
-        """The work of a piece, `alone`: without strips; WireError when there is no such piece, or not for this robot."""
+        """The work of a piece, `alone`: without strips. WireError when it is none, or not for this robot."""
 
     def ready(self, plan: str, stage: int, piece: int, alone: bool = False) -> bool:
         """Whether its weights need not be read first."""
