@@ -107,7 +107,7 @@ class StageLoad:
     needed: int  # pieces that suffice, whichever they are; uncoded: all
     replicas: int = 1  # workers that compute each piece; the first answer counts
     direct: bool = False  # joined to the stage before it by feeds
-    pipelined: bool = False  # meant for a robot of its own
+    group: bool = False  # begins a group: of robots that have none of the stages before
 
 
 def chain_load(
@@ -149,7 +149,7 @@ def chain_load(
                 needed=stage.needed,
                 replicas=1 if stage.coded or stage.kind == "local" or len(chain) > 1 else replicas,
                 direct=number > 0,
-                pipelined=stage.kind == "layers",
+                group=number > 0 and stage.group,
             )
         )
     return tuple(loads)

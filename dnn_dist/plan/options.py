@@ -21,12 +21,15 @@ from dnn_dist.cut.tiles import cut_tiles, front_end
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.chains import WHOLE, Chains, Kind, Terms, joined
+from dnn_dist.plan.groups import Pipelines
 from dnn_dist.settings import PartitionSettings
 
 SMALL, FEW = 16, 4
 """Layers up to which a network is cut at each of them, and workers up to which it is then cut in every grid."""
 EXCHANGES = 48
 """Places at which a chain may exchange borders, at most."""
+BEGINNINGS = 28
+"""Places at which a group of a pipeline may begin, or exchange borders, at most."""
 PLACES = 12
 """Places between layers that are looked at in a larger one."""
 MOST_WORK = 2.0
@@ -90,6 +93,14 @@ class Space:
         return Chains(self.network, places, frozenset(first for first, _ in self.layers), self.small)
 
     @cached_property
+    def pipelines(self) -> Pipelines:
+        """Groups begin, and exchange, at some of the places where chains exchange."""
+        inner = self.chains.places[1:-1]
+        if len(inner) > BEGINNINGS:
+            inner = _narrow(self.network, inner, BEGINNINGS)
+        return Pipelines(self.chains, (0, *inner, len(self.network.ops)))
+
+    @cached_property
     def layers(self) -> tuple[tuple[int, int], ...]:
         """Ranges of ops that bands can be cut in, each with one layer that needs its surroundings."""
         return tuple(layer for run in self.tileable for layer in layers_of(self.network, *run))
@@ -136,7 +147,7 @@ class Space:
         return self._stages[key]
 
     def pipeline(self, count: int) -> Stages:
-        """The network in so many runs of layers."""
+        """The network in so many runs of layers, gathered."""
         if ("pipeline", count) not in self._stages:
             self._stages["pipeline", count] = cut_layers(self.network, (1.0,) * count, str(count))
         return self._stages["pipeline", count]

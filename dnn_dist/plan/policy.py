@@ -28,8 +28,8 @@ class FedStage(Protocol):
     def pieces(self) -> Sequence[FedPiece]: ...
 
     @property
-    def pipelined(self) -> bool:
-        """Whether it is meant for a robot of its own."""
+    def group(self) -> bool:
+        """Whether it begins a group: other robots compute it than the stages of its chain before it."""
         ...
 
 
@@ -43,27 +43,54 @@ def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, fl
     return of_stage, load, -(speed or math.inf), tie
 
 
+def in_work(most: int, stages: Sequence[FedStage], alone: int = 1) -> int:
+    """Frames in work at once: `most`, or for 0 as many as the plan needs.
+
+    A pipeline has one in each group and one on its way, since more would wait before the slowest group; any other
+    plan `alone`.
+    """
+    others = sum(stage.group for stage in stages)
+    return most or (others + 2 if others else alone)
+
+
 def window_takes(size: int, in_flight: int, window: int) -> bool:
     """Whether a piece of `size` bytes, work and result, may travel beside `in_flight` bytes; one always may."""
     return in_flight == 0 or in_flight + size <= window
 
 
+def groups(stages: Sequence[FedStage], chain: range) -> tuple[range, ...]:
+    """The stages of a chain, group by group: while one group has a frame, the one before it has the next."""
+    starts = [number for number in chain if number == chain.start or stages[number].group]
+    return tuple(range(start, end) for start, end in zip(starts, [*starts[1:], chain.stop], strict=True))
+
+
 def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:
     """Which pieces of a chain one worker should have: each piece of the chain -> number of its column.
 
+    Each group has columns of its own.
+    """
+    found: dict[Maker, int] = {}
+    for group in groups(stages, chain):
+        before = 1 + max(found.values(), default=-1)
+        found.update((maker, before + column) for maker, column in _columns(stages, group).items())
+    return found
+
+
+def _columns(stages: Sequence[FedStage], group: range) -> dict[Maker, int]:
+    """Of one group.
+
     A piece sits where most of its bytes are. A column has one piece of a stage, or one robot would have all tiles of
     what one robot made; who finds no place takes another column or begins one. But where most stages have n pieces
-    (those within the chain count first) and one has several times n, each of n columns has so many of that: the first
-    is on its way while the next is computed. A stage meant for a robot of its own begins a column.
+    (those within the group count first) and one has several times n, each of n columns has so many of that: the first
+    is on its way while the next is computed.
     """
-    counts = [len(stages[number].pieces) for number in chain]
-    piped = any(stages[number].pipelined for number in chain)
-    usual = 0 if piped else max(counts, key=lambda n: (counts[1:-1].count(n), counts.count(n), n))
+    counts = [len(stages[number].pieces) for number in group]
+    usual = max(counts, key=lambda n: (counts[1:-1].count(n), counts.count(n), n))
     found: dict[Maker, int] = {}
     count = 0
-    for number in chain:
+    for number in group:
         stage, pieces = stages[number], len(stages[number].pieces)
-        places = [] if stage.pipelined else _by_bytes(stage, found)
+        places = _by_bytes(stage, found)
         if places and 1 < pieces == usual < count and count % usual == 0:
             joins = _dealt(places, pieces, range(count), count // pieces)
             found, count = {maker: joins[column] for maker, column in found.items()}, pieces
@@ -82,7 +109,8 @@ def _by_bytes(stage: FedStage, found: Mapping[Maker, int]) -> list[tuple[int, in
     resident: dict[tuple[int, int], int] = {}
     for index, piece in enumerate(stage.pieces):
         for maker, size in piece.feeds.items():
-            resident[index, found[maker]] = resident.get((index, found[maker]), 0) + size
+            if maker in found:  # else of a group before
+                resident[index, found[maker]] = resident.get((index, found[maker]), 0) + size
     return sorted(resident, key=lambda place: (-resident[place], place))
 
 

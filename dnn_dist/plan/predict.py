@@ -17,6 +17,7 @@ from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.cost import StageLoad, chain_load, piece_activations, piece_memory, piece_weights
 from dnn_dist.plan.fleet import Fleet, Robot
+from dnn_dist.plan.policy import in_work
 from dnn_dist.plan.schedule import Handling, Site, Timeline, schedule
 from dnn_dist.settings import PartitionSettings, WorkerSettings
 
@@ -33,7 +34,8 @@ class Circumstances:
     fleet: Fleet
     gateway: str  # robot of the camera and of what gathers
     wire: str = PartitionSettings.wire  # as in a plan
-    max_frames: int = PartitionSettings.max_frames  # in work at once
+    max_frames: int = PartitionSettings.max_frames  # in work at once; 0: as many as the plan needs, see policy.in_work
+    alone: int = 1  # those of a plan that is no pipeline, where `max_frames` is 0
     prefetch: int = WorkerSettings.prefetch  # pieces that wait at a worker
     window: int = PartitionSettings.window  # bytes on the way, as the gateway's parameter
     handling: Handling = GATEWAY  # of messages
@@ -92,10 +94,9 @@ class Predictor:
         """What the plan of these stages does when these robots have workers, `replicas` for each uncoded piece."""
         given = self.given
         loads = [load for chain in chains(stages) for load in self.load(stages[chain.start : chain.stop], replicas)]
-        one = schedule(loads, self.site(workers))
-        full = one
-        if given.max_frames > 1:
-            full = schedule(loads, self.site(workers), max(LEAST_FRAMES, FRAMES * given.max_frames), given.max_frames)
+        open_ = in_work(given.max_frames, stages, given.alone)
+        frames = max(LEAST_FRAMES, FRAMES * open_) if open_ > 1 else 1
+        full = schedule(loads, self.site(workers), frames, open_)
         interval = full.interval
         names, count = given.fleet.names, len(full.ended)
         busy = {names[robot]: seconds / count for robot, seconds in full.busy.items()}

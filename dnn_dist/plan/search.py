@@ -22,11 +22,13 @@ from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network, cut_text
 from dnn_dist.graph.network import Network
-from dnn_dist.plan.chains import joined
+from dnn_dist.plan.chains import Terms
 from dnn_dist.plan.cost import piece_memory
 from dnn_dist.plan.finer import ends, finer
 from dnn_dist.plan.fleet import Fleet
+from dnn_dist.plan.groups import piped
 from dnn_dist.plan.options import Crew, Space
+from dnn_dist.plan.policy import in_work
 from dnn_dist.plan.predict import ChainCost, Circumstances, Prediction, Predictor
 from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, direct_boundaries, redundancy, remarks
 
@@ -44,7 +46,7 @@ TOO_LARGE = 1e15
 Evaluator = Callable[[Sequence[Stage], tuple[str, ...], int], Prediction]
 """(stages, robots with workers, replicas) -> what the plan would do."""
 
-ROBOT_A_FRAME, PIPELINE = "a robot a frame", "pipeline"
+ROBOT_A_FRAME, PIPELINE, GROUPS = "a robot a frame", "pipeline", "pipeline of groups"
 FAMILIES: dict[str, tuple[str, ...]] = {
     "front and rest": ("local", "remote"),
     "tiles": ("local", "tiles"),
@@ -152,15 +154,17 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
         for count in range(2, min(len(crew.names), layers) + 1):
             stages = space.pipeline(count)
             if costs.may_chain(0, len(network.ops) - 1):
-                stages = joined(stages)
+                stages = piped(stages)
             yield costs.proposal(PIPELINE, costs.total(stages), stages)
+        if goal.objective == "throughput" and not goal.tolerate:
+            yield from costs.pipelines()
         for family, kinds in FAMILIES.items():
             yield from (costs.proposal(family, cost, stages) for cost, stages in costs.best_ways(kinds))
 
 
 def _finalists(proposed: Iterable[Proposal]) -> Iterator[Proposal]:
     """The most promising few of each family."""
-    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, *FAMILIES)}
+    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, GROUPS, *FAMILIES)}
     for proposal in proposed:
         families[proposal.family].append(proposal)
     for family, group in families.items():
@@ -246,6 +250,17 @@ class _Costs:
 
     def proposal(self, family: str, cost: ChainCost, stages: Sequence[Stage]) -> Proposal:
         return Proposal(family, stages, self.crew.names, self.replicas, self.promise(cost))
+
+    def pipelines(self) -> Iterator[Proposal]:
+        """Pipelines of groups that meet the deadline, if any does: with as many frames in work as they need, a frame
+        takes so many times the slowest group's time.
+        """
+        crew, given = self.crew, self.predictor.given
+        terms = Terms((), crew.speeds, crew.overhead, crew.byte, crew.wire)
+        for pipeline in self.space.pipelines.best(terms, self._smallest if self.tight else float("inf")):
+            frames = in_work(given.max_frames, pipeline.stages)
+            if self.goal.deadline is None or frames * pipeline.seconds <= self.goal.deadline:
+                yield Proposal(GROUPS, pipeline.stages, crew.names, promise=pipeline.seconds)
 
     def best_ways(self, kinds: tuple[str, ...]) -> list[_Way]:
         """The most promising ways of these kinds from end to end that give some worker something to do."""
@@ -339,7 +354,7 @@ class _Costs:
             return cost.latency
         if self.goal.objective == "throughput":
             robots = len({*self.crew.names, given.gateway})
-            return max(cost.latency / given.max_frames, cost.work / robots, cost.local, cost.air)
+            return max(cost.latency / (given.max_frames or given.alone), cost.work / robots, cost.local, cost.air)
         return memory
 
 

@@ -35,7 +35,7 @@ class StageShape:
     direct: bool = False  # it takes what it can straight from the workers of the stages before
     reports: bool = True  # its pieces give the aggregator something
     chained: bool = False  # there is a direct boundary before or behind it
-    pipelined: bool = False  # it is meant for a robot of its own
+    group: bool = False  # it begins a group: of robots that have none of the stages before
 
     @property
     def enough(self) -> int:
@@ -105,7 +105,7 @@ class PlanShape:
                 direct=stage.direct,
                 chained=len(feeds.chain(number)) > 1,
                 reports=bool(view.outputs),
-                pipelined=stage.kind == "layers",
+                group=stage.direct and stage.group,
             )
             for number, (stage, view) in enumerate(zip(stages, feeds.seen, strict=True))
         ]
