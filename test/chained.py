@@ -23,7 +23,7 @@ class Tiles:
     reach: int = 1  # neighbours on either side that give a border
     skip: int = 0  # it also takes what the stage so many before the one before made; 0: no
     reports: bool = False
-    layers: bool = False  # meant for a robot of its own
+    layers: bool = False  # begins a group, for robots of its own
     given: int = 0  # bytes of inputs that come with the work of a piece that is fed
     parity: int = 0
     replicas: int = 1
@@ -61,7 +61,7 @@ def chain(*stages: Tiles) -> PlanShape:
                 direct=number > first,
                 reports=ends or tiles.reports,
                 chained=number > first or not ends,
-                pipelined=tiles.layers,
+                group=tiles.layers and number > first,
             )
         )
     return PlanShape((*_with_takers(made), LOCAL))

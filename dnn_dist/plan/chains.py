@@ -169,7 +169,7 @@ class Chains:
                         walk = self.walk(cut)
                         if walk is None:
                             continue
-                        seconds = terms.overhead + slowest(walk.macs, terms.speeds)
+                        seconds = terms.overhead + _slowest(walk.macs, terms.speeds)
                         least, last = best.get((after, kind), (float("inf"),))[0], None
                         if not number:
                             best[after, kind] = seconds, cut, None
@@ -268,7 +268,7 @@ def _pixels(boxes: np.ndarray) -> float:
     return float((boxes[:, 1::2] - boxes[:, 0::2]).prod(axis=1).sum())
 
 
-def slowest(macs: Sequence[int], speeds: Sequence[float]) -> float:
+def _slowest(macs: Sequence[int], speeds: Sequence[float]) -> float:
     """Seconds until the last of the workers has done its pieces."""
     busy = [0.0] * len(speeds)
     for load, worker in zip(macs, deal(alike(macs, speeds)), strict=True):

@@ -11,15 +11,16 @@ These are estimates; the schedule has the last word on a few.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import product
 
 from dnn_dist.cut.piece import Stage
 from dnn_dist.errors import CutError
-from dnn_dist.plan.chains import WHOLE, Chains, Cut, Kind, Terms, slowest
+from dnn_dist.plan.chains import WHOLE, Chains, Cut, Kind, Terms
 
-PRICES = (0.0, 1.0)
-"""How much of the time of feeds within a group is counted: nothing, as if all were hidden behind computing, or all."""
+PRICES = (0.02, 1.0)
+"""How much of the time of feeds is counted where groups exchange borders: little, for they travel while others compute;
+all, where the air would be the slowest."""
 KEPT = 3
 """Ways kept at a place for so many robots in so many groups."""
 BOUNDS = (1.3, float("inf"))
@@ -65,7 +66,7 @@ class Pipelines:
 
     chains: Chains
     places: tuple[int, ...]  # of those of the chains: ops at which groups may begin, and exchange borders within
-    _runs: dict[tuple[int, Terms], dict[int, tuple[_Run, ...]]] = field(default_factory=dict)
+    _runs: dict[tuple[int, Terms, float, float], dict[int, _Run]] = field(default_factory=dict)
     _sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def best(self, terms: Terms, room: float) -> Iterator[Pipeline]:
@@ -74,60 +75,52 @@ class Pipelines:
         `terms`: of all robots, fastest first; each group takes the next of them. `room`: bytes that each has for the
         weights and the largest layer of its group.
         """
+        even = self.chains.network.macs / sum(terms.speeds)
+        ways = next(filter(None, (self._ways(terms, room, bound * even, PRICES[0]) for bound in BOUNDS)), {})
+        if any(way.sent * terms.byte > way.seconds for way in ways.values()):
+            most = max(_worth(way, terms) for way in ways.values())
+            for groups, way in self._ways(terms, room, most, PRICES[1]).items():
+                ways[groups] = min(way, ways.get(groups, way), key=lambda way: _worth(way, terms))
         fastest = float("inf")
-        for bound in BOUNDS:
-            for way in self._ways(terms, room, bound):
-                if _worth(way, terms) < fastest:
-                    try:
-                        stages = self._stages(way)
-                    except CutError:
-                        continue
-                    fastest = _worth(way, terms)
-                    yield Pipeline(stages, fastest, len(way.runs))
-            if fastest < float("inf"):
-                return
+        for groups, way in sorted(ways.items()):
+            if _worth(way, terms) < fastest:
+                with suppress(CutError):
+                    stages, fastest = self._stages(way), _worth(way, terms)
+                    yield Pipeline(stages, fastest, groups)
 
     def _stages(self, way: _Way) -> tuple[Stage, ...]:
         first, *later = (self.chains.stages(run.cuts) for run in way.runs)
         return (*first, *(replace(s, direct=True, group=not number) for group in later for number, s in enumerate(group)))
 
-    def _ways(self, terms: Terms, room: float, bound: float) -> list[_Way]:
-        """To the end, the best for each number of groups, fewest groups first; `bound` x the time of an even division."""
+    def _ways(self, terms: Terms, room: float, most: float, price: float) -> dict[int, _Way]:
+        """Number of groups, two or more -> the best way to the end; no group takes more than `most` seconds."""
         network, places, speeds = self.chains.network, self.places, terms.speeds
-        most = bound * network.macs / sum(speeds)
         found: dict[int, dict[tuple[int, int], list[_Way]]] = {place: {} for place in places}
         found[0][0, 0] = [_Way()]  # (robots, groups) -> ways
         rest = {place: sum(op.macs for op in network.ops[place:]) for place in places}
         for first in places[:-1]:
             for (used, groups), ways in found.pop(first).items():
-                for size in range(1, len(speeds) - used + 1):
+                for size in range(1, len(speeds) - max(used, 1) + 1):
                     left = sum(speeds[used + size :])
-                    for after, choices in self.runs(first, _for_group(terms, used, size), room).items():
-                        if rest[after] > most * left:
-                            continue
-                        for way, run in product(ways, choices):
-                            if run.seconds <= most:
+                    for after, run in self._group(first, _for_group(terms, used, size), most, price).items():
+                        if rest[after] <= most * left and self._memory(first, after, size) <= room:
+                            there = found[after].setdefault((used + size, groups + 1), [])
+                            for way in ways:
                                 longer = _Way(max(way.seconds, run.seconds), way.sent + run.sent, (*way.runs, run))
-                                _keep(found[after].setdefault((used + size, groups + 1), []), longer)
+                                _keep(there, longer)
         whole: dict[int, _Way] = {}
         for (_, groups), ways in found[places[-1]].items():
-            if groups > 1:
-                whole[groups] = min([*ways, *filter(None, [whole.get(groups)])], key=lambda way: _worth(way, terms))
-        return [whole[groups] for groups in sorted(whole)]
+            whole[groups] = min([*ways, *filter(None, [whole.get(groups)])], key=lambda way: _worth(way, terms))
+        return whole
 
-    def runs(self, first: int, terms: Terms, room: float) -> dict[int, tuple[_Run, ...]]:
-        """What one group can do from op `first` on: the op after the last -> the best ways."""
-        if (first, terms) not in self._runs:
-            found: dict[int, dict[_Run, None]] = {}
-            for price in PRICES if len(terms.speeds) > 1 else PRICES[:1]:
-                for after, run in self._from(first, terms, price).items():
-                    found.setdefault(after, {})[run] = None
-            self._runs[first, terms] = {after: tuple(runs) for after, runs in found.items()}
-        size = len(terms.speeds)
-        return {after: runs for after, runs in self._runs[first, terms].items() if self._memory(first, after, size) <= room}
+    def _group(self, first: int, terms: Terms, most: float, price: float) -> dict[int, _Run]:
+        """What one group can do from op `first` on within `most` seconds: the op after the last -> the best way."""
+        key = (first, terms, most, price)
+        if key not in self._runs:
+            self._runs[key] = self._from(*key)
+        return self._runs[key]
 
-    def _from(self, first: int, terms: Terms, price: float) -> dict[int, _Run]:
-        """The best way to each later place, some feeds counted at this price."""
+    def _from(self, first: int, terms: Terms, most: float, price: float) -> dict[int, _Run]:
         chains, start = self.chains, self.places.index(first)
         best: dict[tuple[int, Kind], tuple[float, _Run]] = {}
         for number, place in enumerate(self.places[start:-1], start):
@@ -140,12 +133,15 @@ class Pipelines:
                     walk = chains.walk(cut)
                     if walk is None:
                         continue
-                    seconds = terms.overhead + slowest(walk.macs, terms.speeds)
+                    seconds = terms.overhead + _slowest(walk.macs, terms.speeds)
+                    if seconds > most:
+                        break  # longer ones take longer
                     ways = [(0.0, _Run((), 0.0, 0), 0)] if number == start else []
                     ways += [(cost, run, chains.moved(other, cut, first, terms.wire)) for other, cost, run in before]
                     for cost, run, fed in ways:
                         cost += seconds + price * terms.byte * fed
-                        if (after, kind) not in best or cost < best[after, kind][0]:
+                        within = run.seconds + seconds <= most
+                        if within and ((after, kind) not in best or cost < best[after, kind][0]):
                             sent = run.sent + fed + chains.taken(cut, first, terms.wire)
                             best[after, kind] = cost, _Run((*run.cuts, cut), run.seconds + seconds, sent)
         ends: dict[int, tuple[float, _Run]] = {}
@@ -174,6 +170,13 @@ def _grids(size: int) -> tuple[Kind, ...]:
     """One tile for each robot: as near to a square as it goes, or rows."""
     rows = max(rows for rows in range(1, int(size**0.5) + 1) if size % rows == 0)
     return tuple(dict.fromkeys((Kind((rows, size // rows)), Kind((size, 1)))))
+
+
+def _slowest(macs: tuple[int, ...], speeds: tuple[float, ...]) -> float:
+    """Seconds of a stage with a piece for each robot, or one piece: the greatest goes to the fastest."""
+    if speeds[0] == speeds[-1]:
+        return max(macs) / speeds[0]
+    return max(load / speed for load, speed in zip(sorted(macs, reverse=True), speeds, strict=False))
 
 
 def _worth(way: _Way, terms: Terms) -> float:

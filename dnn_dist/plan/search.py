@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain as flat
 from itertools import combinations, pairwise
 from statistics import fmean
@@ -103,7 +104,7 @@ def _finer(candidate: Candidate, goal: Goal, predictor: Predictor) -> Candidate:
 
 
 def _on_boundaries(chosen: Candidate, predictor: Predictor) -> Iterator[str]:
-    gathered = [replace(stage, direct=False) for stage in chosen.stages]
+    gathered = [replace(stage, direct=False, group=False) for stage in chosen.stages]
     yield from direct_boundaries(chosen, predictor(gathered, chosen.workers, chosen.replicas))
 
 
@@ -147,7 +148,10 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
     network = space.network
     layers = len(layer_starts(network, 0, len(network.ops) - 1))
     yield Proposal(ONE_ROBOT, cut_network(network, "local"), ())
-    for crew in crews(given, predictor, goal.tolerate):
+    found = crews(given, predictor, goal.tolerate)
+    if goal.objective == "throughput" and not goal.tolerate:
+        yield from _Costs(space, predictor, max(found, key=lambda crew: len(crew.names)), goal).pipelines()
+    for crew in found:
         costs = _Costs(space, predictor, crew, goal)
         if len(crew.names) == 1 and crew.names != (given.gateway,):
             yield Proposal(ONE_ROBOT, cut_network(network, "layers:1"), crew.names)
@@ -156,8 +160,6 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
             if costs.may_chain(0, len(network.ops) - 1):
                 stages = piped(stages)
             yield costs.proposal(PIPELINE, costs.total(stages), stages)
-        if goal.objective == "throughput" and not goal.tolerate:
-            yield from costs.pipelines()
         for family, kinds in FAMILIES.items():
             yield from (costs.proposal(family, cost, stages) for cost, stages in costs.best_ways(kinds))
 
@@ -222,7 +224,7 @@ class _Label:
 _Way = tuple[ChainCost, tuple[Stage, ...]]
 
 
-@dataclass(slots=True)
+@dataclass  # no slots: cached properties need a __dict__
 class _Costs:
     """The ways of one crew. Costs are asked for once, whatever the family."""
 
@@ -236,14 +238,14 @@ class _Costs:
     def replicas(self) -> int:
         return self.goal.tolerate + 1
 
-    @property
+    @cached_property
     def _smallest(self) -> float:
         """Bytes of the robot that has the least."""
         given = self.predictor.given
         limits = (given.fleet.robot(name).memory for name in {*self.crew.names, given.gateway})
         return min((limit for limit in limits if limit is not None), default=float("inf"))
 
-    @property
+    @cached_property
     def tight(self) -> bool:
         """Whether a robot may be too small for what it is given: then memory counts, whatever the goal."""
         return self.predictor.whole_memory > self._smallest
