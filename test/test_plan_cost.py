@@ -88,7 +88,8 @@ def chained(draw: st.DrawFn) -> list[StageLoad]:
             feeds = draw(st.dictionaries(st.sampled_from(makers), st.integers(1, 5000), min_size=1)) if makers else {}
             given, made = (0 if makers else 1 + drawn.bytes_in), (1 + drawn.bytes_out) * (number == count - 1)
             pieces.append(PieceLoad(given, made, drawn.seconds, draw(st.integers(0, 100)), feeds))
-        found.append(StageLoad(False, tuple(pieces), len(pieces), direct=number > 0, group=number > 0 and draw(st.booleans())))
+        group = number > 0 and draw(st.booleans())
+        found.append(StageLoad(False, tuple(pieces), len(pieces), direct=number > 0, group=group))
     return found
 
 

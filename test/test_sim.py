@@ -448,7 +448,7 @@ def test_every_kind_of_cut_runs_and_comes_near_what_the_planner_predicts(cut: st
     stages = cut_network(network, cut)
     outcome = simulate(Scenario(robots, (Source("r1", stages_load(network, stages), frames=8),)))
     assert outcome.statuses["complete"] + outcome.statuses["decoded"] == 8
-    predicted = Predictor(network, Circumstances(robots, "r1"))(stages, robots.names)
+    predicted = Predictor(network, Circumstances(robots, "r1", max_frames=1))(stages, robots.names)
     assert outcome.percentile(50) == pytest.approx(predicted.latency, rel=0.3)
     assert max(use.memory for use in outcome.robots.values()) > 0
 

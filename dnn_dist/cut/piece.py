@@ -53,7 +53,7 @@ class Stage:
     """"tiles", "bands", "slices", "layers" (one piece, run elsewhere), or "local": one piece, run where the
     results are gathered."""
     spec: str
-    """The text that cuts this stage alone: tiles:3x3@0..15. How it meets the stage before it say `direct` and `group`."""
+    """The text that cuts this stage alone: tiles:3x3@0..15. How it meets the one before: `direct`, `group`."""
     first: int
     last: int
     """Ops first to last, both included, in the network's order."""

@@ -90,7 +90,8 @@ class Pipelines:
 
     def _stages(self, way: _Way) -> tuple[Stage, ...]:
         first, *later = (self.chains.stages(run.cuts) for run in way.runs)
-        return (*first, *(replace(s, direct=True, group=not number) for group in later for number, s in enumerate(group)))
+        behind = (replace(stage, direct=True, group=not n) for group in later for n, stage in enumerate(group))
+        return (*first, *behind)
 
     def _ways(self, terms: Terms, room: float, most: float, price: float) -> dict[int, _Way]:
         """Number of groups, two or more -> the best way to the end; no group takes more than `most` seconds."""

@@ -21,16 +21,20 @@ class FedPiece(Protocol):
         ...
 
 
-class FedStage(Protocol):
-    """A stage as load of a chain."""
-
-    @property
-    def pieces(self) -> Sequence[FedPiece]: ...
+class Grouped(Protocol):
+    """A stage of a pipeline."""
 
     @property
     def group(self) -> bool:
         """Whether it begins a group: other robots compute it than the stages of its chain before it."""
         ...
+
+
+class FedStage(Grouped, Protocol):
+    """A stage as load of a chain."""
+
+    @property
+    def pieces(self) -> Sequence[FedPiece]: ...
 
 
 def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, float, Tie]:
@@ -43,7 +47,7 @@ def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, fl
     return of_stage, load, -(speed or math.inf), tie
 
 
-def in_work(most: int, stages: Sequence[FedStage], alone: int = 1) -> int:
+def in_work(most: int, stages: Sequence[Grouped], alone: int = 1) -> int:
     """Frames in work at once: `most`, or for 0 as many as the plan needs.
 
     A pipeline has one in each group and one on its way, since more would wait before the slowest group; any other
@@ -58,7 +62,7 @@ def window_takes(size: int, in_flight: int, window: int) -> bool:
     return in_flight == 0 or in_flight + size <= window
 
 
-def groups(stages: Sequence[FedStage], chain: range) -> tuple[range, ...]:
+def groups(stages: Sequence[Grouped], chain: range) -> tuple[range, ...]:
     """The stages of a chain, group by group: while one group has a frame, the one before it has the next."""
     starts = [number for number in chain if number == chain.start or stages[number].group]
     return tuple(range(start, end) for start, end in zip(starts, [*starts[1:], chain.stop], strict=True))

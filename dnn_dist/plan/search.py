@@ -31,7 +31,18 @@ from dnn_dist.plan.groups import piped
 from dnn_dist.plan.options import Crew, Space
 from dnn_dist.plan.policy import in_work
 from dnn_dist.plan.predict import ChainCost, Circumstances, Prediction, Predictor
-from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, direct_boundaries, redundancy, remarks
+from dnn_dist.plan.rules import (
+    GROUPS,
+    ONE_ROBOT,
+    ROBOT_A_FRAME,
+    Candidate,
+    Goal,
+    choose,
+    direct_boundaries,
+    pipelining,
+    redundancy,
+    remarks,
+)
 
 LABELS = 12
 """Ways kept at each place when several figures count."""
@@ -47,7 +58,7 @@ TOO_LARGE = 1e15
 Evaluator = Callable[[Sequence[Stage], tuple[str, ...], int], Prediction]
 """(stages, robots with workers, replicas) -> what the plan would do."""
 
-ROBOT_A_FRAME, PIPELINE, GROUPS = "a robot a frame", "pipeline", "pipeline of groups"
+PIPELINE = "pipeline"
 FAMILIES: dict[str, tuple[str, ...]] = {
     "front and rest": ("local", "remote"),
     "tiles": ("local", "tiles"),
@@ -87,7 +98,8 @@ def search(
         best = [replace(c, prediction=evaluate(c.stages, c.workers, c.replicas)) for c in best]
     chosen, why = choose(best, goal)
     ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
-    told = (*remarks(chosen, best, goal), *_on_boundaries(chosen, predictor), *redundancy(chosen, goal))
+    told = [*remarks(chosen, best, goal), *pipelining(chosen, best, goal), *_on_boundaries(chosen, predictor)]
+    told += redundancy(chosen, goal)
     return Choice(chosen, tuple(ordered), (*why, *told))
 
 
