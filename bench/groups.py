@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pipelines of groups, simulated: frames a second on eight robots as so many times one robot, beside other divisions.
 
-    python bench/groups.py --models build/models [--network yolov2 vgg16] [--robots 8] [--rate 60] [--least 6.8]
+    python bench/groups.py --models build/models [--network yolov2 vgg16] [--robots 8] [--rate 60] [--memory MB] [--deadline S]
 
 The fleet is that of headline.py: `--pace` million MACs a second each, one air of `--rate` Mbit/s for all, with 2 ms and
 50 us of each packet. Plans are what the planner finds for throughput, as many frames in work as each needs. What is
@@ -16,6 +16,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from headline_cases import MODELS, Setting, fleet_of
@@ -71,6 +72,9 @@ def compare(network: Network, robots: Fleet, alone: float, goal: Goal, window: i
         print(f"  {line[:300]}")
     found = math.nan
     for plan in (plan for family in SHOWN for plan in choice.alternatives if plan.family == family):
+        if plan.prediction.too_small:
+            print(f"  {plan.family:20} does not fit: a robot needs {plan.prediction.memory / 1e6:.0f} MB: {plan.cut}")
+            continue
         rate, latency, memory = simulated(network, robots, plan, window)
         prediction = plan.prediction
         print(
@@ -91,6 +95,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--robots", type=int, default=8)
     parser.add_argument("--pace", type=float, default=1000.0, help="of a robot, million MACs a second")
     parser.add_argument("--rate", type=float, default=60.0, help="of the air, Mbit/s")
+    parser.add_argument("--memory", type=float, help="of a robot, MB; left out: enough")
     parser.add_argument("--deadline", type=float, help="seconds that a frame may take")
     parser.add_argument("--least", type=float, default=6.8, help="times one robot: PICO's best, on eight")
     parser.add_argument("--window", type=int, nargs="+", default=[DispatcherSettings.window, UNLIMITED], help="bytes")
@@ -104,6 +109,9 @@ def main() -> int:
             network = read_network(args.models / f"{MODELS[name].file}.tflite")
             weather = Weather(rate=1e6 * args.rate, delay=0.002, overhead=50e-6, loss=0.0)
             robots = fleet_of(Setting(network, MODELS[name], args.robots, args.pace, weather))
+            if args.memory:
+                members = tuple(replace(robot, memory=int(1e6 * args.memory)) for robot in robots.robots)
+                robots = Fleet(members, robots.links)
             alone = network.macs / (1e6 * args.pace)
             print(f"\n{name}: {alone:.1f} s a frame on one robot; {args.robots} robots, air of {args.rate:g} Mbit/s")
             for window in args.window:

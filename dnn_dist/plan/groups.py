@@ -111,6 +111,8 @@ class Pipelines:
                                 _keep(there, longer)
         whole: dict[int, _Way] = {}
         for (_, groups), ways in found[places[-1]].items():
+            if groups == 1:
+                continue
             whole[groups] = min([*ways, *filter(None, [whole.get(groups)])], key=lambda way: _worth(way, terms))
         return whole
 

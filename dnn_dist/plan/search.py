@@ -162,7 +162,9 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
     yield Proposal(ONE_ROBOT, cut_network(network, "local"), ())
     found = crews(given, predictor, goal.tolerate)
     if goal.objective == "throughput" and not goal.tolerate:
-        yield from _Costs(space, predictor, max(found, key=lambda crew: len(crew.names)), goal).pipelines()
+        crew = max(found, key=lambda crew: len(crew.names))
+        yield Proposal(ONE_ROBOT, cut_network(network, "layers:1"), crew.names)  # a robot a frame
+        yield from _Costs(space, predictor, crew, goal).pipelines()
     for crew in found:
         costs = _Costs(space, predictor, crew, goal)
         if len(crew.names) == 1 and crew.names != (given.gateway,):
