@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pipelines of groups, simulated: frames a second on eight robots as so many times one robot, beside other divisions.
 
-    python bench/groups.py --models build/models [--network yolov2 vgg16] [--robots 8] [--rate 60] [--memory MB] [--deadline S]
+    python bench/groups.py --models build/models [--network yolov2 vgg16] [--rate 60] [--memory MB] [--deadline S]
 
 The fleet is that of headline.py: `--pace` million MACs a second each, one air of `--rate` Mbit/s for all, with 2 ms and
 50 us of each packet. Plans are what the planner finds for throughput, as many frames in work as each needs. What is

@@ -21,7 +21,7 @@ from dnn_dist.cut.bands import band_of, cut_bands
 from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.tiles import cut_tiles, fits, is_closed, largest_grid, tile_regions
-from dnn_dist.cut.walk import Step, operands, step_macs
+from dnn_dist.cut.walk import Step, operands, step_pixels
 from dnn_dist.graph.network import Network, Op
 from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import wire_dtype
@@ -89,7 +89,7 @@ class Terms:
 class Walk:
     """A stage, as far as costs need it."""
 
-    macs: tuple[int, ...]  # of each piece
+    macs: tuple[float, ...]  # of each piece
     inputs: Mapping[int, np.ndarray]  # tensor -> box (y0, y1, x0, x1) of each piece, none: of no size
 
 
@@ -98,16 +98,17 @@ class _Piece:
     """A piece on the way back, as cut/walk.py goes it."""
 
     wanted: dict[int, Region] = field(default_factory=dict)  # tensor -> box that is needed and not made yet
-    macs: int = 0
+    macs: float = 0.0
 
-    def step_back(self, network: Network, op: Op, made: Mapping[int, Region]) -> None:
-        """Take an op in, of whose results these boxes are wanted after the stage."""
+    def step_back(self, network: Network, op: Op, macs: float, made: Mapping[int, Region]) -> None:
+        """Take an op of so many MACs in, of whose results these boxes are wanted after the stage."""
         boxes = [*made.values(), *(self.wanted.pop(t) for t in op.outputs if t in self.wanted)]
         if boxes and op.geometry is not None:
             need = op.geometry.need(reduce(or_, boxes))
             for tensor, box in operands(network, op, need).items():
                 self.wanted[tensor] = self.wanted[tensor] | box if tensor in self.wanted else box
-            self.macs += step_macs(network, Step(op.index, need))
+            part, whole = step_pixels(network, Step(op.index, need))
+            self.macs += macs * part / whole
 
 
 Cut = tuple[int, int, Kind]  # first op, op after the last
@@ -119,6 +120,7 @@ class Chains:
     """Chains of one network between some of its ops."""
 
     network: Network
+    macs: tuple[float, ...]  # of each op; where ops were measured, in proportion to their seconds
     places: tuple[int, ...]  # ops at which stages may begin, and at last the number of ops
     layers: frozenset[int]  # ops at which a stage of bands begins anew
     small: bool = False  # so that all may be looked at
@@ -195,7 +197,7 @@ class Chains:
         if kind.whole:
             for first in self.places[: self.places.index(after)]:
                 inputs = {t: self._boxes(WHOLE, t) for t in network.live_before(first, after - 1)}
-                yield first, Walk((network.macs_of(first, after - 1),), inputs)
+                yield first, Walk((sum(self.macs[first:after]),), inputs)
             return
         live = frozenset(network.live_after(0, after - 1))
         pieces: list[_Piece] = []
@@ -208,14 +210,15 @@ class Chains:
                 if len(boxes) != len(pieces):
                     return  # tensors of unlike size, which too fine bands do not cut alike
             for number, piece in enumerate(pieces):
-                piece.step_back(network, op, {t: kind.boxes(network, t)[number] for t in made})
+                macs = sum(self.macs[inner] for inner in (op.index, *op.inner))
+                piece.step_back(network, op, macs, {t: kind.boxes(network, t)[number] for t in made})
             if op.index in places and pieces and is_closed(network, op.index, after - 1):
-                macs = tuple(piece.macs for piece in pieces)
-                if sum(macs) > MOST_WORK * network.macs_of(op.index, after - 1):
+                work = tuple(piece.macs for piece in pieces)
+                if sum(work) > MOST_WORK * sum(self.macs[op.index : after]):
                     return  # of longer stages more is done twice
                 tensors = dict.fromkeys(t for piece in pieces for t in piece.wanted)
                 inputs = {t: np.array([_box(piece.wanted.get(t)) for piece in pieces]) for t in tensors}
-                yield op.index, Walk(macs, inputs)
+                yield op.index, Walk(work, inputs)
             if kind.bands and op.index in self.layers:
                 return
 
@@ -268,7 +271,7 @@ def _pixels(boxes: np.ndarray) -> float:
     return float((boxes[:, 1::2] - boxes[:, 0::2]).prod(axis=1).sum())
 
 
-def _slowest(macs: Sequence[int], speeds: Sequence[float]) -> float:
+def _slowest(macs: Sequence[float], speeds: Sequence[float]) -> float:
     """Seconds until the last of the workers has done its pieces."""
     busy = [0.0] * len(speeds)
     for load, worker in zip(macs, deal(alike(macs, speeds)), strict=True):

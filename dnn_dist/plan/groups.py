@@ -75,7 +75,7 @@ class Pipelines:
         `terms`: of all robots, fastest first; each group takes the next of them. `room`: bytes that each has for the
         weights and the largest layer of its group.
         """
-        even = self.chains.network.macs / sum(terms.speeds)
+        even = sum(self.chains.macs) / sum(terms.speeds)
         ways = next(filter(None, (self._ways(terms, room, bound * even, PRICES[0]) for bound in BOUNDS)), {})
         if any(way.sent * terms.byte > way.seconds for way in ways.values()):
             most = max(_worth(way, terms) for way in ways.values())
@@ -95,10 +95,10 @@ class Pipelines:
 
     def _ways(self, terms: Terms, room: float, most: float, price: float) -> dict[int, _Way]:
         """Number of groups, two or more -> the best way to the end; no group takes more than `most` seconds."""
-        network, places, speeds = self.chains.network, self.places, terms.speeds
+        places, speeds = self.places, terms.speeds
         found: dict[int, dict[tuple[int, int], list[_Way]]] = {place: {} for place in places}
         found[0][0, 0] = [_Way()]  # (robots, groups) -> ways
-        rest = {place: sum(op.macs for op in network.ops[place:]) for place in places}
+        rest = {place: sum(self.chains.macs[place:]) for place in places}
         for first in places[:-1]:
             for (used, groups), ways in found.pop(first).items():
                 for size in range(1, len(speeds) - max(used, 1) + 1):
@@ -175,7 +175,7 @@ def _grids(size: int) -> tuple[Kind, ...]:
     return tuple(dict.fromkeys((Kind((rows, size // rows)), Kind((size, 1)))))
 
 
-def _slowest(macs: tuple[int, ...], speeds: tuple[float, ...]) -> float:
+def _slowest(macs: tuple[float, ...], speeds: tuple[float, ...]) -> float:
     """Seconds of a stage with a piece for each robot, or one piece: the greatest goes to the fastest."""
     if speeds[0] == speeds[-1]:
         return max(macs) / speeds[0]

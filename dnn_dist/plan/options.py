@@ -64,6 +64,7 @@ class Space:
     """All ways to cut one network that a search may try."""
 
     network: Network
+    macs: tuple[float, ...]  # of each op; where ops were measured, in proportion to their seconds
     _stages: dict[object, Stages] = field(default_factory=dict)
     _work: dict[tuple[int, tuple[int, int]], list[tuple[int, float]]] = field(default_factory=dict)
 
@@ -90,7 +91,7 @@ class Space:
         if len(inner) > EXCHANGES:
             inner = list(_narrow(self.network, inner, EXCHANGES))
         places = tuple(sorted({*inner, *self.places}))
-        return Chains(self.network, places, frozenset(first for first, _ in self.layers), self.small)
+        return Chains(self.network, self.macs, places, frozenset(first for first, _ in self.layers), self.small)
 
     @cached_property
     def pipelines(self) -> Pipelines:

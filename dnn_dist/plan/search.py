@@ -24,7 +24,7 @@ from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network, cut_text
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.chains import Terms
-from dnn_dist.plan.cost import piece_memory
+from dnn_dist.plan.cost import op_macs, piece_memory
 from dnn_dist.plan.finer import ends, finer
 from dnn_dist.plan.fleet import Fleet
 from dnn_dist.plan.groups import piped
@@ -88,7 +88,7 @@ def search(
 ) -> Choice:
     """The plan that serves the goal best. `evaluate` has the last word on the best few; default: the cost model."""
     predictor = predictor or Predictor(network, given)
-    space = Space(network)
+    space = Space(network, op_macs(network, given.fleet.robots))
     finalists = _finalists(proposals(space, given, goal, predictor))
     candidates = [_candidate(space, proposal, predictor) for proposal in finalists]
     different = {(c.cut, c.workers if c.cut != "local" else ()): c for c in reversed(candidates)}.values()
