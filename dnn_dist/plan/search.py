@@ -125,13 +125,18 @@ def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candid
     cut = cut_text(distributed) or "local"
     # as `cut_network` would: what is local between two others is one stage
     stages = space.filled(distributed, 0, len(space.network.ops) - 1)
-    prediction = predictor(stages, proposal.workers, proposal.replicas)
+    workers, prediction = proposal.workers, predictor(stages, proposal.workers, proposal.replicas)
+    busy = tuple(name for name in workers if name in prediction.busy)
+    if busy and len(busy) < len(workers):  # who would have nothing need not take part
+        without = predictor(stages, busy, proposal.replicas)
+        if (without.latency, -without.throughput) <= (prediction.latency, -prediction.throughput):
+            workers, prediction = busy, without
     family = proposal.family
     if len(prediction.busy) == 1:  # whatever it was thought of as
         family = ONE_ROBOT
     elif len(stages) == 1 and stages[0].kind == "layers":
         family = ROBOT_A_FRAME
-    return Candidate(family, cut, stages, proposal.workers, proposal.replicas, prediction)
+    return Candidate(family, cut, stages, workers, proposal.replicas, prediction)
 
 
 def _by_family(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
