@@ -235,6 +235,15 @@ def test_what_is_predicted_of_groups_is_what_the_machines_do(network: Network, l
     assert 40 / (ended[52] - ended[12]) == approx(plan.prediction.throughput, rel=0.1)
 
 
+def test_a_predictor_tells_a_pipeline_from_a_chain_of_the_same_stages(network: Network) -> None:
+    robots = fleet(4)
+    texts = ["tiles:2x2@0..2>tiles:2x2@3..5;local", "tiles:2x2@0..2>>tiles:2x2@3..5;local"]
+    predictor = Predictor(network, circumstances(robots))
+    for text in texts:
+        stages = cut_network(network, text)
+        assert predictor(stages, robots.names) == Predictor(network, circumstances(robots))(stages, robots.names)
+
+
 def test_gathered_stages_are_no_groups(network: Network) -> None:
     stages = tuple(replace(stage, direct=False, group=False) for stage in cut_network(network, "layers:3"))
     assert stages == cut_network(network, "layers:3g") and in_work(0, stages) == 1

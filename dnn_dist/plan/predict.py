@@ -14,6 +14,7 @@ from functools import cached_property
 from dnn_dist.cut.feeds import chains
 from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.spec import cut_text
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.cost import StageLoad, chain_load, piece_activations, piece_memory, piece_weights
 from dnn_dist.plan.fleet import Fleet, Robot
@@ -117,7 +118,7 @@ class Predictor:
         self, chain: Sequence[Stage], workers: tuple[str, ...], replicas: int = 1, memory: bool = True
     ) -> ChainCost:
         """One chain by itself; without `memory` its bytes of memory are left at 0, which is much quicker for tiles."""
-        key = (_name(chain), workers, replicas, memory)
+        key = (cut_text(chain), workers, replicas, memory)
         if key not in self._costs:
             timeline = schedule(self.load(chain, replicas), self.site(workers))
             weights: dict[tuple[int, int], int] = defaultdict(int)
@@ -141,7 +142,7 @@ class Predictor:
         return self._costs[key]
 
     def load(self, chain: Sequence[Stage], replicas: int = 1) -> tuple[StageLoad, ...]:
-        key = (_name(chain), replicas)
+        key = (cut_text(chain), replicas)
         if key not in self._loads:
             self._loads[key] = chain_load(self.network, chain, self.given.fleet.robots, self.given.wire, replicas)
         return self._loads[key]
@@ -189,10 +190,6 @@ class Predictor:
                 return None
             total += robot.busy * seconds + robot.idle * max(0.0, interval - seconds)
         return total
-
-
-def _name(chain: Sequence[Stage]) -> str:
-    return ">".join(stage.spec for stage in chain)
 
 
 def _speed(network: Network, robot: Robot) -> float:
