@@ -108,7 +108,13 @@ class PartitionSettings(ModelSettings, SourceSettings):
     )
     replicas: int = parameter(1, "workers that may compute each piece without parity; the first answer counts", 1, 4)
     deadline: float = parameter(0.5, "from an image's arrival to its detections", 0.01, 60.0, live=True)
-    max_frames: int = parameter(1, "frames in work at once; more raises throughput and latency", 1, 16, live=True)
+    max_frames: int = parameter(
+        0,
+        "frames in work at once; more raises throughput and latency; 0: one, of a pipeline one more than it has groups",
+        0,
+        16,
+        live=True,
+    )
     compressed: bool = parameter(False, "images come on image/compressed instead of image")
     mode: str = parameter(
         "stealing",

@@ -23,7 +23,7 @@ class Tiles:
     reach: int = 1  # neighbours on either side that give a border
     skip: int = 0  # it also takes what the stage so many before the one before made; 0: no
     reports: bool = False
-    layers: bool = False  # meant for a robot of its own
+    group: bool = False  # begins a group: robots that have none of the stages before
     given: int = 0  # bytes of inputs that come with the work of a piece that is fed
     parity: int = 0
     replicas: int = 1
@@ -68,7 +68,7 @@ def chain(*stages: Tiles) -> PlanShape:
                 direct=number > first,
                 reports=ends or tiles.reports,
                 chained=number > first or not ends or tiles.givers < tiles.pieces,
-                pipelined=tiles.layers,
+                group=tiles.group and number > first,
             )
         )
     return PlanShape((*_with_takers(made), LOCAL))
@@ -117,7 +117,7 @@ def random_plan(rng: random.Random) -> PlanShape:
             reach=rng.choice((0, 1, 1, 2)),
             skip=rng.choice((0, 0, 1, 2)),
             reports=rng.random() < 0.2,
-            layers=kind == "layers",
+            group=kind == "layers" or rng.random() < 0.2,
             given=rng.choice((0, 0, 60)),
         )
         if kind == "coded":

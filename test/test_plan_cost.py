@@ -88,7 +88,8 @@ def chained(draw: st.DrawFn) -> list[StageLoad]:
             feeds = draw(st.dictionaries(st.sampled_from(makers), st.integers(1, 5000), min_size=1)) if makers else {}
             given, made = (0 if makers else 1 + drawn.bytes_in), (1 + drawn.bytes_out) * (number == count - 1)
             pieces.append(PieceLoad(given, made, drawn.seconds, draw(st.integers(0, 100)), feeds))
-        found.append(StageLoad(False, tuple(pieces), len(pieces), direct=number > 0, pipelined=draw(st.booleans())))
+        group = number > 0 and draw(st.booleans())
+        found.append(StageLoad(False, tuple(pieces), len(pieces), direct=number > 0, group=group))
     return found
 
 
@@ -145,20 +146,22 @@ def test_a_chain_takes_no_less_than_its_bounds_and_computes_every_piece_once(loa
 
 @settings(deadline=None)
 @given(chained())
-def test_a_column_has_one_piece_of_most_stages_and_a_pipeline_its_own(loads) -> None:
+def test_a_column_has_one_piece_of_most_stages_and_each_group_its_own(loads) -> None:
     found = columns(loads, range(len(loads)))
-    piped = any(load.pipelined for load in loads)
+    assert set(found.values()) == set(range(len(set(found.values())))), "a column of nothing"
+    began = 0  # of the group
     for stage, load in enumerate(loads):
         mine = [found[stage, piece] for piece in range(len(load.pieces))]
-        each = max(map(mine.count, mine))
-        assert each == 1 or (not piped and len(loads) > 2)
-        others = {column for (other, _), column in found.items() if other < stage}
-        assert not load.pipelined or not others & set(mine)
-        for piece in load.pieces if len(load.pieces) == 1 and not load.pipelined else ():
-            sizes = dict.fromkeys(others, 0)
-            for maker, size in piece.feeds.items():
-                sizes[found[maker]] += size
-            assert not stage or sizes[mine[0]] == max(sizes.values())  # where most is
+        began = stage if load.group else began
+        others = {column for (other, _), column in found.items() if other < began}
+        assert not others & set(mine), "a robot of one group has what another should compute meanwhile"
+        assert max(map(mine.count, mine)) == 1 or len(loads) > 2
+        if len(load.pieces) == 1 and stage > began:
+            sizes = {column: 0 for (other, _), column in found.items() if began <= other < stage}
+            for maker, size in load.pieces[0].feeds.items():
+                if maker[0] >= began:
+                    sizes[found[maker]] += size
+            assert sizes[mine[0]] == max(sizes.values())  # where most is
 
 
 def test_finer_stages_stay_with_the_columns_that_they_are_cut_of() -> None:

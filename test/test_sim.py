@@ -446,9 +446,10 @@ def test_every_kind_of_cut_runs_and_comes_near_what_the_planner_predicts(cut: st
     network = read_network(ROOT / "models/warehouse_float32.tflite")
     robots = fleet(4, Link(100e6, latency=0.0005))
     stages = cut_network(network, cut)
-    outcome = simulate(Scenario(robots, (Source("r1", stages_load(network, stages), frames=8),)))
+    source = Source("r1", stages_load(network, stages), frames=8, max_frames=1)
+    outcome = simulate(Scenario(robots, (source,)))
     assert outcome.statuses["complete"] + outcome.statuses["decoded"] == 8
-    predicted = Predictor(network, Circumstances(robots, "r1"))(stages, robots.names)
+    predicted = Predictor(network, Circumstances(robots, "r1", max_frames=1))(stages, robots.names)
     assert outcome.percentile(50) == pytest.approx(predicted.latency, rel=0.3)
     assert max(use.memory for use in outcome.robots.values()) > 0
 

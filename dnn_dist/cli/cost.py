@@ -14,7 +14,7 @@ from dnn_dist.cut.feeds import FEEDING, Feeds
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.cut.shares import Speeds
-from dnn_dist.cut.spec import parse_cut
+from dnn_dist.cut.spec import mark, parse_cut
 from dnn_dist.cut.traffic import direct_bytes, gathered_bytes, overlap_bytes, strip_bytes
 from dnn_dist.graph.geometry import Pointwise
 from dnn_dist.graph.network import Network
@@ -60,13 +60,15 @@ def boundaries(network: Network, stages: Sequence[Stage]) -> list[dict[str, Any]
             continue
         feeds, direct = in_force, moved.get(number)
         if direct is None:
-            feeds = Feeds(network, [*stages[:number], replace(stage, direct=True), *stages[number + 1 :]])
+            joined = replace(stage, direct=True, group=before.kind == stage.kind == "layers")
+            feeds = Feeds(network, [*stages[:number], joined, *stages[number + 1 :]])
             direct = _direct_bytes(network, feeds)[number]
         found.append(
             {
                 "before": before.spec,
                 "after": stage.spec,
                 "direct": stage.direct,
+                "mark": mark(stage),
                 "direct_bytes": direct,
                 "gathered_bytes": gathered_bytes(feeds, number),
             }
@@ -77,7 +79,7 @@ def boundaries(network: Network, stages: Sequence[Stage]) -> list[dict[str, Any]
 def boundary_text(facts: dict[str, Any]) -> str:
     """A boundary as a person reads it."""
     sizes = ", ".join(f"{facts[f'{way}_bytes'] / 1e6:.3f} MB {way}" for way in ("direct", "gathered"))
-    return f"{facts['before']} {'>' if facts['direct'] else ';'} {facts['after']}: {sizes}"
+    return f"{facts['before']} {facts['mark']} {facts['after']}: {sizes}"
 
 
 def _direct_bytes(network: Network, feeds: Feeds) -> dict[int, int]:

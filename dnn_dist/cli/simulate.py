@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         default=DispatcherSettings.max_frames,
-        help="frames of a source in work at once (default %(default)s)",
+        help="frames of a source in work at once, as the gateway's parameter (default %(default)s)",
     )
     add("--deadline", type=float, metavar="S", help="seconds from an image to its report; default: none to speak of")
     add("--mode", choices=("stealing", "sharing"), default=DispatcherSettings.mode, help="as the gateway's parameter")
@@ -128,7 +128,7 @@ def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:
     sources, workers = _robots(args.sources, fleet, "--sources"), _robots(args.workers, fleet, "--workers")
     for option, value, least in (
         ("--frames", args.frames, 1),
-        ("--max-frames", args.max_frames, 1),
+        ("--max-frames", args.max_frames, 0),
         ("--prefetch", args.prefetch, 0),
         ("--window", args.window, 1000),
     ):

@@ -57,7 +57,7 @@ class Stage:
     """"tiles", "bands", "slices", "layers" (one piece, run elsewhere), or "local": one piece, run where the
     results are gathered."""
     spec: str
-    """The text that cuts this stage alone: tiles:3x3@0..15. How it meets the stage before it is `direct`."""
+    """The text that cuts this stage alone: tiles:3x3@0..15. How it meets the one before: `direct`, `group`."""
     first: int
     last: int
     """Ops first to last, both included, in the network's order."""
@@ -70,6 +70,9 @@ class Stage:
     """How many of the pieces, the last ones, are parities: sums of the others' weights (see coding.py)."""
     direct: bool = False
     """Whether the stage takes what it can straight from the workers of the stages before it, see feeds.py."""
+    group: bool = False
+    """Whether the stage begins a group: other robots compute it than the stages before, so that these have the next
+    frame meanwhile. Only of direct ones."""
     finish: str = ""
     """Coded stages: the fused activation (schema's name) that the merged tensors still lack; else empty."""
     parts: tuple[int, ...] = ()

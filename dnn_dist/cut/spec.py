@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of a cut, and the stages it gives.
 
-    cut     = stage *((";" | ">") stage)             ";" gathered: tensors meet at the aggregator, and go out anew;
-                                                     ">" direct: straight from the workers that made them, feeds.py
+    cut     = stage *((";" | ">" | ">>") stage)      ";" gathered: tensors meet at the aggregator, and go out anew;
+                                                     ">" direct: straight from the workers that made them, feeds.py;
+                                                     ">>" direct, to other robots: a pipeline of groups
     stage   = "tiles:" group *("+" group)            Fused Tile Partitioning, each group a stage
             | "tiles:auto"                           tiled ranges between ops that cannot be tiled
             | "bands:" robots ["g"] [range]          MoDNN's row bands, a stage for each layer
@@ -15,8 +16,8 @@
     robots  = COUNT | SPEED *("," SPEED)             equal robots, or what each can do in relation to the others
     range   = "@" FIRST [".." [LAST]]                ops, both included; "@FIRST" is one op
 
-Between the stages of one `bands` or `layers` boundaries are direct, or gathered with "g". Slices and local stages
-have gathered boundaries on both sides.
+Between the stages of one `bands` boundaries are direct (">"), between those of one `layers` to other robots (">>"), or
+gathered with "g". Slices and local stages have gathered boundaries on both sides.
 
 Without a range a stage starts where the one before it ended. Tiles and bands then go as deep as they can, layers as
 far as shapes are known, slices and local to the end. What no stage names becomes local stages, so that stages always
@@ -49,7 +50,7 @@ _CURES = {
     "layers": "write layers:COUNT or layers:SPEED,SPEED,..., for example layers:3",
     "local": "write local or local@FIRST..LAST",
 }
-_CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3 or local, separated by ';' or '>'"
+_CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3 or local, separated by ';', '>' or '>>'"
 # re.ASCII: \d would be digits of any script
 _RANGE = r"(?:@(?P<first>\d{1,6})(?P<more>\.\.(?P<last>\d{1,6})?)?)?"
 _ROBOTS = r"(?P<robots>\d{1,6}(?:\.\d{1,3})?(?:,\d{1,6}(?:\.\d{1,3})?){0,255})"
@@ -61,6 +62,7 @@ _STAGES = {
     "layers": re.compile(rf":{_ROBOTS}(?P<gathered>g)?{_RANGE}", re.ASCII),
     "local": re.compile(_RANGE, re.ASCII),
 }
+_MARK = re.compile(">>|[;>]")
 _MOST_ROBOTS = 256
 
 
@@ -82,7 +84,9 @@ class StageSpec:
     robots: str = ""
     """Speeds (and parities) as written."""
     direct: bool = False
-    """Whether '>' stands before it."""
+    """Whether '>' or '>>' stands before it."""
+    group: bool = False
+    """Whether '>>' does."""
     gathered: bool = False
     """Whether bands or layers have gathered boundaries between them."""
     first: int | None = None
@@ -93,12 +97,12 @@ class StageSpec:
 
 def parse_cut(text: str) -> tuple[StageSpec, ...]:
     """The stages that the text names; raises CutError with the cure when it is not understood."""
-    marks = [";", *re.findall("[;>]", text)]
-    parts = re.split("[;>]", " ".join(text.split()))
+    marks = [";", *re.findall(_MARK, text)]
+    parts = re.split(_MARK, " ".join(text.split()))
     found: list[StageSpec] = []
-    for mark, part in zip(marks, parts, strict=True):
+    for before, part in zip(marks, parts, strict=True):
         first, *more = _parse_stage(part.strip())
-        found += [replace(first, direct=mark == ">"), *more]
+        found += [replace(first, direct=before != ";", group=before == ">>"), *more]
     return tuple(found)
 
 
@@ -185,8 +189,13 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
 
 def cut_text(stages: Sequence[Stage]) -> str:
     """The text of a cut that gives these stages again, each with its range."""
-    marks = ["", *(">" if stage.direct else ";" for stage in stages[1:])]
-    return "".join(mark + stage.spec for mark, stage in zip(marks, stages, strict=False))
+    marks = ["", *(mark(stage) for stage in stages[1:])]
+    return "".join(before + stage.spec for before, stage in zip(marks, stages, strict=False))
+
+
+def mark(stage: Stage) -> str:
+    """What stands in a cut's text before a stage that is not the first."""
+    return (">>" if stage.group else ">") if stage.direct else ";"
 
 
 def _cut(network: Network, spec: StageSpec, first: int) -> tuple[Stage, ...]:
@@ -207,7 +216,8 @@ def _joined(spec: StageSpec, stages: tuple[Stage, ...]) -> Iterator[Stage]:
     """The stages of one spec with the boundaries that it asks for."""
     inner = spec.kind in ("bands", "layers") and not spec.gathered
     for number, stage in enumerate(stages):
-        yield replace(stage, direct=inner if number else spec.direct)
+        group = inner and spec.kind == "layers" if number else spec.group
+        yield replace(stage, direct=inner if number else spec.direct, group=group)
 
 
 def _check_direct(text: str, before: Stage | None, stage: Stage) -> None:

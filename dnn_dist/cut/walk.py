@@ -111,10 +111,17 @@ def step_macs(network: Network, step: Step) -> int:
     """Multiply-accumulates of a step: its share of the pixels that the op's MACs are counted by."""
     op = network.ops[step.op]
     macs = op.macs + sum(network.ops[inner].macs for inner in op.inner)
+    part, whole = step_pixels(network, step)
+    return macs * part // whole
+
+
+def step_pixels(network: Network, step: Step) -> tuple[int, int]:
+    """Pixels of a step, and those of its whole op, by which the op's work is counted."""
+    op = network.ops[step.op]
     by_input = isinstance(op.geometry, Transposed)
     whole = network.tensors[network.sources(op)[0] if by_input else op.outputs[0]]
     box = step.need.input if by_input else step.need.output
-    return macs * box.size // (whole.height * whole.width)
+    return box.size, whole.height * whole.width
 
 
 def _geometry(op: Op) -> Geometry:

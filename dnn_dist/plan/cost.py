@@ -60,6 +60,15 @@ def _op_shares(network: Network, stage: Stage, piece: Piece) -> Mapping[int, flo
     return shares
 
 
+def op_macs(network: Network, robots: Sequence[Robot]) -> tuple[float, ...]:
+    """MACs of each op; where a robot measured its ops, all MACs divided in proportion to their seconds."""
+    found: list[tuple[float, ...]] = [robot.measured.get(network.sha256, ()) for robot in robots]
+    seconds = next((times for times in found if len(times) == len(network.ops) and sum(times) > 0), None)
+    if seconds is None:
+        return tuple(float(op.macs) for op in network.ops)
+    return tuple(network.macs * second / sum(seconds) for second in seconds)
+
+
 def piece_weights(network: Network, stage: Stage, piece: Piece) -> int:
     """Bytes of the weights that a robot holds for the piece; slices divide them, tiles do not."""
     weights = sum(op.weight_bytes for op in network.ops[stage.first : stage.last + 1] if not op.folded)
@@ -106,7 +115,7 @@ class StageLoad:
     needed: int  # pieces that suffice, whichever they are; uncoded: all
     replicas: int = 1  # workers that compute each piece; the first answer counts
     direct: bool = False  # joined to the stage before it by feeds
-    pipelined: bool = False  # meant for a robot of its own
+    group: bool = False  # begins a group: of robots that have none of the stages before
 
 
 def chain_load(
@@ -148,7 +157,7 @@ def chain_load(
                 needed=stage.needed,
                 replicas=1 if stage.coded or stage.kind == "local" or feeds.chained(number) else replicas,
                 direct=number > 0,
-                pipelined=stage.kind == "layers",
+                group=number > 0 and stage.group,
             )
         )
     return tuple(loads)

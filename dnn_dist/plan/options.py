@@ -21,6 +21,7 @@ from dnn_dist.cut.tiles import cut_tiles, front_end
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.chains import WHOLE, Chains, Kind, Terms, joined
+from dnn_dist.plan.groups import Pipelines
 from dnn_dist.settings import PartitionSettings
 
 SMALL, FEW = 16, 4
@@ -29,6 +30,8 @@ FINE = ((3, 3), (4, 4), (5, 5))
 """Grids for few workers with little memory."""
 EXCHANGES = 48
 """Places at which a chain may exchange borders, at most."""
+BEGINNINGS = 28
+"""Places at which a group of a pipeline may begin, or exchange borders, at most."""
 PLACES = 12
 """Places between layers that are looked at in a larger one."""
 MOST_WORK = 2.0
@@ -64,6 +67,7 @@ class Space:
     """All ways to cut one network that a search may try."""
 
     network: Network
+    macs: tuple[float, ...]  # of each op; where ops were measured, in proportion to their seconds
     _stages: dict[object, Stages] = field(default_factory=dict)
     _work: dict[tuple[int, tuple[int, int]], list[tuple[int, float]]] = field(default_factory=dict)
 
@@ -90,7 +94,15 @@ class Space:
         if len(inner) > EXCHANGES:
             inner = list(_narrow(self.network, inner, EXCHANGES))
         places = tuple(sorted({*inner, *self.places}))
-        return Chains(self.network, places, frozenset(first for first, _ in self.layers), self.small)
+        return Chains(self.network, self.macs, places, frozenset(first for first, _ in self.layers), self.small)
+
+    @cached_property
+    def pipelines(self) -> Pipelines:
+        """Groups begin, and exchange, at some of the places where chains exchange."""
+        inner = self.chains.places[1:-1]
+        if len(inner) > BEGINNINGS:
+            inner = _narrow(self.network, inner, BEGINNINGS)
+        return Pipelines(self.chains, (0, *inner, len(self.network.ops)))
 
     @cached_property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -139,7 +151,7 @@ class Space:
         return self._stages[key]
 
     def pipeline(self, count: int) -> Stages:
-        """The network in so many runs of layers."""
+        """The network in so many runs of layers, gathered."""
         if ("pipeline", count) not in self._stages:
             self._stages["pipeline", count] = cut_layers(self.network, (1.0,) * count, str(count))
         return self._stages["pipeline", count]

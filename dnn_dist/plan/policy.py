@@ -21,16 +21,20 @@ class FedPiece(Protocol):
         ...
 
 
-class FedStage(Protocol):
+class Grouped(Protocol):
+    """A stage of a pipeline."""
+
+    @property
+    def group(self) -> bool:
+        """Whether it begins a group: other robots compute it than the stages of its chain before it."""
+        ...
+
+
+class FedStage(Grouped, Protocol):
     """A stage as load of a chain."""
 
     @property
     def pieces(self) -> Sequence[FedPiece]: ...
-
-    @property
-    def pipelined(self) -> bool:
-        """Whether it is meant for a robot of its own."""
-        ...
 
 
 def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, float, Tie]:
@@ -43,28 +47,55 @@ def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, fl
     return of_stage, load, -(speed or math.inf), tie
 
 
+def in_work(most: int, stages: Sequence[Grouped], alone: int = 1) -> int:
+    """Frames in work at once: `most`, or for 0 as many as the plan needs.
+
+    A pipeline has one in each group and one on its way, since more would wait before the slowest group; any other
+    plan `alone`.
+    """
+    others = sum(stage.group for stage in stages)
+    return most or (others + 2 if others else alone)
+
+
 def window_takes(size: int, in_flight: int, window: int) -> bool:
     """Whether a piece of `size` bytes, work and result, may travel beside `in_flight` bytes; one always may."""
     return in_flight == 0 or in_flight + size <= window
 
 
+def groups(stages: Sequence[Grouped], chain: range) -> tuple[range, ...]:
+    """The stages of a chain, group by group: while one group has a frame, the one before it has the next."""
+    starts = [number for number in chain if number == chain.start or stages[number].group]
+    return tuple(range(start, end) for start, end in zip(starts, [*starts[1:], chain.stop], strict=True))
+
+
 def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:
     """Which pieces of a chain one worker should have: each piece of the chain -> number of its column.
 
+    Each group has columns of its own.
+    """
+    found: dict[Maker, int] = {}
+    for group in groups(stages, chain):
+        before = 1 + max(found.values(), default=-1)
+        found.update((maker, before + column) for maker, column in _columns(stages, group).items())
+    return found
+
+
+def _columns(stages: Sequence[FedStage], group: range) -> dict[Maker, int]:
+    """Of one group.
+
     A piece sits where most of its bytes are. A column has one piece of a stage, or one robot would have all tiles of
     what one robot made; who finds no place takes another column or begins one. But where most stages have n pieces
-    (those within the chain count first) and one has several times n, each of n columns has so many of that: the first
-    is on its way while the next is computed. A stage meant for a robot of its own begins a column.
+    (those within the group count first) and one has several times n, each of n columns has so many of that: the first
+    is on its way while the next is computed.
     """
-    levels = [(number, level) for number in chain for level in _levels(stages[number], number)]
+    levels = [(number, level) for number in group for level in _levels(stages[number], number)]
     counts = [len(level) for _, level in levels]
-    piped = any(stages[number].pipelined for number in chain)
-    usual = 0 if piped else max(counts, key=lambda n: (counts[1:-1].count(n), counts.count(n), n))
+    usual = max(counts, key=lambda n: (counts[1:-1].count(n), counts.count(n), n))
     found: dict[Maker, int] = {}
     count = 0
     for number, level in levels:
         stage, pieces = stages[number], len(level)
-        places = [] if stage.pipelined else _by_bytes(stage, level, found)
+        places = _by_bytes(stage, level, found)
         if places and 1 < pieces == usual < count and count % usual == 0:
             joins = _dealt(places, level, range(count), count // pieces)
             found, count = {maker: joins[column] for maker, column in found.items()}, pieces
@@ -91,7 +122,8 @@ def _by_bytes(stage: FedStage, level: Sequence[int], found: Mapping[Maker, int])
     resident: dict[tuple[int, int], int] = {}
     for index in level:
         for maker, size in stage.pieces[index].feeds.items():
-            resident[index, found[maker]] = resident.get((index, found[maker]), 0) + size
+            if maker in found:  # else of a group before
+                resident[index, found[maker]] = resident.get((index, found[maker]), 0) + size
     return sorted(resident, key=lambda place: (-resident[place], place))
 
 

@@ -20,6 +20,8 @@ TIE = 0.01
 _LISTED = 16
 ONE_ROBOT = "one robot"
 """Family of the plans in which one robot computes everything."""
+ROBOT_A_FRAME, GROUPS = "a robot a frame", "pipeline of groups"
+"""Families of plans for throughput: each robot computes whole frames, or each group of robots a part of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,28 @@ def remarks(chosen: Candidate, candidates: Sequence[Candidate], goal: Goal) -> t
     if other is not alone:
         lines.append(f"next best, {other.family}: {_figure(other, goal)}")
     return ("; ".join(lines),)
+
+
+def pipelining(chosen: Candidate, candidates: Sequence[Candidate], goal: Goal) -> Iterator[str]:
+    """Why groups or why a robot a frame, where both were looked at: memory, latency, or what the link lets through."""
+    families = {candidate.family: candidate for candidate in candidates}
+    if goal.objective != "throughput" or not {ROBOT_A_FRAME, GROUPS} <= families.keys():
+        return
+    whole, groups = families[ROBOT_A_FRAME].prediction, families[GROUPS].prediction
+    told = [
+        f"{p.throughput:.3g} frames/s, a frame takes {brief(p.latency)}, a robot needs {p.memory / 1e6:.3g} MB"
+        for p in (whole, groups)
+    ]
+    if chosen.family == ROBOT_A_FRAME:
+        yield f"a robot a frame: {told[0]}; a pipeline of groups: {told[1]}"
+    elif chosen.family == GROUPS:
+        if whole.too_small:
+            why = f"the model is too large for {len(whole.too_small)} robots"
+        elif goal.deadline is not None and whole.latency > goal.deadline:
+            why = f"one robot takes too long for a frame (deadline {brief(goal.deadline)})"
+        else:
+            why = f"window and link keep {len(whole.busy)} robots busy with whole frames"
+        yield f"groups, since {why}: a robot a frame {told[0]}; the groups {told[1]}"
 
 
 def direct_boundaries(chosen: Candidate, gathered: Prediction) -> Iterator[str]:

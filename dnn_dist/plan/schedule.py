@@ -27,7 +27,7 @@ from typing import Any
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.cost import StageLoad
 from dnn_dist.plan.fleet import WITHIN, Fleet, Link
-from dnn_dist.plan.policy import alike, columns, deal, rank, window_takes
+from dnn_dist.plan.policy import columns, deal, rank, window_takes
 from dnn_dist.settings import PartitionSettings, WorkerSettings
 
 
@@ -163,11 +163,12 @@ class _Run:
 
     def _chain(self, stages: Sequence[StageLoad], first: int) -> _Chain:
         column_of = columns(stages, range(len(stages)))
-        work = [0] * (1 + max(column_of.values()))
+        seconds = [[0.0] * len(self.workers) for _ in range(1 + max(column_of.values()))]
         for (stage, piece), column in column_of.items():
-            work[column] += stages[stage].pieces[piece].macs
+            for worker in self.workers:
+                seconds[column][worker.number] += stages[stage].pieces[piece].seconds[worker.place]
         own = next((worker.number for worker in self.workers if worker.place == self.gateway), None)
-        dealt = deal(alike(work, [worker.speed for worker in self.workers]), own)
+        dealt = deal(seconds, own)
         at = {key: self.workers[dealt[column]] for key, column in column_of.items()}
         loads = {key: stages[key[0]].pieces[key[1]] for key in at}
         given = tuple(key for key, load in loads.items() if load.bytes_in or not load.feeds)

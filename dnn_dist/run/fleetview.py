@@ -143,7 +143,8 @@ class WorkerView:
 
     def set_due(self, now: float, settings: PartitionSettings) -> None:
         """Bring `due` up to date, after leases or what is known of the worker have changed."""
-        due = float("inf") if self.silent else self.heard_at + silence(self.state, settings)
+        spoken = self.leases or not self.silent
+        due = self.heard_at + silence(self.state, settings) if spoken else float("inf")
         if self.leases:
             due = min(due, *[lease.end(self.state, settings) for lease in self.leases.values()])
         if self.strays:

@@ -31,7 +31,8 @@ def end_overdue(books: Books, now: float) -> list[Note]:
         if now < view.due:
             continue
         view.forget_strays(now, settings)
-        if not view.silent and now - view.heard_at > silence(view.state, settings):
+        # who left a work unacknowledged is silent already, and may have been given others before
+        if (view.leases or not view.silent) and now - view.heard_at > silence(view.state, settings):
             notes += lose(books, view, f"is silent since {now - view.heard_at:.2f} s", now)
             view.silent = True
         for lease in list(view.leases.values()):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.plan.plan import WIRES
+from dnn_dist.plan.policy import in_work
 from dnn_dist.run.dispatcher import Dispatcher
 from dnn_dist.run.events import (
     FrameReady,
@@ -113,7 +114,13 @@ class Partition(Part):
     @property
     def takes_images(self) -> bool:
         """Whether an image that came now could be a frame, as far as frames in work decide."""
-        return self._waiting is None and len(self._open) < self.machine.settings.max_frames
+        return self._waiting is None and len(self._open) < self._most_open
+
+    @property
+    def _most_open(self) -> int:
+        """Frames that may be in work."""
+        stages = self.store.shape.stages if self.plan else ()
+        return in_work(self.machine.settings.max_frames, stages)
 
     @property
     def waits(self) -> bool:
@@ -194,7 +201,7 @@ class Partition(Part):
     def after(self) -> None:
         """Begin a frame with the image that waits, if one may begin."""
         settings = self.machine.settings
-        if self._waiting is None or len(self._open) >= settings.max_frames or self.machine.full():
+        if self._waiting is None or len(self._open) >= self._most_open or self.machine.full():
             return
         unheard, self._unheard = self._unheard, not self._heard()
         if self._unheard:

@@ -36,7 +36,7 @@ class StageShape:
     direct: bool = False  # it takes what it can straight from the workers of the stages before
     reports: bool = True  # its pieces give the aggregator something
     chained: bool = False  # pieces give each other something: over a direct boundary, or strips
-    pipelined: bool = False  # it is meant for a robot of its own
+    group: bool = False  # it begins a group: of robots that have none of the stages before
 
     @property
     def enough(self) -> int:
@@ -107,7 +107,7 @@ class PlanShape:
                 direct=stage.direct,
                 chained=feeds.chained(number),
                 reports=bool(view.outputs),
-                pipelined=stage.kind == "layers",
+                group=stage.direct and stage.group,
             )
             for number, (stage, view) in enumerate(zip(stages, feeds.seen, strict=True))
         ]
