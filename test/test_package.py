@@ -142,6 +142,25 @@ def test_command_line_needs_no_ros() -> None:
     subprocess.run([sys.executable, "-c", f"{hidden}; import dnn_dist.cli.main"], check=True)
 
 
+def test_every_file_names_its_licence() -> None:
+    """Also messages and settings: who takes one file out must know. Files that have no comments are named here."""
+    silent, made = {".tflite", ".png", ".typed"}, {"build", "install", "log", "out", "__pycache__"}
+    files = [
+        path
+        for path in ROOT.rglob("*")
+        if path.is_file() and path.name != "LICENSE"
+        if not any(part in made or part.startswith(".") or "egg-info" in part for part in path.relative_to(ROOT).parts)
+    ]
+    assert len(files) > 300 or not (ROOT / ".git").exists()
+    tag = "SPDX-License-Identifier: Apache-2.0"
+    without = [
+        str(path.relative_to(ROOT))
+        for path in files
+        if path.suffix not in silent and tag not in "".join(path.read_text().splitlines()[:4])
+    ]
+    assert not without, f"files without '{tag}' in their first lines: {without}"
+
+
 def test_every_folder_is_a_package() -> None:
     # setup.py finds packages by it.
     assert {path.parent for path in modules()} == {path.parent for path in SOURCE.rglob("__init__.py")}
