@@ -37,6 +37,9 @@ that dies at once spends half a second on its start, so that it is not started m
 GIVEN = {"robot", "source", "worker"}
 """Parameters that follow from who stands where in the file, and are not set by hand (but a camera's own source is)."""
 
+QOS_OVERRIDES = "qos_overrides."
+"""What the names of parameters begin with by which rclpy lets users override the QoS of a topic (nodes/qos.py)."""
+
 IMAGES = ("image", "image/compressed")
 OUTPUTS = (*IMAGES, "detections", "detections_2d", "overlay", "report")
 """Topics of a source that carry its name when the cluster has several."""
@@ -49,6 +52,11 @@ STATES = ("source_state", "progress")
 
 SOURCE_NODES = {"gateway", "partition", "aggregator"}
 """Without these nodes of its robot a source has no results."""
+
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+
+SWITCHES = ("rviz", "use_sim_time", "respawn")
+"""Launch arguments that are true or false."""
 
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 """What a launch argument that is a switch may be."""
@@ -190,13 +198,14 @@ def processes(
             values |= {**entry.parameters.get("all", {}), **entry.parameters.get(node, {})}
             named = several and node != "worker"
             remappings = {topic: f"{entry.source}/{topic}" for topic in OUTPUTS} if named else {}
+            its_own = {key: one for key, one in values.items() if key in known or key.startswith(QOS_OVERRIDES)}
             started.append(
                 Process(
                     executable=node,
                     name=name,
                     robot=entry.name,
                     namespace=namespace,
-                    parameters={key: value for key, value in values.items() if key in known},
+                    parameters=its_own,
                     remappings=remappings,
                     environment=transport(network, profiles, unpaced, together if node == "worker" else 1),
                 )
@@ -206,7 +215,8 @@ def processes(
 
 def ordered(arguments: Mapping[str, str], folder: str | Path) -> tuple[Cluster, tuple[Process, ...]]:
     """The cluster and its processes that the launch arguments of these names ask for: params_file, robot, workers,
-    namespace, network, rviz. `folder`: of the shipped configuration. ConfigError in one line when one is wrong.
+    namespace, network, log_level and the SWITCHES. `folder`: of the shipped configuration. ConfigError in one line
+    when one is wrong.
     """
     folder, network = Path(folder), arguments["network"]
     cluster = read_cluster(arguments["params_file"] or folder / shipped_file(network))
@@ -214,13 +224,16 @@ def ordered(arguments: Mapping[str, str], folder: str | Path) -> tuple[Cluster, 
         if not workers.isdecimal():
             raise ConfigError(f"workers is {workers!r}, expected a whole number, e.g. 4")
         cluster = with_workers(cluster, int(workers))
-    namespace, rviz = arguments["namespace"], arguments["rviz"].lower()
+    namespace, level = arguments["namespace"], arguments["log_level"]
     if namespace and not re.fullmatch(r"/?([A-Za-z_]\w*/)*[A-Za-z_]\w*/?", namespace, re.ASCII):
         raise ConfigError(f"namespace is {namespace!r}, expected names of letters, digits and _, e.g. fleet or /site/a")
-    if rviz not in TRUTH:
-        raise ConfigError(f"rviz is {arguments['rviz']!r}, expected true or false")
+    if level and level not in LOG_LEVELS:
+        raise ConfigError(f"log_level is {level!r}, expected one of {', '.join(LOG_LEVELS)}{near(level, LOG_LEVELS)}")
+    for name in SWITCHES:
+        if arguments[name].lower() not in TRUTH:
+            raise ConfigError(f"{name} is {arguments[name]!r}, expected true or false")
     where = (arguments["robot"], namespace, network)
-    return cluster, processes(cluster, folder / "network", *where, watched=TRUTH[rviz])
+    return cluster, processes(cluster, folder / "network", *where, watched=TRUTH[arguments["rviz"].lower()])
 
 
 def hopeless(cluster: Cluster, started: Collection[Process], ended: Collection[str]) -> str:
@@ -358,8 +371,11 @@ def _parameters(tree: Any, where: str, nodes: tuple[str, ...]) -> dict[str, dict
         given = GIVEN if node != "camera" else GIVEN - {"source"}
         known = {name: entry for name, entry in known.items() if name not in given}
         here = f"{where}: {node}"
-        entries = Keys.of(values, here, tuple(known)).content
-        checked[node] = {name: _value(f"{here}: {name}", value, *known[name]) for name, value in entries.items()}
+        entries = Keys.of(values, here).content if values else {}
+        own = {name: value for name, value in entries.items() if not str(name).startswith(QOS_OVERRIDES)}
+        Keys.of(own, here, tuple(known))
+        checked[node] = {name: _value(f"{here}: {name}", value, *known[name]) for name, value in own.items()}
+        checked[node] |= {name: _override(f"{here}: {name}", entries[name]) for name in entries.keys() - own.keys()}
     return checked
 
 
@@ -374,6 +390,12 @@ def _value(where: str, value: Any, default: Any, meaning: Meaning) -> Any:
     too_low = meaning.low is not None and value < meaning.low
     if too_low or (meaning.high is not None and value > meaning.high):
         raise ConfigError(f"{where} is {value!r}, expected {meaning.low:g} to {meaning.high:g}; it is {meaning.text}")
+    return value
+
+
+def _override(where: str, value: Any) -> Any:
+    if type(value) not in (int, str):
+        raise ConfigError(f"{where} is {value!r}, expected a number or a word of QoS, e.g. 5 or best_effort")
     return value
 
 
