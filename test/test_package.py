@@ -256,7 +256,7 @@ def test_executables_are_installed() -> None:
 @pytest.mark.install
 def test_what_launch_needs_is_installed() -> None:
     share = prefix() / "share/dnn_dist"
-    wanted = ["package.xml", "launch/*.py", "config/*", "rviz/*", "models/*.tflite", "models/*.yaml"]
+    wanted = ["package.xml", "launch/*.py", "config/*", "examples/*", "rviz/*", "models/*.tflite", "models/*.yaml"]
     for pattern in wanted:
         source, installed = ({p.relative_to(top) for p in top.glob(pattern)} for top in (ROOT, share))
         assert source == installed
