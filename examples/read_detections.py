@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Prints what is seen, and how complete each answer is. Several cameras: `--ros-args -r detections:=front/detections`."""
+"""Prints what is seen, and how complete it is. With several cameras: --ros-args -r detections:=front/detections."""
 
 import rclpy
 from dnn_dist.msg import Detections

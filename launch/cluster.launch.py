@@ -20,7 +20,8 @@ from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from dnn_dist.cluster import RESPAWN_DELAY, SWITCHES, TRUTH, Cluster, Process, hopeless, ordered
+from dnn_dist.arguments import SWITCHES, TRUTH, ordered
+from dnn_dist.cluster import RESPAWN_DELAY, Cluster, Process, hopeless
 from dnn_dist.errors import PERMANENT, ConfigError, DnnDistError
 from dnn_dist.yamlfile import near
 from launch import Action, LaunchContext, LaunchDescription
