@@ -10,6 +10,7 @@ from dnn_dist.cli.parameters import markdown
 from dnn_dist.settings import NODES
 
 ROOT = Path(__file__).resolve().parents[1]
+LICENCE = "<!-- SPDX-License-Identifier: Apache-2.0 -->"
 MADE = "<!-- Made by doc/generate.py. -->"
 
 
@@ -28,7 +29,7 @@ In the parameter file, below `parameters` and the node's name, or `all`. Paramet
 
 def messages() -> str:
     """The page of messages: topics from the text beside this file, fields from the definitions."""
-    topics = (Path(__file__).parent / "topics.md").read_text().strip()
+    topics = (Path(__file__).parent / "topics.md").read_text().removeprefix(LICENCE).strip()
     files = [*sorted((ROOT / "msg").glob("*.msg")), *sorted((ROOT / "srv").glob("*.srv"))]
     return f"# Messages\n\n{MADE}\n\n{topics}\n\n" + "\n".join(map(definition, files))
 
@@ -46,7 +47,7 @@ def definition(path: Path) -> str:
         elif comment and fields:
             last = fields[-1]
             fields[-1] = (last[0], last[1], f"{last[2]} {comment}".strip())
-        elif comment:
+        elif comment and not comment.startswith("SPDX"):
             head.append(comment)
     rows = [f"| {cell(name)} | {cell(kind)} | {escaped(comment)} |" for name, kind, comment in fields]
     table = "\n".join(["| field | type | meaning |", "| --- | --- | --- |", *rows])
@@ -66,4 +67,4 @@ PAGES = {"parameters.md": parameters, "messages.md": messages}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
-        (Path(__file__).parent / name).write_text(page())
+        (Path(__file__).parent / name).write_text(f"{LICENCE}\n{page()}")

@@ -294,5 +294,3 @@ def test_lineage_is_enough_and_nothing_more(data):
     for maker in found:
         assert set(feeds.feeds(*maker)) <= have | set(found)
         assert maker in wanted or set(feeds.takers(*maker)) & set(found)
-
-

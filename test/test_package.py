@@ -40,13 +40,14 @@ LAW = {
     "camera": set(),
     "settings": set(),
     "cluster": {"dds", "settings", "run", "yamlfile"},
+    "arguments": {"cluster", "yamlfile"},
     "deploy": {"cluster", "plan"},
     "nodes": {
         *("signals", "shipped", "cluster", "dds", "settings", "modelcard"),
         *("run", "plan", "cut", "graph", "detect", "camera"),
     },
     "cli": {
-        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "deploy", "settings", "modelcard"),
+        *("signals", "yamlfile", "shipped", "sim", "nodes", "cluster", "arguments", "deploy", "settings", "modelcard"),
         *("run", "plan", "cut", "graph", "detect", "camera"),
     },
 }
@@ -140,6 +141,25 @@ def test_command_line_needs_no_ros() -> None:
     # As after `pip install`: the command line is there, ROS and our messages are not.
     hidden = "import sys; sys.modules.update(dict.fromkeys(['rclpy', 'std_msgs', 'dnn_dist.msg', 'dnn_dist.srv']))"
     subprocess.run([sys.executable, "-c", f"{hidden}; import dnn_dist.cli.main"], check=True)
+
+
+def test_every_file_names_its_licence() -> None:
+    """Also messages and settings: who takes one file out must know. Files that have no comments are named here."""
+    silent, made = {".tflite", ".png", ".typed"}, {"build", "install", "log", "out", "__pycache__"}
+    files = [
+        path
+        for path in ROOT.rglob("*")
+        if path.is_file() and path.name not in ("LICENSE", "compose.yaml")  # the second is made by a command
+        if not any(part in made or part.startswith(".") or "egg-info" in part for part in path.relative_to(ROOT).parts)
+    ]
+    assert len(files) > 300 or not (ROOT / ".git").exists()
+    tag = "SPDX-License-Identifier: Apache-2.0"
+    without = [
+        str(path.relative_to(ROOT))
+        for path in files
+        if path.suffix not in silent and tag not in "".join(path.read_text().splitlines()[:4])
+    ]
+    assert not without, f"files without '{tag}' in their first lines: {without}"
 
 
 def test_every_folder_is_a_package() -> None:
@@ -237,7 +257,7 @@ def test_executables_are_installed() -> None:
 @pytest.mark.install
 def test_what_launch_needs_is_installed() -> None:
     share = prefix() / "share/dnn_dist"
-    wanted = ["package.xml", "launch/*.py", "config/*", "rviz/*", "models/*.tflite", "models/*.yaml"]
+    wanted = ["package.xml", "launch/*.py", "config/*", "examples/*", "rviz/*", "models/*.tflite", "models/*.yaml"]
     for pattern in wanted:
         source, installed = ({p.relative_to(top) for p in top.glob(pattern)} for top in (ROOT, share))
         assert source == installed

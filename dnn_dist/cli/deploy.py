@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dnn_dist.cluster import NETWORKS, ordered
+from dnn_dist.arguments import ordered
+from dnn_dist.cluster import NETWORKS
 from dnn_dist.deploy.compose import compose
 from dnn_dist.deploy.container import IMAGE
 from dnn_dist.deploy.kubernetes import kubernetes

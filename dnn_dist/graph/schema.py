@@ -224,32 +224,10 @@ STABLEHLO_RNG_BIT_GENERATOR REDUCE_WINDOW STABLEHLO_COMPOSITE STABLEHLO_SHIFT_LE
 STABLEHLO_CASE
 """
 
-DTYPES = tuple(
-    [
-        "float32",
-        "float16",
-        "int32",
-        "uint8",
-        "int64",
-        "string",
-        "bool",
-        "int16",
-        "complex64",
-        "int8",
-        "float64",
-        "complex128",
-        "uint64",
-        "resource",
-        "variant",
-        "uint32",
-        "uint16",
-        "int4",
-        "bfloat16",
-        "int2",
-        "uint4",
-        "float8_e4m3fn",
-        "float8_e5m2",
-    ]
+DTYPES = (
+    "float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8",
+    "float64", "complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2",
+    "uint4", "float8_e4m3fn", "float8_e5m2",
 )
 """Names of tensor types in order of their number. Where NumPy has the type the name is NumPy's."""
 

@@ -9,7 +9,11 @@ steady clock decide what is late.
 from __future__ import annotations
 
 from rclpy.duration import Duration
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+
+OVERRIDES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
+"""What users may override of topics whose other end is theirs, by the parameters that rclpy has for it, e.g.
+`qos_overrides./detections.publisher.depth`. Of our own topics both ends stand here."""
 
 
 def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:

@@ -16,8 +16,9 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 import rclpy
@@ -28,8 +29,10 @@ from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallba
 from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from dnn_dist.errors import PERMANENT, UNEXPECTED, DnnDistError
+from dnn_dist.errors import PERMANENT, UNEXPECTED, ConfigError, DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.joining import join, joined
@@ -223,10 +226,19 @@ class Shell(Node):
         except RCLError as error:
             self.note(Note("publish failed", f"{publisher.topic_name}: {' '.join(str(error).split())}"))
 
-    def receive(self, type_: type, topic: str, qos: Any, handle: Callable[[Any], None], sender: str = "") -> Any:
+    def receive(
+        self,
+        type_: type,
+        topic: str,
+        qos: QoSProfile,
+        handle: Callable[[Any], None],
+        sender: str = "",
+        overrides: Sequence[QoSPolicyKind] = (),
+    ) -> Any:
         """Subscribe; a message that is wrong is a note, and QoS events are notes that name the topic.
 
-        `sender`: the only one on this topic, for what is said of missed deadlines.
+        `sender`: the only one on this topic, for what is said of missed deadlines. `overrides`: what parameters may
+        override of its QoS; ConfigError when these are wrong.
         """
 
         def checked(message: Any) -> None:
@@ -241,16 +253,32 @@ class Shell(Node):
         taken = self.disturbance.around(guarded, self.now, self.later) if self.disturbance else guarded
         pair = f"{sender} to {self.get_name()}: " if sender else ""
         return self._with_events(
-            self.create_subscription, SubscriptionEventCallbacks, topic, type_, topic, taken, qos, pair=pair
+            self.create_subscription,
+            SubscriptionEventCallbacks,
+            topic,
+            *(type_, topic, taken, copy(qos)),  # rclpy writes overrides into it
+            pair=pair,
+            overrides=overrides,
         )
 
-    def offer(self, type_: type, topic: str, qos: Any) -> Any:
-        """A publisher whose QoS events are notes that name the topic."""
-        return self._with_events(self.create_publisher, PublisherEventCallbacks, topic, type_, topic, qos)
+    def offer(self, type_: type, topic: str, qos: QoSProfile, overrides: Sequence[QoSPolicyKind] = ()) -> Any:
+        """A publisher whose QoS events are notes that name the topic. `overrides`: as `receive` has them."""
+        arguments = (type_, topic, copy(qos))
+        return self._with_events(
+            self.create_publisher, PublisherEventCallbacks, topic, *arguments, overrides=overrides
+        )
 
     def _with_events(
-        self, create: Callable[..., Any], callbacks: type, topic: str, *arguments: Any, pair: str = ""
+        self,
+        create: Callable[..., Any],
+        callbacks: type,
+        topic: str,
+        *arguments: Any,
+        pair: str = "",
+        overrides: Sequence[QoSPolicyKind] = (),
     ) -> Any:
+        options = QoSOverridingOptions(overrides)
+
         def incompatible(event: Any) -> None:
             self.note(Note(f"incompatible QoS on {topic}", f"the other end wants another {event.last_policy_kind}"))
 
@@ -258,11 +286,16 @@ class Shell(Node):
             self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
 
         try:
-            return create(*arguments, event_callbacks=callbacks(incompatible_qos=incompatible, deadline=deadline))
+            events = callbacks(incompatible_qos=incompatible, deadline=deadline)
+            return create(*arguments, event_callbacks=events, qos_overriding_options=options)
         except UnsupportedEventTypeError:
             # The clock of the aggregator decides anyway.
             self.note(Note("no QoS events", f"{topic}: this middleware tells of no missed deadlines", warn=False))
-            return create(*arguments)
+            return create(*arguments, qos_overriding_options=options)
+        except (ParameterException, RuntimeError) as error:
+            if overrides and not isinstance(error, RCLError):
+                raise ConfigError(f"qos_overrides of {topic}: {' '.join(str(error).split())}") from None
+            raise
 
 
 def _no_page_faults() -> None:

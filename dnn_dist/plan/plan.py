@@ -165,7 +165,8 @@ class Plan:
 
     def stages(self, network: Network) -> tuple[Stage, ...]:
         """The stages with all their pieces; raises PlanError when the plan is for another model, or
-        its wire does not suit its cut."""
+        its wire does not suit its cut.
+        """
         if network.sha256 != self.model:
             raise PlanError(
                 f"plan {self.hash}: made for model {self.model[:12]}, {network.path} is {network.sha256[:12]}; "
