@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core's laws on arm64, under emulation, and how far arm64 and this machine are apart: `make arm64`.
 
-Needs Debian or Ubuntu with qemu-user-static; no root. Python for arm64 comes from the distribution that apt is configured
-for, LiteRT and NumPy from the package index that pip is configured for; both go to build/arm64. Robots are not processors
-alone: this shows that results are right there, and says nothing about speed.
+Needs Debian or Ubuntu with qemu-user-static; no root. Python for arm64 comes from the distribution that apt is
+configured for, LiteRT and NumPy from the package index that pip is configured for; both go to build/arm64. This shows
+that results are right there, and says nothing about speed.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 from environment import REQUIREMENTS
 from machine import ROOT, VENV
@@ -27,8 +26,8 @@ CORES = {
     "cortex-a72": ("0xd08", FEATURES),
     "cortex-a76": ("0xd0b", f"{FEATURES} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"),
 }
-"""Core -> its part number and features, as /proc/cpuinfo has them: those of Raspberry Pi 3, 4 and 5. The runtime chooses its
-kernels by these, and ends with a segmentation fault where it finds another machine's."""
+"""Core -> its part number and features, as /proc/cpuinfo has them: those of Raspberry Pi 3, 4 and 5. The runtime chooses
+its kernels by these, and ends with a segmentation fault where it finds another machine's."""
 MODELS = tuple(
     f"{folder}/{name}_{kind}.tflite"
     for folder, name in (("models", "warehouse"), *(("test/models", one) for one in ("chain", "mobile", "residual")))

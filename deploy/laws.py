@@ -4,10 +4,10 @@
     python deploy/laws.py OUT.npz MODEL...
     python deploy/laws.py --compare HERE.npz THERE.npz
 
-Each model is cut in every way. Merged tiles, bands and layers must equal the whole model bit for bit, and so must slices
-of int8 models. Slices of float32 models may differ by rounding: for few channels the runtime of some processors sums in
-another order. What the whole models give goes to OUT.npz, so that two kinds of machine can be compared: int8 models must
-give the same everywhere, float32 ones differ by rounding.
+Each model is cut in every way. Merged tiles, bands and layers must equal the whole model bit for bit, and so must
+slices of int8 models. Slices of float32 models may differ by rounding: for few channels the runtime sums in another
+order on some processors. What the whole models give goes to OUT.npz, so that two kinds of machine can be compared:
+int8 models must give the same everywhere, float32 ones differ by rounding.
 """
 
 import platform
@@ -17,12 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 
-import numpy as np
-from cutting import random_inputs, run_stages, run_whole
+import numpy as np  # noqa: E402
+from cutting import random_inputs, run_stages, run_whole  # noqa: E402
 
-from dnn_dist.cut.spec import cut_network
-from dnn_dist.errors import CutError
-from dnn_dist.graph.tflite import read_network
+from dnn_dist.cut.spec import cut_network  # noqa: E402
+from dnn_dist.errors import CutError  # noqa: E402
+from dnn_dist.graph.tflite import read_network  # noqa: E402
 
 CUTS = ("tiles:2x2", "tiles:3x2b", "tiles:auto", "bands:3", "bands:3g", "layers:2", "slices:3")
 ROUNDED = 1e-4  # of the largest value; the same bound as for results that are decoded

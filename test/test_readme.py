@@ -21,7 +21,7 @@ def code(page: str) -> str:
 
 def targets(text: str) -> set[str]:
     """The make targets that a text of code calls."""
-    return set(re.findall(r"(?m)(?<![\w-])make ([a-z]+)", text))
+    return set(re.findall(r"(?m)(?<![\w-])make ([a-z0-9]+)", text))
 
 
 def files(page: str) -> set[str]:
@@ -50,7 +50,7 @@ def test_files_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_make_targets_exist(page: str) -> None:
-    rules = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
+    rules = set(re.findall(r"(?m)^([a-z0-9]+):", (ROOT / "Makefile").read_text()))
     assert targets(code(page)) <= rules
 
 
