@@ -33,7 +33,7 @@ RUN /ros_entrypoint.sh python3 deploy/build.py --lean \
 FROM ros
 COPY --from=build /opt/dnn_dist/.venv /opt/dnn_dist/.venv
 COPY --from=build /opt/dnn_dist/install /opt/dnn_dist/install
-RUN useradd --system --create-home --uid 7411 --groups video dnn_dist
+RUN useradd --create-home --uid 7411 --groups video dnn_dist
 USER 7411
 ENV ROS_LOG_DIR=/tmp/log
 ENTRYPOINT ["/ros_entrypoint.sh", "/opt/dnn_dist/.venv/bin/dnn_dist-env"]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting of every node, declared once: name, default, range, meaning, and whether it may change while running.
 
-`nodes/parameters.py` declares these to ROS, `cluster.py` checks parameter files against them, and the README's
-table is made from them (`dnn_dist parameters`). Knows nothing of ROS itself. All durations are in seconds.
+`nodes/parameters.py` declares these to ROS, `cluster.py` checks parameter files against them, and the table in
+doc/parameters.md is made from them (`dnn_dist parameters`). Knows nothing of ROS itself. All durations are in seconds.
 """
 
 from __future__ import annotations

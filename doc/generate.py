@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes doc/parameters.md from dnn_dist/settings.py, and doc/messages.md from msg/ and srv/: `make docs` does so first."""
+"""Writes doc/parameters.md from the settings, and doc/messages.md from msg/ and srv/: `make docs` does so first."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def parameters() -> str:
 
 {MADE}
 
-In the parameter file, below `parameters` and the node's name, or `all`. Parameters marked *live* may change while the node runs
-(`ros2 param set`); the others are read when it starts. Durations are in seconds. `dnn_dist parameters` prints the same.
+In the parameter file, below `parameters` and the node's name, or `all`. Parameters marked *live* may change while the
+node runs (`ros2 param set`); the others are read when it starts. Durations are in seconds. `dnn_dist parameters` prints
+the same.
 
 {markdown(NODES)}
 """.replace("\n### ", "\n## ")

@@ -81,8 +81,8 @@ def tiles_and_halo() -> Figure:
     bare(right, Region(0, 16, 0, 20), f"made by tile 0: {made.height} x {made.width} of the tensor after op 10")
     macs = sum(piece.macs for piece in stage.pieces) / sum(op.macs for op in network.ops[:11])
     text = (
-        f"Dashed: a quarter of the image, {image.shape[0] // 2} x {image.shape[1] // 2}. The rest of the box is halo. All four "
-        f"tiles together read {whole / image.shape[0] / image.shape[1]:.2f} images and compute {macs:.2f} times the work."
+        f"Dashed: a quarter of the image, {image.shape[0] // 2} x {image.shape[1] // 2}. The rest of the box is halo. "
+        f"All four tiles together read {whole / image[..., 0].size:.2f} images and compute {macs:.2f} times the work."
     )
     figure.supxlabel(text, fontsize=8, color="#404040")
     return figure
@@ -101,7 +101,11 @@ def direct_boundaries() -> Figure:
         for piece in boundary.pieces:
             region = piece.outputs[0].region
             box(axes, region, COLOURS[piece.index], 0.3 if axes is left else 0.12, linewidth=1)
-            corner = {"x": region.x0 + 1, "y": region.y0 + 3} if piece.index < 2 else {"x": region.x0 + 1, "y": region.y1 - 2}
+            corner = (
+                {"x": region.x0 + 1, "y": region.y0 + 3}
+                if piece.index < 2
+                else {"x": region.x0 + 1, "y": region.y1 - 2}
+            )
             axes.text(*corner.values(), f"worker {piece.index}", fontsize=8)
     middle = columns / 2 - 0.5, rows / 2 - 0.5
     sent = sum(piece.outputs[0].bytes for piece in boundary.pieces)
@@ -144,7 +148,11 @@ def slices_and_parity() -> Figure:
     decoded = parity - sum(part for number, part in enumerate(slices) if number != lost)
     figure, axes = sheet(9.2, 3.2, 6)
     most = max(np.abs(one).max() for one in (*slices, parity))
-    titles = [*(f"worker {n}\nchannels {8 * n}..{8 * n + 7}" for n in range(4)), "worker 4\nparity", "decoded\nat the aggregator"]
+    titles = [
+        *(f"worker {n}\nchannels {8 * n}..{8 * n + 7}" for n in range(4)),
+        "worker 4\nparity",
+        "decoded\nat the aggregator",
+    ]
     for number, (one, array, title) in enumerate(zip(axes, [*slices, parity, decoded], titles, strict=True)):
         one.imshow(array, cmap="RdBu", vmin=-most, vmax=most, aspect="auto", alpha=0.15 if number == lost else 1)
         one.set(xticks=[], yticks=[])
@@ -153,8 +161,9 @@ def slices_and_parity() -> Figure:
     axes[lost].text(0.5, 0.5, "late\nor dead", transform=axes[lost].transAxes, ha="center", color="#c00000")
     error = np.abs(decoded - slices[lost]).max() / np.abs(slices[lost]).max()
     text = (
-        "slices:4+1. The parity's weights are the sum of the others' weights, so its result is the sum of theirs: parity - 0 - 1 "
-        f"- 3 = 2.\nAny four of five are enough. Largest error of this one: {error:.0e} of the largest value; int8 models decode exactly."
+        "slices:4+1. The parity's weights are the sum of the others' weights, so its result is the sum of theirs:\n"
+        "parity - 0 - 1 - 3 = 2. Any four of five are enough. "
+        f"Largest error of this one: {error:.0e} of the largest value; int8 models decode exactly."
     )
     figure.supxlabel(text, fontsize=8, color="#404040")
     return figure
@@ -163,14 +172,18 @@ def slices_and_parity() -> Figure:
 def scenario(cut: str, faults: str, deadline: float, frames: int, rate: float) -> Scenario:
     """The shipped detector on six Raspberry Pi 3, the first with the camera."""
     network, fleet = read_network(MODEL), read_fleet(FLEET)
-    source = Source("pi1", plan_load(network, Plan(model=network.sha256, cut=cut)), frames=frames, rate=rate, deadline=deadline)
+    source = Source(
+        "pi1", plan_load(network, Plan(model=network.sha256, cut=cut)), frames=frames, rate=rate, deadline=deadline
+    )
     return Scenario(fleet, (source,), faults=parse_faults(faults, fleet.names, frames / rate))
 
 
 def leases() -> Callable[[Path], None]:
     """A worker dies while it computes: frames over robots, simulated."""
     outcome = simulate(scenario("tiles:2x3@0..10", "kill pi2@0.57, restart pi2@1.3", 1.0, 6, 4.0))
-    return lambda path: draw_gantt(outcome, path, "pi2 dies at 0.57 s; its task goes to another, and it is back at 1.3 s")
+    return lambda path: draw_gantt(
+        outcome, path, "pi2 dies at 0.57 s; its task goes to another, and it is back at 1.3 s"
+    )
 
 
 def degradation() -> Figure:
@@ -197,7 +210,10 @@ def degradation() -> Figure:
     axes.set(xlabel="deadline, ms", ylabel="% of 40 frames", ylim=(0, 100))
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
-    text = "Simulated: 2x3 tiles of the shipped detector on six Raspberry Pi 3; pi2 and pi5 die and come back, pi3 is six times slower for a while."
+    text = (
+        "Simulated: 2x3 tiles of the shipped detector on six Raspberry Pi 3; pi2 and pi5 die and come back, "
+        "pi3 is six times slower for a while."
+    )
     figure.supxlabel(text, fontsize=7, color="#404040")
     return figure
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """systemd units: one for each node, and a target that starts all nodes of a robot.
 
-systemd does what `ros2 launch` does elsewhere: it starts a node again 0.05 s after its end, unless that was for good. It
-also ends one that hangs, since nodes tell it each second that they live.
+systemd does what `ros2 launch` does elsewhere: it starts a node again 0.05 s after its end, unless that was for good.
+It also ends one that hangs, since nodes tell it each second that they live.
 """
 
 from __future__ import annotations

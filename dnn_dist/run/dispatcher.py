@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dnn_dist import __version__
 from dnn_dist.run import leases
 from dnn_dist.run.assignment import owners
 from dnn_dist.run.chains import Chains
@@ -39,6 +38,7 @@ from dnn_dist.run.events import (
 )
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.handout import able, hand_out
+from dnn_dist.run.kinds import Kinds
 from dnn_dist.run.lease import LeaseState
 from dnn_dist.run.notes import Note
 from dnn_dist.run.planswitch import PlanSwitch
@@ -60,6 +60,7 @@ class Dispatcher:
         self.workers, self.frames, self.queue = self._books.workers, self._books.frames, self._books.queue
         self._restarts = Restarts(source, session, self.settings.max_orphans)
         self._switch = PlanSwitch(self._books)
+        self._kinds = Kinds()
         self._chains = Chains(self._books)
         self._spares = Spares(self._books)
         self._next_frame = 0  # no frame of this or a higher number was begun
@@ -334,7 +335,7 @@ class Dispatcher:
             books.due = min(books.due, view.due)
             text = f"worker {state.worker!r} on robot {state.robot!r} joined"
             joined = Note("worker joined", text, warn=False, about=state.worker)
-            return [joined, *said, *self._refusal(frozenset(), state), *self._foreign(state)]
+            return [joined, *said, *self._refusal(frozenset(), state), *self._kinds.notes(state)]
         before, silent = view.state, view.silent
         if not view.hear(state, now):
             another = state.session != view.state.session
@@ -346,7 +347,7 @@ class Dispatcher:
             self._published_at = float("-inf")
         if before.session != state.session:
             lost = [] if silent and not view.leases else leases.lose(books, view, "restarted", now)
-            return [*lost, *said, *self._refusal(frozenset(), state), *self._foreign(state)]
+            return [*lost, *said, *self._refusal(frozenset(), state), *self._kinds.notes(state)]
         self._chains.stepped(view.note_tasks(books.source, books.session, now), now)
         return [*said, *self._refusal(before.refused, state)]
 
@@ -364,12 +365,6 @@ class Dispatcher:
         text = f"worker {state.worker!r} cannot serve plan {', '.join(refused)}: its model is {state.model[:12]}"
         text += "; see its log, and give every robot the same file"
         return [Note("plan refused by worker", text, about=state.worker)] if refused else []
-
-    def _foreign(self, state: WorkerState) -> list[Any]:
-        if state.version == __version__:
-            return []
-        text = f"worker {state.worker!r} has dnn_dist {state.version[:32]!r}, this is {__version__!r}: it gets no work"
-        return [Note("another version", f"{text}; install one version everywhere", about=state.worker)]
 
     def _make_place(self) -> None:
         """Forget workers that fell silent, when there are as many as may be remembered."""

@@ -8,6 +8,7 @@ restarted process on the same robot goes on above its former self.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -61,6 +62,7 @@ class WorkerState(NamedTuple):
     on_demand: frozenset[str] = frozenset()  # of `plans`: those whose pieces are made ready when first given
     preparing: bool = False  # weights are being read: no lease runs meanwhile
     version: str = __version__  # of dnn_dist: another one derives other pieces
+    machine: str = platform.machine()  # kind of processor: of another one float32 results differ by rounding
 
     def speed_of(self, plan: str, stage: int) -> float:
         """Measured speed at pieces of a stage, MAC/s; 0 while unknown: it has computed none, or too many others since.
