@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnn_dist.errors import DnnDistError
+from dnn_dist.plan.fleet import Link, link_text
+from dnn_dist.run.delays import measured_link
 from dnn_dist.run.dispatcher import Dispatcher
 from dnn_dist.run.events import (
     FrameReady,
@@ -167,7 +169,13 @@ class Partition(Part):
             "frames lost in restarts": self.lost,
             "frames taken": self._frame,
             "bytes on the way": self.machine.in_flight(),
+            **{f"link {self.machine.settings.robot} {robot}": link_text(link) for robot, link in self._links().items()},
         }
+
+    def _links(self) -> dict[str, Link]:
+        """Of the robots of workers, as far as they are measured; what stays on this robot goes over none."""
+        found = {view.state.robot: measured_link(view.pace.past) for view in self.machine.workers.values()}
+        return {robot: link for robot, link in found.items() if link and robot != self.machine.settings.robot}
 
     def troubles(self) -> list[str]:
         """What stands in the way of results now, worst first."""
