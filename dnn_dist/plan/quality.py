@@ -43,7 +43,7 @@ class Channel:
 class Coded:
     """The slices of one layer, from one actor to another."""
 
-    slices: tuple[tuple[int, ...], ...]  # of each, the channels that it goes over, one after the other
+    slices: tuple[tuple[int, ...], ...]  # of each, the channels that it goes over in a row; as many for each
     needed: int  # slices that are enough, whichever they are. The first `needed` carry the data, the others parity
 
 
@@ -72,11 +72,12 @@ class Dataflow:
                 raise PlanError(f"dataflow: actor {actor} is on no path from source to sink; give it channels")
         for group in self.coded:
             over = [channel for channels in group.slices for channel in channels]
-            good = all(group.slices) and len(set(over)) == len(over) and set(over) <= set(range(len(self.channels)))
+            alike = len({len(channels) for channels in group.slices}) == 1 and bool(over)
+            good = alike and len(set(over)) == len(over) and set(over) <= set(range(len(self.channels)))
             if not good or not 0 < group.needed <= len(group.slices):
                 raise PlanError(
                     f"dataflow: coded slices {group.slices}, {group.needed} needed; expected channels of its own for "
-                    "each, and at most as many needed as there are"
+                    "each, as many for all, and at most as many needed as there are"
                 )
 
     @cached_property
@@ -118,10 +119,10 @@ class Dataflow:
         """sum_k p_k w_k^2, for starts ts (..., actors)."""
         delivered = self.delivery(starts)
         for group in self.coded:
-            there = np.stack([delivered[..., list(channels)].prod(-1) for channels in group.slices], -1)
-            delivered[..., [channel for channels in group.slices for channel in channels]] = 1.0
-            last = [channels[-1] for channels in group.slices]
-            delivered[..., last] = decoded(there, len(last) - group.needed)
+            slices = np.array(group.slices)
+            there = delivered[..., slices].prod(-1)
+            delivered[..., slices.ravel()] = 1.0
+            delivered[..., slices[:, -1]] = decoded(there, len(slices) - group.needed)
         return self._over_paths(delivered * self.weights**2)
 
     def snr(self, starts: ArrayLike) -> Array:
@@ -148,10 +149,11 @@ def at_most(missing: int, delivery: Array) -> Array:
     if missing < 0:
         return np.zeros(delivery.shape[:-1])
     counts[..., 0] = 1.0
-    for p in np.moveaxis(delivery, -1, 0):
-        more = np.roll(counts, 1, axis=-1)
-        more[..., 0] = 0.0
-        counts = counts * p[..., None] + more * (1 - p[..., None])
+    for n in range(delivery.shape[-1]):
+        p = delivery[..., n, None]
+        one_more = counts[..., :-1] * (1 - p)
+        counts *= p
+        counts[..., 1:] += one_more
     return np.asarray(counts.sum(-1))
 
 
@@ -162,5 +164,6 @@ def decoded(delivery: Array, parities: int) -> Array:
     """
     if not parities:
         return delivery
-    others = [at_most(parities - 1, np.delete(delivery, n, -1)) for n in range(delivery.shape[-1])]
-    return delivery + (1 - delivery) * np.stack(others, -1)
+    count = delivery.shape[-1]
+    others = [[other for other in range(count) if other != one] for one in range(count)]
+    return np.asarray(delivery + (1 - delivery) * at_most(parities - 1, delivery[..., others]))
