@@ -96,7 +96,7 @@ def set_parameters(fleet: Fleet, **values: Any) -> None:
     from rcl_interfaces.srv import SetParameters
     from rclpy.parameter import Parameter
 
-    client = fleet.watch.create_client(SetParameters, "gateway/set_parameters")
+    client = fleet.watch.create_client(SetParameters, "gateway_r1/set_parameters")
     fleet.until(client.service_is_ready, "the gateway's parameters can be set")
     wanted = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
     answered = client.call_async(SetParameters.Request(parameters=wanted))

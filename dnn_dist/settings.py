@@ -138,6 +138,11 @@ class PartitionSettings(ModelSettings, SourceSettings):
         0.5,
         live=True,
     )
+    qos_deadlines: bool = parameter(
+        True,
+        "ask DDS to say when works or results of a pair are overdue, by the source's rate and a stage's share",
+        live=True,
+    )
     backoff_min: float = parameter(
         0.25, "how long a worker that is lost again within 30 s is left out at first; doubles", 0.0, 60.0, live=True
     )

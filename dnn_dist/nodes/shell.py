@@ -165,6 +165,11 @@ class Shell(Node):
         if self.executor is not None:
             self.executor.create_task(lambda: self.net.run(call, "a job ended"))
 
+    def tell(self, note: Note) -> None:
+        """A note that /diagnostics has at once."""
+        self.note(note)
+        self._publish_diagnostics()
+
     def _end(self, why: str) -> None:
         self.ending = why
 
@@ -223,10 +228,18 @@ class Shell(Node):
         except RCLError as error:
             self.note(Note("publish failed", f"{publisher.topic_name}: {' '.join(str(error).split())}"))
 
-    def receive(self, type_: type, topic: str, qos: Any, handle: Callable[[Any], None], sender: str = "") -> Any:
+    def receive(
+        self,
+        type_: type,
+        topic: str,
+        qos: Any,
+        handle: Callable[[Any], None],
+        sender: str = "",
+        missed: Callable[[], None] | None = None,
+    ) -> Any:
         """Subscribe; a message that is wrong is a note, and QoS events are notes that name the topic.
 
-        `sender`: the only one on this topic, for what is said of missed deadlines.
+        `sender`: the only one on this topic, for what is said of missed deadlines; or `missed`, called instead.
         """
 
         def checked(message: Any) -> None:
@@ -240,25 +253,42 @@ class Shell(Node):
 
         taken = self.disturbance.around(guarded, self.now, self.later) if self.disturbance else guarded
         pair = f"{sender} to {self.get_name()}: " if sender else ""
+
+        def late(event: Any) -> None:
+            if missed is not None:
+                self.net.run(missed, f"a QoS deadline on {topic}")
+            else:
+                self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
+
         return self._with_events(
-            self.create_subscription, SubscriptionEventCallbacks, topic, type_, topic, taken, qos, pair=pair
+            self.create_subscription, SubscriptionEventCallbacks, late, topic, type_, topic, taken, qos
         )
 
-    def offer(self, type_: type, topic: str, qos: Any) -> Any:
-        """A publisher whose QoS events are notes that name the topic."""
-        return self._with_events(self.create_publisher, PublisherEventCallbacks, topic, type_, topic, qos)
+    def offer(self, type_: type, topic: str, qos: Any, owed: bool = True) -> Any:
+        """A publisher whose QoS events are notes that name the topic. `owed`: it is a fault when nothing is sent within
+        the deadline that it offers.
+        """
+
+        def late(event: Any) -> None:
+            self.note(Note(f"QoS deadline missed on {topic}", f"{event.total_count} x nothing was sent in time"))
+
+        return self._with_events(
+            self.create_publisher, PublisherEventCallbacks, late if owed else None, topic, type_, topic, qos
+        )
 
     def _with_events(
-        self, create: Callable[..., Any], callbacks: type, topic: str, *arguments: Any, pair: str = ""
+        self,
+        create: Callable[..., Any],
+        callbacks: type,
+        late: Callable[[Any], None] | None,
+        topic: str,
+        *arguments: Any,
     ) -> Any:
         def incompatible(event: Any) -> None:
             self.note(Note(f"incompatible QoS on {topic}", f"the other end wants another {event.last_policy_kind}"))
 
-        def deadline(event: Any) -> None:
-            self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
-
         try:
-            return create(*arguments, event_callbacks=callbacks(incompatible_qos=incompatible, deadline=deadline))
+            return create(*arguments, event_callbacks=callbacks(incompatible_qos=incompatible, deadline=late))
         except UnsupportedEventTypeError:
             # The clock of the aggregator decides anyway.
             self.note(Note("no QoS events", f"{topic}: this middleware tells of no missed deadlines", warn=False))

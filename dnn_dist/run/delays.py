@@ -53,12 +53,14 @@ class Arrivals:
         return f"{len(came)} of {len(self.seen)} pieces came, half in {median:.1f} ms, 95 % in {p95:.1f} ms"
 
 
-def measured_link(acknowledged: Sequence[tuple[float, int]]) -> Link | None:
-    """The link over which works were acknowledged, (s, bytes on the way) each; None while too few were.
+def measured_link(past: Sequence[tuple[float, int]]) -> Link | None:
+    """The link over which works were acknowledged, (s, bytes on the way) each; None while too few were. inf s: its QoS
+    deadline was missed, and it counts as a loss.
 
     An acknowledgement takes the latency there and back and the bytes' time, and something on top. Where works of one
     size were sent only, latency and bandwidth cannot be told apart, and all is taken for the bytes' time.
     """
+    acknowledged = [one for one in past if one[0] < inf]
     if len(acknowledged) < LEAST:
         return None
     sizes = sorted({size for _, size in acknowledged})
@@ -71,4 +73,5 @@ def measured_link(acknowledged: Sequence[tuple[float, int]]) -> Link | None:
     places = [round(n * (len(rest) - 1) / (QUANTILES - 1)) for n in range(QUANTILES)]
     delays = tuple(round(max(0.0, rest[place] - round_trip), 6) for place in places)
     bandwidth = round(1 / per_byte) if per_byte > 0 else inf
-    return Link(bandwidth, latency=round(round_trip / 2, 6), delays=delays if delays[-1] else ())
+    loss = round(1 - len(acknowledged) / len(past), 4)
+    return Link(bandwidth, latency=round(round_trip / 2, 6), loss=loss, delays=delays if delays[-1] else ())

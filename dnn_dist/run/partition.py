@@ -7,13 +7,14 @@ What it decides is in run/dispatcher.py. Here images, plans and tensors belong t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.plan.fleet import Link, link_text
 from dnn_dist.run.delays import measured_link
 from dnn_dist.run.dispatcher import Dispatcher
+from dnn_dist.run.due import Cadence
 from dnn_dist.run.events import (
     FrameReady,
     FrameRefused,
@@ -95,6 +96,7 @@ class Partition(Part):
         self._unheard = False  # nobody listened when the last image could have been taken
         self._asked: dict[str, SetPlan] = {}  # plan to come into force -> who waits for it
         self._twins = Twins()
+        self._cadence = Cadence()
         self.dropped = 0  # images
 
     def start(self, store: Store) -> None:
@@ -124,6 +126,33 @@ class Partition(Part):
     def lost(self) -> int:
         """Frames of which nobody will report: they died with a process that was restarted."""
         return len(self.machine.orphans)
+
+    def due(self) -> float:
+        """The QoS deadline of works and results now, s; 0: none, for none is asked for, or the source rests."""
+        if not self.machine.plan or not self.machine.settings.qos_deadlines:
+            return 0.0
+        return self._cadence.due(self._share, self.world.now())
+
+    @property
+    def _share(self) -> float:
+        """Of the deadline, for one chain of stages; s."""
+        shape = self.store.shape
+        chains = sum(not shape.stages[chain.start].local for chain in shape.chains)
+        return self.machine.settings.deadline / max(1, chains)
+
+    def missed(self, worker: str, deadline: float) -> Note | None:
+        """No result came of a worker within its QoS deadline (s): what there is to say, if it owes one for longer than
+        a stage's share. It counts as a loss of its link.
+        """
+        view, now = self.machine.workers.get(worker), self.world.now()
+        owes = view.owes() if view is not None else None
+        if view is None or owes is None or now - owes[1] < self._share:
+            return None
+        stage, since = owes
+        view.lost = None
+        view.pace.miss()
+        text = f"source {self.source!r}: no result of worker {worker!r} within {deadline:.2f} s; it owes a piece of "
+        return Note("QoS deadline missed", f"{text}stage {stage} since {now - since:.2f} s", about=worker)
 
     def offers(self) -> list[PlanText]:
         """The plans that workers should have, in full."""
@@ -208,6 +237,7 @@ class Partition(Part):
             return
         picture, self._waiting = self._waiting, None
         number, plan = self._frame, self.machine.plan
+        self._cadence.begin(self.world.now())
         store, deadline = self._stores[plan], self._arrived + settings.deadline
         self._frame += 1
         error, pixels = "", None
@@ -309,7 +339,7 @@ class Partition(Part):
         self.world.send(Scatter(self.source, self.session, action.frame, action.plan, action.routes))
 
     def _publish(self, action: PublishSource) -> None:
-        self.world.send(action.state)
+        self.world.send(replace(action.state, deadline=self.due()))
 
     def _publish_plan(self, action: PublishPlan) -> None:
         self.world.send(self._plan_text(action.plan))
