@@ -56,7 +56,8 @@ class Expected:
         silent = self._shell.now() - self._heard if self._heard is not None else 0.0
         if self._asked and silent > SURELY * self._asked and not self._told:
             self._told = True
-            self._shell.note(Note("no QoS events", f"{self._topic}: this middleware tells of no missed deadlines", False))
+            text = f"{self._topic}: this middleware tells of no missed deadlines"
+            self._shell.note(Note("no QoS events", text, warn=False))
         if self._former is not None:
             if self._newest.get_publisher_count() > 0:
                 self._shell.destroy_subscription(self._former)

@@ -30,8 +30,8 @@ from dnn_dist.run.events import (
     Unready,
     WorkArrived,
 )
-from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.notes import Note
+from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import Progress, SourceState
 from dnn_dist.run.trust import SOURCES, names_in
 from dnn_dist.run.values import Feed, PlanText, Result, Route, Work

@@ -7,7 +7,7 @@ What it decides is in run/dispatcher.py. Here images, plans and tensors belong t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnn_dist.errors import DnnDistError
@@ -339,7 +339,7 @@ class Partition(Part):
         self.world.send(Scatter(self.source, self.session, action.frame, action.plan, action.routes))
 
     def _publish(self, action: PublishSource) -> None:
-        self.world.send(replace(action.state, deadline=self.due()))
+        self.world.send(action.state._replace(deadline=self.due()))
 
     def _publish_plan(self, action: PublishPlan) -> None:
         self.world.send(self._plan_text(action.plan))
