@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When works and results are due, and what is said when QoS calls a deadline missed: in virtual time, and on real nodes."""
+"""When works and results are due, and what is said when QoS calls a deadline missed on real nodes."""
 
 import os
 import signal
@@ -109,7 +109,6 @@ def test_a_stopped_worker_is_named_within_twice_its_deadline_and_none_while_all_
 
 def test_a_users_subscriber_may_ask_for_a_deadline_of_detections(cluster):
     from rclpy.duration import Duration
-
     from rclpy.qos import QoSProfile
 
     from dnn_dist import msg

@@ -14,6 +14,7 @@ from typing import Any
 
 from dnn_dist.nodes.qos import tensors
 from dnn_dist.nodes.shell import Shell
+from dnn_dist.run.due import OFFERED
 from dnn_dist.run.notes import Note
 
 REMEMBERED = 256
@@ -62,10 +63,10 @@ class Expected:
             if self._newest.get_publisher_count() > 0:
                 self._shell.destroy_subscription(self._former)
                 self._former = None
-        elif deadline and deadline != self._asked:
+        elif deadline and (wanted := max(deadline, OFFERED)) != self._asked:
             self._seen.clear()
-            self._former, self._asked, self._heard = self._newest, deadline, None
-            self._newest = self._subscribe(deadline)
+            self._former, self._asked, self._heard = self._newest, wanted, None
+            self._newest = self._subscribe(wanted)
 
     def destroy(self) -> None:
         """Let go of the topic."""
