@@ -153,6 +153,11 @@ class PartitionSettings(ModelSettings, SourceSettings):
         0.5,
         live=True,
     )
+    qos_deadlines: bool = parameter(
+        True,
+        "ask DDS to say when works or results of a pair are overdue, by the source's rate and a stage's share",
+        live=True,
+    )
     backoff_min: float = parameter(
         0.25, "how long a worker that is lost again within 30 s is left out at first; doubles", 0.0, 60.0, live=True
     )
@@ -186,6 +191,13 @@ class AggregatorSettings(ModelSettings, SourceSettings):
     max_open: int = parameter(16, "frames open at once; an older one is closed without a result", 1, 256, live=True)
     max_workers: int = parameter(256, "workers that are known at once", 1, 4096, live=True)
     overlay_scale: int = parameter(2, "pixels of the overlay for one of the image", 1, 4, live=True)
+    deadlines: str = parameter(
+        "quality",
+        "how a deadline is shared among stages: so that most of the answer's quality comes in time, which needs SciPy, "
+        "or uniform",
+        choices=("quality", "uniform"),
+        live=True,
+    )
     guard: float = parameter(0.01, "kept free before a deadline for what cannot be foreseen", 0.0, 1.0, live=True)
     timer_slack: float = parameter(
         0.02,

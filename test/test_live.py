@@ -423,12 +423,12 @@ def test_garbage_on_every_topic_stops_nothing(tmp_path: Path) -> None:
         (msg.Plan, "plan", LATCHED),
         (msg.Frame, "front/frame", FRAME),
         (msg.Scatter, "front/scatter", SCATTER),
-        (msg.Feed, "r1/feed", tensors()),
+        (msg.Feed, "r1/feed", tensors(1.0)),
         (msg.Progress, "progress", STATE),
         (msg.SourceState, "source_state", STATE),
         (msg.WorkerState, "r1/state", heartbeats()),
-        (msg.Work, "front/r1/work", tensors()),
-        (msg.Result, "front/r1/result", tensors()),
+        (msg.Work, "front/r1/work", tensors(1.0)),
+        (msg.Result, "front/r1/result", tensors(1.0)),
     ]
     rng = random.Random(7)
     nodes = ("partition", "aggregator")

@@ -53,7 +53,8 @@ LAW = {
 }
 ROS = re.compile(r"(rclpy|rosidl_\w+|launch\w*|cv_bridge|\w+_(msgs|interfaces)|dnn_dist\.(msg|srv))(\.|$)")
 HEAVY = re.compile(r"(tensorflow|keras|torch|scipy|networkx)(\.|$)")
-OPTIONAL = {"plan/minimum_cut.py": {"networkx"}}  # what a function may import that no robot calls
+# What a function may import that not every robot has.
+OPTIONAL = {"plan/minimum_cut.py": {"networkx"}, "plan/deadlines.py": {"scipy"}, "plan/delay.py": {"scipy"}}
 
 
 def modules() -> list[Path]:
@@ -87,7 +88,7 @@ def test_imports_go_one_way(path: Path) -> None:
             assert ours[1] in allowed, f"{part} may import {sorted(allowed)}, not {name}"
         if part != "nodes":
             assert not ROS.match(name), f"only nodes may import ROS, not {part}: {name}"
-        if name not in OPTIONAL.get(str(path.relative_to(SOURCE)), ()):
+        if name.split(".")[0] not in OPTIONAL.get(str(path.relative_to(SOURCE)), ()):
             assert not HEAVY.match(name), f"no robot has {name}"
 
 
@@ -96,7 +97,7 @@ def test_what_is_optional_is_imported_where_it_is_used(file: str) -> None:
     whole = ast.parse((SOURCE / file).read_text()).body
     at_once = [alias.name for node in whole if isinstance(node, ast.Import) for alias in node.names]
     at_once += [node.module or "" for node in whole if isinstance(node, ast.ImportFrom)]
-    assert not OPTIONAL[file].intersection(at_once)
+    assert not OPTIONAL[file].intersection(name.split(".")[0] for name in at_once)
 
 
 # The runtime is written once, in run/: nodes and the simulator are worlds around it, and never touch a machine.

@@ -65,7 +65,7 @@ def test_a_coded_slice_is_there_when_it_came_or_can_be_decoded():
     assert decoded(p, 0) == pytest.approx(p)
     assert decoded(p, 1) == pytest.approx([0.9 + 0.1 * 0.4, 0.8 + 0.2 * 0.45, 0.5 + 0.5 * 0.72])
     assert decoded(np.array([1.0, 1.0, 0.0]), 1) == pytest.approx([1.0, 1.0, 1.0])
-    coded = Dataflow(fan(5).seconds, fan(5).channels, (Coded((1, 2, 3, 4, 5), 4),))
+    coded = Dataflow(fan(5).seconds, fan(5).channels, (Coded(tuple((n, 5 + n) for n in range(5)), 4),))
     starts = uniform(coded, 0.012)
     one = 0.99**2 * gamma.cdf(0.006, 2, scale=1e-3) * gamma.cdf(0.006, 3, scale=1.5e-3)
     assert coded.quality(starts) == pytest.approx(one + (1 - one) * one**4)
@@ -130,5 +130,17 @@ def test_what_cannot_be_is_one_line():
         Dataflow((0.0, 0.0), (Channel(1, 0, FAST),))
     with pytest.raises(PlanError, match="actor 1 is on no path"):
         Dataflow((0.0, 0.0, 0.0), (Channel(0, 2, FAST),))
-    with pytest.raises(PlanError, match="expected one channel into and out"):
-        Dataflow((0.0,) * 3, (Channel(0, 1, FAST), Channel(0, 2, FAST), Channel(1, 2, FAST)), (Coded((1,), 2),))
+    for group in (Coded(((0,),), 2), Coded(((0,), (0,)), 1), Coded(((0,), ()), 1), Coded(((7,),), 1)):
+        with pytest.raises(PlanError, match="expected channels of its own"):
+            Dataflow((0.0, 0.0), (Channel(0, 1, FAST), Channel(0, 1, FAST)), (group,))
+
+
+def test_what_nobody_waited_for_counts_as_longer():
+    """Kaplan and Meier: half of the pieces are given up after 10 ms, of those the others tell what they would take."""
+    rng = np.random.default_rng(2)
+    seconds, limits = rng.gamma(3, 1.5e-3, 4000), np.where(rng.random(4000) < 0.5, 0.004, 1.0)
+    came, in_vain = seconds[seconds <= limits], limits[seconds > limits]
+    delay = Measured(tuple(came), tuple(in_vain))
+    for share in (0.2, 0.5, 0.8):
+        assert delay.quantile(share) == pytest.approx(SLOW.quantile(share), rel=0.08)
+    assert Measured((0.001,) * 30, (0.002,) * 30).within(0.002) == pytest.approx(0.5, abs=0.05)

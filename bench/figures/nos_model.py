@@ -42,8 +42,9 @@ def random_flow(rng: np.random.Generator) -> Dataflow:
     if rng.random() < 0.5:  # source, slices, the actor that decodes them, sink
         slices = range(1, actors - 2)
         legs = [channel(*ends) for s in slices for ends in ((0, s), (s, actors - 2))]
-        needed = int(rng.integers(1, len(slices) + 1))
-        return Dataflow(seconds, (*legs, channel(actors - 2, actors - 1)), (Coded(tuple(slices), needed),))
+        pairs = tuple((2 * n, 2 * n + 1) for n in range(len(slices)))
+        coded = Coded(pairs, int(rng.integers(1, len(slices) + 1)))
+        return Dataflow(seconds, (*legs, channel(actors - 2, actors - 1)), (coded,))
     pairs = {(int(source), v) for v in range(1, actors) for source in rng.integers(0, v, 3)}
     pairs |= {(v, actors - 1) for v in range(actors - 1) if not any(source == v for source, _ in pairs)}
     return Dataflow(seconds, tuple(channel(*pair) for pair in sorted(pairs)))
@@ -64,29 +65,17 @@ def simulate(flow: Dataflow, starts: Array, runs: int, rng: np.random.Generator)
         arrives = starts[one.source] + flow.seconds[one.source] + drawn(one.delay, rng, runs)
         came.append((arrives <= starts[one.target]) & (rng.random(runs) >= one.loss))
         weight.append(one.weight * rng.choice((-1.0, 1.0), runs))
+    for group in flow.coded:
+        there = np.array([came[into] & came[out] for into, out in group.slices])
+        enough = there.sum(0) >= group.needed
+        for n, (into, out) in enumerate(group.slices):
+            came[into] = np.ones(runs, bool)
+            came[out] = (there[n] | enough) if n < group.needed else np.zeros(runs, bool)
     values = [np.ones(runs)]
     for actor in range(1, len(flow.seconds)):
-        value = np.zeros(runs)
-        for n, one in enumerate(flow.channels):
-            if one.target == actor and not any(one.source in group.slices for group in flow.coded):
-                value += came[n] * weight[n] * values[one.source]
-        for group in flow.coded:
-            legs = {s: _leg(flow, s) for s in group.slices}
-            if any(flow.channels[out].target == actor for _, out in legs.values()):
-                there = np.array([came[into] & came[out] for into, out in legs.values()])
-                enough = there.sum(0) >= group.needed
-                for n, (into, out) in enumerate(list(legs.values())[: group.needed]):
-                    source = values[flow.channels[into].source]
-                    value += (there[n] | enough) * weight[into] * weight[out] * source
-        values.append(value)
+        into_it = [(n, one.source) for n, one in enumerate(flow.channels) if one.target == actor]
+        values.append(sum((came[n] * weight[n] * values[source] for n, source in into_it), np.zeros(runs)))
     return np.asarray(values[-1] ** 2)
-
-
-def _leg(flow: Dataflow, actor: int) -> tuple[int, int]:
-    """The channel into a coded actor, and that out of it."""
-    (into,) = (n for n, one in enumerate(flow.channels) if one.target == actor)
-    (out,) = (n for n, one in enumerate(flow.channels) if one.source == actor)
-    return into, out
 
 
 def flows(count: int = FLOWS, runs: int = RUNS, seed: int = 0) -> list[Row]:

@@ -28,6 +28,7 @@ COMMANDS = {
     "simulate": ("dnn_dist.cli.simulate", "a plan on a fleet in virtual time, with faults; a Gantt chart"),
     "profile": ("dnn_dist.cli.profile", "measure this robot op by op, for a fleet file"),
     "plan": ("dnn_dist.cli.plan", "choose how a model is cut for a fleet of robots, and say why"),
+    "fleet": ("dnn_dist.cli.fleet", "write the fleet file of a cluster that runs: robots, speeds, links as they are"),
     "set-plan": ("dnn_dist.cli.setplan", "have the sources that run take another plan, without a pause"),
     "demo": (
         "dnn_dist.cli.demo",

@@ -25,6 +25,8 @@ from dnn_dist.run.wire import TaskKey, WireError, WireTensor, array_from_bytes
 from dnn_dist.settings import NAME
 
 T = TypeVar("T")
+LONGEST_DUE = 3600.0
+"""Seconds of a QoS deadline; more is no camera of ours."""
 MOST = 4096
 """Entries of any list in a control message; a longer one is not ours."""
 
@@ -272,7 +274,10 @@ def source_message(state: SourceState) -> msg.SourceState:
 
 
 def read_source(message: msg.SourceState) -> SourceState:
-    return _made(SourceState, message, source=name_of(message.source, "source"))
+    source = name_of(message.source, "source")
+    if not 0 <= message.deadline <= LONGEST_DUE:
+        raise WireError(f"state of source {source!r}: deadline is {message.deadline} s, expected 0 to {LONGEST_DUE:g}")
+    return _made(SourceState, message, source=source)
 
 
 def progress_message(progress: Progress) -> msg.Progress:

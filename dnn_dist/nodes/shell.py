@@ -168,6 +168,11 @@ class Shell(Node):
         if self.executor is not None:
             self.executor.create_task(lambda: self.net.run(call, "a job ended"))
 
+    def tell(self, note: Note) -> None:
+        """A note that /diagnostics has at once."""
+        self.note(note)
+        self._publish_diagnostics()
+
     def _end(self, why: str) -> None:
         self.ending = why
 
@@ -233,12 +238,13 @@ class Shell(Node):
         qos: QoSProfile,
         handle: Callable[[Any], None],
         sender: str = "",
+        missed: Callable[[], None] | None = None,
         overrides: Sequence[QoSPolicyKind] = (),
     ) -> Any:
         """Subscribe; a message that is wrong is a note, and QoS events are notes that name the topic.
 
-        `sender`: the only one on this topic, for what is said of missed deadlines. `overrides`: what parameters may
-        override of its QoS; ConfigError when these are wrong.
+        `sender`: the only one on this topic, for what is said of missed deadlines; or `missed`, called instead.
+        `overrides`: what parameters may override of its QoS; ConfigError when these are wrong.
         """
 
         def checked(message: Any) -> None:
@@ -252,29 +258,45 @@ class Shell(Node):
 
         taken = self.disturbance.around(guarded, self.now, self.later) if self.disturbance else guarded
         pair = f"{sender} to {self.get_name()}: " if sender else ""
+
+        def late(event: Any) -> None:
+            if missed is not None:
+                self.net.run(missed, f"a QoS deadline on {topic}")
+            else:
+                self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
+
         return self._with_events(
             self.create_subscription,
             SubscriptionEventCallbacks,
+            late,
             topic,
             *(type_, topic, taken, copy(qos)),  # rclpy writes overrides into it
-            pair=pair,
             overrides=overrides,
         )
 
-    def offer(self, type_: type, topic: str, qos: QoSProfile, overrides: Sequence[QoSPolicyKind] = ()) -> Any:
-        """A publisher whose QoS events are notes that name the topic. `overrides`: as `receive` has them."""
+    def offer(
+        self, type_: type, topic: str, qos: QoSProfile, overrides: Sequence[QoSPolicyKind] = (), owed: bool = True
+    ) -> Any:
+        """A publisher whose QoS events are notes that name the topic. `overrides`: as `receive` has them. `owed`: it is
+        a fault when nothing is sent within the deadline that it offers.
+        """
+
+        def late(event: Any) -> None:
+            self.note(Note(f"QoS deadline missed on {topic}", f"{event.total_count} x nothing was sent in time"))
+
+        told = late if owed else None
         arguments = (type_, topic, copy(qos))
         return self._with_events(
-            self.create_publisher, PublisherEventCallbacks, topic, *arguments, overrides=overrides
+            self.create_publisher, PublisherEventCallbacks, told, topic, *arguments, overrides=overrides
         )
 
     def _with_events(
         self,
         create: Callable[..., Any],
         callbacks: type,
+        late: Callable[[Any], None] | None,
         topic: str,
         *arguments: Any,
-        pair: str = "",
         overrides: Sequence[QoSPolicyKind] = (),
     ) -> Any:
         options = QoSOverridingOptions(overrides)
@@ -282,11 +304,8 @@ class Shell(Node):
         def incompatible(event: Any) -> None:
             self.note(Note(f"incompatible QoS on {topic}", f"the other end wants another {event.last_policy_kind}"))
 
-        def deadline(event: Any) -> None:
-            self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
-
         try:
-            events = callbacks(incompatible_qos=incompatible, deadline=deadline)
+            events = callbacks(incompatible_qos=incompatible, deadline=late)
             return create(*arguments, event_callbacks=events, qos_overriding_options=options)
         except UnsupportedEventTypeError:
             # The clock of the aggregator decides anyway.

@@ -34,7 +34,7 @@ def latency(flow: Dataflow, share: float) -> float:
 
     NoS's tightness rho of a deadline is 0 at `latency(flow, 0.001)`, 1 at `latency(flow, 0.999)`.
     """
-    starts, _ = earliest(flow, np.array([one.delay.quantile(share) for one in flow.channels]))
+    starts, _ = earliest(flow, _quantiles(flow, share))
     return float(starts[-1] + flow.seconds[-1])
 
 
@@ -62,7 +62,7 @@ def uniform(flow: Dataflow, deadline: float) -> Array:
 
 def proportional(flow: Dataflow, deadline: float, share: float = 0.5) -> Array:
     """The starts when each channel is given in proportion to what it takes with this probability."""
-    usual = np.array([one.delay.quantile(share) for one in flow.channels])
+    usual = _quantiles(flow, share)
     ends_by = deadline - flow.seconds[-1]
     low, high = 0.0, deadline / max(float(usual.min()), 1e-6 * deadline)
     for _ in range(50):
@@ -109,6 +109,12 @@ def best(flow: Dataflow, deadline: float) -> Array:
     start = first[inner] / deadline
     solved = minimize(cost, start, jac=True, method="SLSQP", constraints=limits, options=options)
     return max(even, first, _in_order(flow, all_starts(solved.x)), key=flow.kept)
+
+
+def _quantiles(flow: Dataflow, share: float) -> Array:
+    """Of each channel; a distribution that several have is asked once."""
+    found = {id(one.delay): one.delay.quantile(share) for one in {id(c.delay): c for c in flow.channels}.values()}
+    return np.array([found[id(one.delay)] for one in flow.channels])
 
 
 def _in_order(flow: Dataflow, starts: Array) -> Array:

@@ -16,7 +16,9 @@ Array = NDArray[np.float64]
 KNOTS = 16
 """Of the curve through measured samples."""
 TICK = 1e-9
-"""Seconds between knots of equal samples."""
+"""Seconds that are no delay at all."""
+JUMP = 0.01
+"""Of the longest time: so much later lie the knots of equal samples, all together."""
 
 
 class Delay(Protocol):
@@ -49,16 +51,18 @@ class Gamma:
 
 @dataclass(frozen=True)  # no slots: cached properties need a __dict__
 class Measured:
-    """What samples say: each of n is the i/(n + 1) quantile, a smooth curve through `KNOTS` of them, from 0 s up.
+    """What samples say, a smooth curve from 0 s up through `KNOTS` of their quantiles. Needs SciPy.
 
-    The last 1/(n + 1) lies between the longest sample and twice that: it may take longer than was ever seen. Smooth,
-    because a solver that follows slopes loses its way on the steps of the samples themselves. Needs SciPy.
+    Of n samples the i-th is the i/(n + 1) quantile; `in_vain` are times after which nobody waited any longer, and count
+    as Kaplan and Meier have it. What is then left of the probability lies between the longest time and twice that: it
+    may take longer than was ever seen. Smooth, because a solver that follows slopes loses its way on steps.
     """
 
     samples: tuple[float, ...]  # s, in any order
+    in_vain: tuple[float, ...] = ()  # s
 
     def __post_init__(self) -> None:
-        if not self.samples or not min(self.samples) >= 0:
+        if not self.samples or not min(self.samples + self.in_vain) >= 0:
             raise PlanError(f"delay: samples {self.samples[:4]} s; expected one or more, none below 0 s")
 
     def within(self, seconds: ArrayLike) -> Array:
@@ -73,10 +77,13 @@ class Measured:
     @cached_property
     def _curve(self) -> Any:
         from scipy.interpolate import PchipInterpolator
+        from scipy.stats import CensoredData, ecdf
 
-        longest = max(self.samples)
-        seconds = np.array([0.0, *np.sort(self.samples), 2 * longest + TICK])
-        shares = np.linspace(0.0, 1.0, len(seconds))
-        knots = np.unique(np.round(np.linspace(0, len(seconds) - 1, KNOTS)).astype(int))
-        increasing = seconds[knots] + TICK * np.arange(len(knots))  # samples may be equal
-        return PchipInterpolator(increasing, shares[knots])
+        count, longest = len(self.samples) + len(self.in_vain), max(self.samples + self.in_vain)
+        found = ecdf(CensoredData(uncensored=self.samples, right=self.in_vain)).cdf
+        known = found.probabilities * count / (count + 1)
+        levels = np.linspace(0.0, known[-1], KNOTS)[1:]
+        reached = found.quantiles[np.minimum(np.searchsorted(known, levels), len(known) - 1)]
+        seconds = np.array([0.0, *reached, longest, 2 * longest])
+        shares = np.array([0.0, *levels, known[-1], 1.0])
+        return PchipInterpolator(seconds + (longest + TICK) * JUMP * np.linspace(0, 1, len(seconds)), shares)

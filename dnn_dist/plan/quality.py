@@ -41,9 +41,9 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """Actors that compute the slices of one layer, each with one channel in and one out."""
+    """The slices of one layer, from one actor to another."""
 
-    slices: tuple[int, ...]
+    slices: tuple[tuple[int, ...], ...]  # of each, the channels that it goes over in a row; as many for each
     needed: int  # slices that are enough, whichever they are. The first `needed` carry the data, the others parity
 
 
@@ -67,14 +67,17 @@ class Dataflow:
                     f"expected a lower and a higher one of 0 to {last}"
                 )
         for actor in range(len(self.seconds)):
-            if (actor > 0 and not self._into[actor]) or (actor < last and not self._out_of[actor]):
+            leaves = any(one.source == actor for one in self.channels)
+            if (actor > 0 and not self._into[actor]) or (actor < last and not leaves):
                 raise PlanError(f"dataflow: actor {actor} is on no path from source to sink; give it channels")
         for group in self.coded:
-            single = all(len(self._into[s]) == len(self._out_of[s]) == 1 for s in group.slices)
-            if not single or not 0 < group.needed <= len(group.slices):
+            over = [channel for channels in group.slices for channel in channels]
+            alike = len({len(channels) for channels in group.slices}) == 1 and bool(over)
+            good = alike and len(set(over)) == len(over) and set(over) <= set(range(len(self.channels)))
+            if not good or not 0 < group.needed <= len(group.slices):
                 raise PlanError(
-                    f"dataflow: coded actors {group.slices}, {group.needed} needed; expected one channel into and out "
-                    "of each, and at most as many needed as there are"
+                    f"dataflow: coded slices {group.slices}, {group.needed} needed; expected channels of its own for "
+                    "each, as many for all, and at most as many needed as there are"
                 )
 
     @cached_property
@@ -83,15 +86,11 @@ class Dataflow:
         return [[n for n, one in enumerate(self.channels) if one.target == v] for v in range(len(self.seconds))]
 
     @cached_property
-    def _out_of(self) -> list[list[int]]:
-        return [[n for n, one in enumerate(self.channels) if one.source == v] for v in range(len(self.seconds))]
-
-    @cached_property
     def weights(self) -> Array:
         """Of each channel; 0 where it carries a parity, which says nothing that the slices do not."""
         weights = np.array([one.weight for one in self.channels])
         for group in self.coded:
-            weights[[self._out_of[s][0] for s in group.slices[group.needed :]]] = 0.0
+            weights[[channels[-1] for channels in group.slices[group.needed :]]] = 0.0
         return weights
 
     def budgets(self, starts: ArrayLike) -> Array:
@@ -120,9 +119,10 @@ class Dataflow:
         """sum_k p_k w_k^2, for starts ts (..., actors)."""
         delivered = self.delivery(starts)
         for group in self.coded:
-            into, out = ([channels[s][0] for s in group.slices] for channels in (self._into, self._out_of))
-            delivered[..., out] = decoded(delivered[..., into] * delivered[..., out], len(out) - group.needed)
-            delivered[..., into] = 1.0
+            slices = np.array(group.slices)
+            there = delivered[..., slices].prod(-1)
+            delivered[..., slices.ravel()] = 1.0
+            delivered[..., slices[:, -1]] = decoded(there, len(slices) - group.needed)
         return self._over_paths(delivered * self.weights**2)
 
     def snr(self, starts: ArrayLike) -> Array:
@@ -149,10 +149,11 @@ def at_most(missing: int, delivery: Array) -> Array:
     if missing < 0:
         return np.zeros(delivery.shape[:-1])
     counts[..., 0] = 1.0
-    for p in np.moveaxis(delivery, -1, 0):
-        more = np.roll(counts, 1, axis=-1)
-        more[..., 0] = 0.0
-        counts = counts * p[..., None] + more * (1 - p[..., None])
+    for n in range(delivery.shape[-1]):
+        p = delivery[..., n, None]
+        one_more = counts[..., :-1] * (1 - p)
+        counts *= p
+        counts[..., 1:] += one_more
     return np.asarray(counts.sum(-1))
 
 
@@ -163,5 +164,6 @@ def decoded(delivery: Array, parities: int) -> Array:
     """
     if not parities:
         return delivery
-    others = [at_most(parities - 1, np.delete(delivery, n, -1)) for n in range(delivery.shape[-1])]
-    return delivery + (1 - delivery) * np.stack(others, -1)
+    count = delivery.shape[-1]
+    others = [[other for other in range(count) if other != one] for one in range(count)]
+    return np.asarray(delivery + (1 - delivery) * at_most(parities - 1, delivery[..., others]))

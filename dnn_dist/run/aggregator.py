@@ -31,6 +31,7 @@ from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.gatherer import Gatherer
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
+from dnn_dist.run.shares import Problem, SharesSolved, Solved
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.store import Store
 from dnn_dist.run.trust import WORKERS, names_in
@@ -88,7 +89,7 @@ class Aggregator(Part):
 
     def health(self) -> dict[str, Any]:
         """What diagnostics say of it."""
-        return {"frames open": len(self._open)}
+        return {"frames open": len(self._open), **self.machine.shares.health()}
 
     @property
     def wants_peers(self) -> bool:
@@ -219,6 +220,14 @@ class Aggregator(Part):
         key = TaskKey(self.source, action.session, action.frame, action.stage, 0)
         self.world.run(Job("local", call, key, action.plan, store.macs(action.stage)), done)
 
+    def _solve(self, problem: Problem) -> None:
+        def done(solved: Solved | None, error: str, seconds: float) -> None:
+            if solved is None:
+                self.world.note(Note("no shares", f"plan {problem.plan}: {error}", warn=False, about=problem.plan))
+            self.post(SharesSolved(solved))
+
+        self.world.run(Job("prepare", problem.solve), done)
+
     def _publish(self, action: Publish) -> None:
         report = action.report
         open_ = self._open.pop(report.frame)
@@ -227,7 +236,7 @@ class Aggregator(Part):
             self.world.send(Outcome(report, open_.frame, outputs, open_.tiles, open_.store))
         except Exception as error:  # noqa: BLE001  the net; the frame is reported all the same
             self.world.caught(error, "publishing a frame's outcome")
-            report = replace(report, status=Status.NO_RESULT, quality=0.0)
+            report = replace(report, status=Status.NO_RESULT, quality=0.0, macs_share=0.0)
             self.world.send(Outcome(report, open_.frame, None, {}, open_.store))
         finally:
             open_.store.release(report.frame)
@@ -258,4 +267,5 @@ class Aggregator(Part):
         RunLocal: _run_local,
         Publish: _publish,
         PublishProgress: _publish_progress,
+        Problem: _solve,
     }

@@ -30,6 +30,7 @@ from dnn_dist.run.events import (
     Unready,
     WorkArrived,
 )
+from dnn_dist.run.notes import Note
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import Progress, SourceState
 from dnn_dist.run.trust import SOURCES, names_in
@@ -100,6 +101,18 @@ class Computer(Part):
         machine = self.machine
         refused = [f"plan {plan} is refused: {why}" for plan, why in machine.refused.items()]
         return [*refused, *([] if machine.sources else ["no source is heard"])]
+
+    def missed(self, source: str, deadline: float) -> Note | None:
+        """No work came of a source within its QoS deadline (s): what there is to say, if it has tasks that wait, and
+        this worker's room was offered to it and to nobody else.
+        """
+        machine = self.machine
+        view = machine.sources.get(source)
+        waits = view is not None and view.state.queued > 0 and view.state.deadline > 0
+        if not waits or machine.held or machine.offered_to(self.world.now()) != source:
+            return None
+        text = f"worker {machine.name!r}: no work of source {source!r} within {deadline:.2f} s, though tasks wait there"
+        return Note("QoS deadline missed", text, about=source)
 
     @property
     def hungry(self) -> bool:

@@ -35,6 +35,7 @@ class WorkerView:
     measured_at: float = float("-inf")  # s; when it was given a piece only to measure its speed
     pace: Pace = field(default_factory=Pace)  # of its acknowledgements
     twins: Twins = field(default_factory=Twins)
+    lost: tuple[int, float] | None = None  # stage of the task that it lost last, when that was sent (s); until told
     name: str = ""  # the worker's
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=32))  # s; when it was lost
 
@@ -108,7 +109,17 @@ class WorkerView:
         del self.leases[lease.key]
         if not lease.acknowledged:
             self.strays.append(Stray(lease.number, lease.sent_at, lease.bytes_in, lease.ahead))
+        if why is LeaseState.LOST:
+            self.lost = lease.key.stage, lease.sent_at
         lease.step(why, now)
+
+    def owes(self) -> tuple[int, float] | None:
+        """(stage, s when it was sent) of the oldest task that it has not answered, or lost when it fell silent."""
+        sent = [(one.sent_at, one.key.stage) for one in self.leases.values() if one.state is not LeaseState.ANSWERED]
+        if not sent:
+            return self.lost if self.silent else None
+        at, stage = min(sent)
+        return stage, at
 
     def forgive(self, seconds: float) -> None:
         """Do not count so long a time, in which nobody listened, against the worker."""

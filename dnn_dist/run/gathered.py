@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from dnn_dist.run.events import ResultArrived
@@ -69,6 +69,7 @@ class GatheredFrame:
 
     def report(self, number: int, status: Status, shape: PlanShape, now: float) -> FrameReport:
         """The report in which the frame ends."""
+        lost = status is Status.NO_RESULT
         reporting = [(n, stage) for n, stage in enumerate(shape.stages) if stage.reports and not stage.local]
         total = sum(_macs(stage) for stage in shape.stages if not stage.local)
         done = sum(_done(shape, n, self.held.get(n, set())) for n, _ in reporting)
@@ -76,7 +77,8 @@ class GatheredFrame:
             frame=number,
             plan=self.plan,
             status=status,
-            quality=0.0 if status is Status.NO_RESULT else done / total if total else 1.0,
+            quality=0.0 if lost else _quality(shape, self.held),
+            macs_share=0.0 if lost else done / total if total else 1.0,
             pieces=sum(len(stage.pieces) for _, stage in reporting),
             came=sum(len(pieces) for pieces in self.held.values()) - self.recomputed,
             decoded=self.decoded,
@@ -88,6 +90,27 @@ class GatheredFrame:
             local=self.local,
             workers=self.workers,
         )
+
+
+def _quality(shape: PlanShape, held: Mapping[int, Collection[int]]) -> float:
+    """What the quality model of plan/quality.py says of the pieces that came: chains are channels in a row, as in
+    `dataflow` of run/shares.py, and a piece's weight squared is its share of the bytes that its chain gives.
+    """
+    quality = 1.0
+    for chain in shape.chains:
+        if shape.stages[chain.start].local:
+            continue
+        stages = [(shape.stages[number], held.get(number, ())) for number in shape.reporting(chain.start)]
+        came = sum(_bytes(stage, None if len(pieces) >= stage.enough else pieces) for stage, pieces in stages)
+        quality *= came / sum(_bytes(stage) for stage, _ in stages)
+    return quality
+
+
+def _bytes(stage: StageShape, pieces: Collection[int] | None = None) -> int:
+    """Bytes of a stage's results, parity left out: of all its pieces, or of these. A byte more of each, for it may give
+    none that is told apart.
+    """
+    return sum(p.bytes_out + 1 for n, p in enumerate(stage.pieces[: stage.enough]) if pieces is None or n in pieces)
 
 
 def _macs(stage: StageShape, pieces: Collection[int] | None = None) -> int:

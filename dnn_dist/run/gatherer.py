@@ -6,8 +6,9 @@ Rules
   as suffice where some carry parity; a local stage when the caller says that its thread has ended. The last stage is
   local and makes the detections.
   The first result of a task is used; others are counted and dropped. Results may overtake their frame's announcement.
-  A distributed stage waits for its pieces until the deadline less the p95 of what must still run after it. Then what is
-  missing is filled in, if anything came at all; else the frame ends without a result.
+  A distributed stage waits for its pieces until its share of the deadline ends (run/shares.py); while shares are not
+  known, until the deadline less the p95 of what must still run after it. Then what is missing is filled in, if anything
+  came at all; else the frame ends without a result.
   For workers of whom none is heard it waits no longer than `worker_timeout`, or half of the frame's budget if that
   is longer: better an answer with what there is, and then a newer frame; but the first of them may take its time. Who
   was held up cannot tell who was silent meanwhile.
@@ -45,6 +46,7 @@ from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.saving import Thrift
 from dnn_dist.run.shape import PlanShape
+from dnn_dist.run.shares import Shares, SharesSolved
 from dnn_dist.run.stagetimes import StageTimes
 from dnn_dist.run.state import Progress, StageProgress, next_sequence
 from dnn_dist.run.twins import Twins
@@ -71,6 +73,7 @@ class Gatherer:
         self.early: dict[TaskKey, ResultArrived] = {}  # results that overtook their frame's announcement
         self._times = StageTimes(self.settings.history)
         self.thrift = Thrift()
+        self.shares = Shares()
         self._peers: frozenset[str] = frozenset()  # workers that feeds can be sent to
         self._sequence = 0
         self._changed = False
@@ -87,6 +90,7 @@ class Gatherer:
             StillHeard: lambda event, now: self._hear_worker(max(event.at.values(), default=float("-inf"))),
             LocalDone: self._handle_local,
             PeersReachable: self._handle_peers,
+            SharesSolved: self._handle_shares,
             Tick: lambda event, now: [],
         }
 
@@ -126,6 +130,7 @@ class Gatherer:
         for plan in spare[: -self.settings.max_plans]:
             del self._plans[plan]
         self._times.keep(self._plans)
+        self.shares.keep(self._plans)
         self._changed = True
         return []
 
@@ -186,6 +191,10 @@ class Gatherer:
         self._peers, self._changed = event.workers, True
         return []
 
+    def _handle_shares(self, event: SharesSolved, now: float) -> list[Any]:
+        self.shares.take(event.solved)
+        return []
+
     def _hear_worker(self, at: float) -> list[Any]:
         self._worker_heard_at = at if self._worker_heard_at is None else max(self._worker_heard_at, at)
         return []
@@ -225,6 +234,7 @@ class Gatherer:
         held.add(key.piece)
         self._changed = True
         frame.account(event, stages[key.stage].pieces[key.piece].bytes_in)
+        self.shares.note(frame.plan, frame.stage, now - frame.stage_began, came=True)
         actions: list[Any] = [Keep(key)]
         if all(len(frame.held.get(stage, ())) >= stages[stage].enough for stage in shape.reporting(frame.stage)):
             actions += self._settle(key.frame, now)
@@ -274,6 +284,7 @@ class Gatherer:
         frame.computed += max(frame.stage_computed.values(), default=0.0)
         self._changed = True
         shape = self._plans[frame.plan]
+        self._give_up(frame, now)
         settled: list[Any] = []
         for stage in shape.reporting(frame.stage):
             held, enough = frame.held.get(stage, set()), shape.stages[stage].enough
@@ -285,7 +296,21 @@ class Gatherer:
             return [*settled, *self._enter(number, now)]
         if not frame.filled:
             self.thrift.note(False, frame.level)
-        return [*settled, self._end(number, frame.status, now)]
+        return [*settled, self._end(number, frame.status, now), *self._solve(frame)]
+
+    def _give_up(self, frame: GatheredFrame, now: float) -> None:
+        """Nobody waits any longer for what the open stage lacks: how long that would have taken is not known."""
+        shape = self._plans[frame.plan]
+        reporting = [] if shape.stages[frame.stage].local else shape.reporting(frame.stage)
+        lacked = sum(len(shape.stages[stage].pieces) - len(frame.held.get(stage, ())) for stage in reporting)
+        self.shares.note(frame.plan, frame.stage, now - frame.stage_began, came=False, pieces=lacked)
+
+    def _solve(self, frame: GatheredFrame) -> list[Any]:
+        """Have shares solved, if it is time: beside everything else."""
+        shape, settings = self._plans[frame.plan], self.settings
+        local = {n: self._times.quantile(frame.plan, n, 0.95) for n, stage in enumerate(shape.stages) if stage.local}
+        problem = self.shares.problem(frame.plan, shape, local, frame.budget, settings.guard, settings.deadlines)
+        return [problem] if problem is not None else []
 
     def _end(self, number: int, status: Status, now: float) -> Publish:
         frame = self.frames.pop(number)
@@ -300,15 +325,24 @@ class Gatherer:
         stages = self._plans[frame.plan].stages
         if stages[frame.stage].local:
             return frame.deadline
-        next_stage = self._plans[frame.plan].chain(frame.stage).stop
-        after = sum(self._times.quantile(frame.plan, stage, 0.95) for stage in range(next_stage, len(stages)))
-        # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
-        patient = max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
+        until = self.shares.until(frame.plan, frame.stage, frame.budget, self.settings.deadlines)
+        if until is None or not any(frame.held.get(stage) for stage in self._plans[frame.plan].reporting(frame.stage)):
+            patient = self._patience(frame)  # nothing at all is no answer
+        else:
+            patient = frame.announced_at + until
         if self._worker_heard_at is None:
             return patient
         # Who allows a frame ten seconds does not want half an answer after half a second.
         silence = max(self.settings.worker_timeout, frame.budget * SILENT_SHARE)
         return min(patient, max(self._worker_heard_at, frame.announced_at) + silence)
+
+    def _patience(self, frame: GatheredFrame) -> float:
+        """The same as far as the times of stages tell."""
+        stages = self._plans[frame.plan].stages
+        next_stage = self._plans[frame.plan].chain(frame.stage).stop
+        after = sum(self._times.quantile(frame.plan, stage, 0.95) for stage in range(next_stage, len(stages)))
+        # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
+        return max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
 
     def _check_time(self, now: float) -> list[Any]:
         actions: list[Any] = []
@@ -322,6 +356,7 @@ class Gatherer:
             if lacked and now - (self._worker_heard_at or now) < self.settings.worker_timeout:
                 self.thrift.note(True, frame.level)
             if shape.stages[frame.stage].local or lacked == enough or now >= frame.deadline:
+                self._give_up(frame, now)
                 actions += [Note("no result", why), self._end(number, Status.NO_RESULT, now)]
                 continue
             frame.filled += lacked

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnn_dist.errors import DnnDistError
+from dnn_dist.plan.fleet import Link, link_text
 from dnn_dist.plan.plan import WIRES
 from dnn_dist.plan.policy import in_work
+from dnn_dist.run.delays import measured_link
 from dnn_dist.run.dispatcher import Dispatcher
+from dnn_dist.run.due import Cadence
 from dnn_dist.run.events import (
     FrameReady,
     FrameRefused,
@@ -96,6 +99,7 @@ class Partition(Part):
         self._unheard = False  # nobody listened when the last image could have been taken
         self._asked: dict[str, SetPlan] = {}  # plan to come into force -> who waits for it
         self._twins = Twins()
+        self._cadence = Cadence()
         self.dropped = 0  # images
 
     def start(self, store: Store) -> None:
@@ -131,6 +135,33 @@ class Partition(Part):
     def lost(self) -> int:
         """Frames of which nobody will report: they died with a process that was restarted."""
         return len(self.machine.orphans)
+
+    def due(self) -> float:
+        """The QoS deadline of works and results now, s; 0: none, for none is asked for, or the source rests."""
+        if not self.machine.plan or not self.machine.settings.qos_deadlines:
+            return 0.0
+        return self._cadence.due(self._share, self.world.now())
+
+    @property
+    def _share(self) -> float:
+        """Of the deadline, for one chain of stages; s."""
+        shape = self.store.shape
+        chains = sum(not shape.stages[chain.start].local for chain in shape.chains)
+        return self.machine.settings.deadline / max(1, chains)
+
+    def missed(self, worker: str, deadline: float) -> Note | None:
+        """No result came of a worker within its QoS deadline (s): what there is to say, if it owes one for longer than
+        a stage's share. It counts as a loss of its link.
+        """
+        view, now = self.machine.workers.get(worker), self.world.now()
+        owes = view.owes() if view is not None else None
+        if view is None or owes is None or now - owes[1] < self._share:
+            return None
+        stage, since = owes
+        view.lost = None
+        view.pace.miss()
+        text = f"source {self.source!r}: no result of worker {worker!r} within {deadline:.2f} s; it owes a piece of "
+        return Note("QoS deadline missed", f"{text}stage {stage} since {now - since:.2f} s", about=worker)
 
     def offers(self) -> list[PlanText]:
         """The plans that workers should have, in full."""
@@ -177,7 +208,13 @@ class Partition(Part):
             "frames taken": self._frame,
             "new frames save": str(self._saving()[1]) or "nothing",
             "bytes on the way": self.machine.in_flight(),
+            **{f"link {self.machine.settings.robot} {robot}": link_text(link) for robot, link in self._links().items()},
         }
+
+    def _links(self) -> dict[str, Link]:
+        """Of the robots of workers, as far as they are measured; what stays on this robot goes over none."""
+        found = {view.state.robot: measured_link(view.pace.past) for view in self.machine.workers.values()}
+        return {robot: link for robot, link in found.items() if link and robot != self.machine.settings.robot}
 
     def troubles(self) -> list[str]:
         """What stands in the way of results now, worst first."""
@@ -210,6 +247,7 @@ class Partition(Part):
             return
         picture, self._waiting = self._waiting, None
         number, plan = self._frame, self.machine.plan
+        self._cadence.begin(self.world.now())
         store, deadline = self._stores[plan], self._arrived + settings.deadline
         self._frame += 1
         error, pixels = "", None
@@ -319,7 +357,7 @@ class Partition(Part):
         self.world.send(Scatter(self.source, self.session, action.frame, action.plan, action.routes))
 
     def _publish(self, action: PublishSource) -> None:
-        self.world.send(action.state)
+        self.world.send(action.state._replace(deadline=self.due()))
 
     def _publish_plan(self, action: PublishPlan) -> None:
         self.world.send(self._plan_text(action.plan))

@@ -70,6 +70,14 @@ class PlanShape:
         """The first stage whose pieces the aggregator sees, which a picture can show."""
         return self.reporting(0)[0]
 
+    @property
+    def chains(self) -> list[range]:
+        """All of them, in order; a local stage is one by itself."""
+        found = [self.chain(0)]
+        while found[-1].stop < len(self.stages):
+            found.append(self.chain(found[-1].stop))
+        return found
+
     def chain(self, stage: int) -> range:
         """The stages that are joined by direct boundaries with this one."""
         first, stop = stage, stage + 1

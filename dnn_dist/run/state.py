@@ -83,6 +83,7 @@ class SourceState(NamedTuple):
     oldest_open: int = 0  # frames below are late
     queued: int = 0  # tasks that wait for a worker
     version: str = __version__  # of dnn_dist
+    deadline: float = 0.0  # s; the QoS deadline of its work and results now; 0: none, off or idle
 
 
 class StageProgress(NamedTuple):
