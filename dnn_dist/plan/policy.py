@@ -33,6 +33,9 @@ class FedStage(Protocol):
         ...
 
 
+_IDLE_USES = 256  # a worker's share of some tens of frames
+
+
 def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, float, Tie]:
     """Orders the workers that offer room for a piece: the one of the least rank gets it.
 
@@ -46,6 +49,26 @@ def rank(of_stage: int, load: int, speed: float, tie: Tie) -> tuple[int, int, fl
 def window_takes(size: int, in_flight: int, window: int) -> bool:
     """Whether a piece of `size` bytes, work and result, may travel beside `in_flight` bytes; one always may."""
     return in_flight == 0 or in_flight + size <= window
+
+
+def idle_uses(forms: int) -> int:
+    """After so many uses of its other forms a worker drops one that was not used, of so many that it has ready on
+    demand. Its source counts alike, by works; where a worker serves several sources it may drop a form earlier.
+    """
+    return max(_IDLE_USES, 4 * forms)
+
+
+def worth_reading(waiting: float, homes: Sequence[tuple[float, float]], other: tuple[float, float]) -> bool:
+    """Whether another worker should read the weights of a piece that `homes` have ready: load and speed of each.
+
+    `waiting`: pieces that wait for the homes and come before it; all count as this one. Who reads needs as long for it
+    as for computing, and keeps the weights from then on. So it must be done in half the time: hardly ever where pieces
+    are well divided, and soon where a home is slow or has too many. Unknown speeds count as the greatest.
+    """
+    most = max(speed for _, speed in (*homes, other)) or 1.0
+    at_home = (sum(load for load, _ in homes) + waiting + 1) / sum(speed or most for _, speed in homes)
+    load, speed = other
+    return at_home >= 2 * (load + 2) / (speed or most)
 
 
 def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:

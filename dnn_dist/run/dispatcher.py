@@ -146,9 +146,6 @@ class Dispatcher:
         due = min(self._published_at + settings.heartbeat, books.due, self._switch.by)
         for frame in self.frames.values():
             due = min(due, frame.deadline)
-        if books.some_on_demand:
-            waiting = (task.ready_at for frame in self.frames.values() for task in frame.tasks.values() if task.wanting)
-            due = min([due, *(end for at in waiting if (end := at + settings.lease_min) > self._now)])
         if settings.recover_after:
             due = min([due, *(task.ready_at + settings.recover_after for task in leases.single(books))])
         return due

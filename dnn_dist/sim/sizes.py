@@ -94,16 +94,19 @@ class SizePieces:
         return self._on_demand
 
     def drop(self, plan: str) -> None:
-        self._ready = {piece for piece in self._ready if piece[0] != plan}
+        self._ready = {form for form in self._ready if form[0] != plan}
 
     def macs(self, plan: str, stage: int, piece: int) -> int:
         return _piece(self._shapes(plan), stage, piece)[0]
 
     def ready(self, plan: str, stage: int, piece: int) -> bool:
-        return not self._on_demand or (plan, stage, piece) in self._ready
+        return not self._on_demand or self._form(plan, stage, piece) in self._ready
 
     def prepare(self, plan: str, stage: int, piece: int) -> None:
-        self._ready.add((plan, stage, piece))
+        self._ready.add(self._form(plan, stage, piece))
+
+    def _form(self, plan: str, stage: int, piece: int) -> tuple[str, int, int]:
+        return plan, stage, self._shapes(plan).stages[stage].form(piece)
 
     def role(self, plan: str, stage: int, piece: int, inputs: Any) -> Role:
         shape = self._shapes(plan)
