@@ -35,7 +35,10 @@ from dnn_dist.sim import Load, Outcome, Scenario, Source, simulate
 
 GATEWAY = "gateway"
 MOST = 6  # devices
-METHODS = ("MoDNN", "sharing", "stealing")
+CURVES = {"MoDNN": ("MoDNN", "3x3"), "sharing 3x3": ("sharing", "3x3"), "stealing 3x3": ("stealing", "3x3")}
+"""Published curve of Fig. 13 -> our method and grid; a curve that is not here is the paper's alone."""
+FITTED = "stealing 3x3"
+"""The curve to which deepthings.yaml is fitted; the others are held out."""
 _LOCAL = StageShape(True, ())
 
 
@@ -116,7 +119,7 @@ def run(fleet: Fleet, sources: Iterable[Source], seed: int = 0) -> Outcome:
     return simulate(Scenario(fleet, sources, workers=used, seed=seed, worker=WorkerSettings(prefetch=0), limit=1e9))
 
 
-def latency(fleet: Fleet, method: str, devices: int, grid: str = "3x3", frames: int = 3) -> float:
+def latency(fleet: Fleet, method: str, grid: str, devices: int, frames: int = 3) -> float:
     """Mean seconds from image to result, one frame at a time."""
     outcome = run(fleet, [source(method, devices, grid, frames=frames)])
     assert len(outcome.latencies) == frames, f"{method} on {devices}: {outcome.statuses}, {dict(outcome.notes)}"
