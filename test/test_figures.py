@@ -49,7 +49,7 @@ def test_traffic_of_modnn_and_sharing_within_three_percent():
 
 def test_modnn_in_the_simulator_sends_what_its_formula_says():
     for devices in (1, 2, 6):
-        sent = testbed.run(testbed.testbed(), [testbed.source("MoDNN", devices, "3x3", frames=1)]).traffic
+        sent = testbed.run(testbed.testbed(), [testbed.source("MoDNN", "3x3", devices, frames=1)]).traffic
         assert sent / 2**20 == pytest.approx(deepthings_traffic.modnn()[devices - 1], rel=1e-6)
 
 

@@ -40,7 +40,7 @@ def sharing(grid: str) -> float:
 
 def stealing(grid: str) -> list[float]:
     """MiB for each number of devices: stolen tiles to their thieves, all results to the gateway."""
-    outcomes = [run(testbed(), [source("stealing", n, grid, frames=FRAMES)]) for n in published.DEVICES]
+    outcomes = [run(testbed(), [source("stealing", grid, n, frames=FRAMES)]) for n in published.DEVICES]
     return [outcome.traffic / FRAMES / MIB for outcome in outcomes]
 
 
