@@ -103,7 +103,7 @@ def draw(tables: Tables) -> Figure:
     for index, (key, label, colour) in enumerate(zip(keys, ["whole", *CUTS.values()], colours, strict=True)):
         x = [number + (index - 1.5) * 0.21 for number in range(1, len(by_layer) + 1)]
         left.bar(x, [float(row[key]) for row in by_layer], 0.21, color=COLOURS[colour], label=label)
-    left.set(title="Memory by layer", ylabel="MiB")
+    left.set(title="Memory by layer", ylabel="input, output and weights, MiB")
     pools = [str(n) for n, row in enumerate(by_layer, 1) if "POOL" in str(row["layer"])]
     left.set_xlabel(f"layer ({', '.join(pools)}: pools)")
     left.set_xticks(range(1, len(by_layer) + 1))

@@ -64,7 +64,8 @@ def draw(tables: Tables) -> Figure:
     figure, (axes,) = sheet(
         1,
         """YOLOv2's first 16 layers at 608 x 608, float32 on the wire. Sharing sends the same for any number of devices.
-        Stealing is counted in the simulator; with one device it sends the result only.""",
+        Stealing is counted in the simulator, on the testbed as fitted to another figure; with one device it sends the
+        result only. Published: sharing as printed, the others read off the plot.""",
         height=4.6,
     )
     colours = ("red", "sky", "blue", "black", "green", "purple")
@@ -74,7 +75,7 @@ def draw(tables: Tables) -> Figure:
         x = [row["devices"] for row in rows]
         theirs(axes, x, [row["published_mib"] for row in rows], colour, marker)
         ours(axes, x, [row["mib"] for row in rows], colour, curve, marker)
-    axes.set(title="Traffic of one frame", xlabel="devices", ylabel="MiB", ylim=(0, 22))
+    axes.set(title="Traffic of one frame", xlabel="devices", ylabel="sent for a frame, MiB", ylim=(0, 22))
     axes.set_xticks(published.DEVICES)
     legend(axes, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
