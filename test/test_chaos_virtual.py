@@ -120,6 +120,7 @@ def test_all_is_well_again_when_the_trouble_is_over(seed: int) -> None:
 CUTS = ["tiles:2x2@0..4;slices:2+1@5", "tiles:3x3@0..3;layers:2@4..11", "slices:2+1@0..1;tiles:1x2@2..4", "local"]
 CUTS += ["tiles:2x2@0..3>tiles:2x2@4..6>tiles:1x2@7..8", "tiles:2x2@0..4>layers:2@5..11", "bands:3@0..8;layers:2@9..11"]
 CUTS += ["layers:4", "slices:2+1@0;tiles:1x3@1..3>bands:2@4..8"]
+CUTS += ["tiles:3x3r@0..8", "slices:2+1@0;tiles:3x2r@1..4>tiles:2x2r@5..8", "layers:1@0..1>tiles:4x2r@2..8"]
 
 
 @pytest.mark.parametrize("seed", range(SEEDS // 5))

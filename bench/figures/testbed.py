@@ -9,7 +9,7 @@ MoDNN    the camera's frame goes to the gateway; row bands layer by layer; after
          same robot (sharing).
 sharing  the frame goes to the gateway, which hands the tiles out by a fixed division.
 stealing the camera's robot keeps the frame and works on its tiles; the others take tiles from it. Results go to the
-         gateway.
+         gateway. With reuse (3x3r) strips go from robot to robot.
 
 As on the testbed a robot takes its next tile when it has answered the last (no prefetch). deepthings.yaml
 has the robots and the channel, fitted by fit_deepthings.py. Its overhead is that of each layer (convolution or pool)
@@ -67,14 +67,13 @@ def output_bytes() -> int:
 
 @cache
 def tiles(grid: str) -> Load:
-    """A grid of fused tiles, float32 on the wire."""
+    """A grid of fused tiles ("3x3r": that reuse each other's overlap), float32 on the wire, pixels too."""
     network = yolov2_first16()
-    (stage,) = cut_network(network, f"tiles:{grid}")
-    pieces = tuple(
-        PieceShape(sum(port.bytes for port in p.inputs), sum(port.bytes for port in p.outputs), p.macs)
-        for p in stage.pieces
-    )
-    return _load(PlanShape((StageShape(False, pieces), _LOCAL)), [stage])
+    (stage,) = stages = cut_network(network, f"tiles:{grid}")
+    shape = PlanShape.of(network, stages, "float32").stages[0]
+    given = [sum(port.bytes for port in piece.inputs if not port.strip) for piece in stage.pieces]
+    pieces = tuple(replace(piece, bytes_in=size) for piece, size in zip(shape.pieces, given, strict=True))
+    return _load(PlanShape((replace(shape, pieces=pieces), _LOCAL)), stages)
 
 
 @cache

@@ -15,7 +15,7 @@ from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.cut.shares import Speeds
 from dnn_dist.cut.spec import parse_cut
-from dnn_dist.cut.traffic import direct_bytes, gathered_bytes
+from dnn_dist.cut.traffic import direct_bytes, gathered_bytes, overlap_bytes, strip_bytes
 from dnn_dist.graph.geometry import Pointwise
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.policy import columns
@@ -42,7 +42,8 @@ def cost(network: Network, stages: Sequence[Stage]) -> dict[str, Any]:
         "bytes_in": sum(_travelling_bytes(network, port) for piece in seen for port in piece.inputs),
         "bytes_out": sum(port.bytes for piece in seen for port in piece.outputs),
         "bytes_direct": sum(_direct_bytes(network, feeds).values()),
-        **_published(network, stages),
+        **({"bytes_strips": sum(map(strip_bytes, distributed))} if any(stage.reuses for stage in stages) else {}),
+        **_published(network, feeds),
     }
 
 
@@ -96,15 +97,18 @@ def _travelling_bytes(network: Network, port: Port) -> int:
     return prod(port.shape) if is_picture else port.bytes
 
 
-def _published(network: Network, stages: Sequence[Stage]) -> dict[str, float]:
+def _published(network: Network, feeds: Feeds) -> dict[str, float]:
     """Figures as DeepThings prints them, in the model's own type: MiB per frame, savings of memory."""
+    stages = feeds.stages
     figures: dict[str, float] = {}
     tiled = [stage for stage in stages if stage.kind == "tiles"]
     if tiled:
         given = {t for stage in tiled for t in stage.inputs}
         frame = sum(network.tensors[t].bytes for t in given if t in network.inputs)
         ports = [port for stage in tiled for piece in stage.pieces for port in (*piece.inputs, *piece.outputs)]
-        figures["tile_traffic_mib"] = (frame + sum(port.bytes for port in ports)) / _MIB
+        figures["tile_traffic_mib"] = (frame + sum(port.bytes for port in ports if not port.strip)) / _MIB
+    if any(stage.reuses for stage in tiled):
+        figures["strips_mib"] = sum(overlap_bytes(network, feeds, n) for n, s in enumerate(stages) if s.reuses) / _MIB
     banded = sum(exchanged_bytes(network, *run) for run in _banded(stages))
     if banded:
         figures["bands_traffic_mib"] = banded / _MIB

@@ -33,7 +33,7 @@ def serving(network: Network, stage: Stage) -> tuple[int, ...]:
     for piece in stage.pieces:
         first.setdefault(piece.form, piece)
     serves = dict(first)
-    if stage.kind == "tiles" and len(first) <= MOST_FORMS and all(_plain(network, stage, p) for p in first.values()):
+    if stage.kind == "tiles" and not stage.reuses and len(first) <= MOST_FORMS:
         kept: list[tuple[Piece, TileWalk]] = []
         for piece in sorted(first.values(), key=lambda piece: -piece.macs):
             walk = _walk(network, stage, piece)
@@ -74,13 +74,6 @@ class _Span(NamedTuple):
     size: int
     before: int  # pads
     after: int
-
-
-def _plain(network: Network, stage: Stage, piece: Piece) -> bool:
-    """Whether a piece takes and gives what its tile does, and nothing besides."""
-    walk = _walk(network, stage, piece)
-    taken, given = (tuple(port.tensor for port in ports) for ports in (piece.inputs, piece.outputs))
-    return (taken, given) == (tuple(walk.inputs), tuple(walk.outputs))
 
 
 def _walk(network: Network, stage: Stage, piece: Piece) -> TileWalk:

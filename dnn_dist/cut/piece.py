@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from dnn_dist.graph.network import Network
@@ -25,6 +25,8 @@ class Port:
     """Of the array: H x W x C of the box, without the batch axis."""
     channels: tuple[int, int] | None = None
     """Which channels [c0, c1) of the tensor's last axis; None: all, or (a parity's output) a sum of several."""
+    strip: bool = False
+    """Whether it goes from one piece of a stage to another: no share of what the stage makes, see reuse.py."""
 
     @property
     def bytes(self) -> int:
@@ -43,6 +45,8 @@ class Piece:
     """Multiply-accumulates of one run."""
     form: str
     """Pieces of one stage with equal form share one .tflite file."""
+    alone: Piece | None = None
+    """Of a piece that takes strips: what gives the same without them, of the same other inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,25 @@ class Stage:
     def distributed(self) -> bool:
         return self.kind != "local"
 
+    @property
+    def reuses(self) -> bool:
+        """Whether pieces give each other strips."""
+        return any(piece.alone is not None for piece in self.pieces)
 
-def make_port(network: Network, tensor: int, region: Region | None, channels: tuple[int, int] | None = None) -> Port:
+    @property
+    def levels(self) -> tuple[Stage, ...]:
+        """The stage with its pieces that take no strips, and with those that do, if there are any."""
+        levels = ([p for p in self.pieces if p.alone is None], [p for p in self.pieces if p.alone is not None])
+        return tuple(replace(self, pieces=tuple(pieces)) for pieces in levels if pieces)
+
+
+def make_port(
+    network: Network,
+    tensor: int,
+    region: Region | None,
+    channels: tuple[int, int] | None = None,
+    strip: bool = False,
+) -> Port:
     """The port of a tensor, or of a box of it, or of some of its channels."""
     value = network.tensors[tensor]
     if channels is not None:
@@ -96,4 +117,4 @@ def make_port(network: Network, tensor: int, region: Region | None, channels: tu
     if region is None:
         return Port(tensor, value.name, value.dtype, None, value.array_shape)
     shape = (region.height, region.width, value.shape[3])
-    return Port(tensor, value.name, value.dtype, region, shape)
+    return Port(tensor, value.name, value.dtype, region, shape, strip=strip)

@@ -10,7 +10,8 @@
                                                      for each; with parities any `robots` pieces are enough
             | "layers:" robots ["g"] [range]         a pipeline of contiguous runs of layers
             | "local" [range]                        at the robot that gathers
-    group   = ROWS "x" COLUMNS ["b"] [range | "@auto"]   b: balanced, border tiles larger
+    group   = ROWS "x" COLUMNS ["b"] ["r"] [range | "@auto"]   b: balanced, border tiles larger; r: neighbours reuse
+                                                     what both would compute, see reuse.py
     robots  = COUNT | SPEED *("," SPEED)             equal robots, or what each can do in relation to the others
     range   = "@" FIRST [".." [LAST]]                ops, both included; "@FIRST" is one op
 
@@ -42,7 +43,7 @@ from dnn_dist.graph.flatbuffer import BrokenBuffer
 from dnn_dist.graph.network import Network
 
 _CURES = {
-    "tiles": "write tiles:ROWSxCOLUMNS, tiles:3x3@FIRST..LAST, tiles:5x5b (balanced) or tiles:auto",
+    "tiles": "write tiles:ROWSxCOLUMNS, tiles:3x3@FIRST..LAST, tiles:5x5b (balanced), tiles:5x5r (reuse) or tiles:auto",
     "bands": "write bands:COUNT or bands:SPEED,SPEED,..., for example bands:4 or bands:2,1,1@0..15",
     "slices": "write slices:COUNT, slices:COUNT+PARITIES or slices:SPEED,SPEED,..., for example slices:4+1@16..20",
     "layers": "write layers:COUNT or layers:SPEED,SPEED,..., for example layers:3",
@@ -52,7 +53,7 @@ _CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3 or local, sepa
 # re.ASCII: \d would be digits of any script
 _RANGE = r"(?:@(?P<first>\d{1,6})(?P<more>\.\.(?P<last>\d{1,6})?)?)?"
 _ROBOTS = r"(?P<robots>\d{1,6}(?:\.\d{1,3})?(?:,\d{1,6}(?:\.\d{1,3})?){0,255})"
-_GRID = r"(?P<rows>\d{1,4})x(?P<columns>\d{1,4})(?P<balanced>b)?"
+_GRID = r"(?P<rows>\d{1,4})x(?P<columns>\d{1,4})(?P<balanced>b)?(?P<reuse>r)?"
 _GROUP = re.compile(rf"{_GRID}(?:(?P<auto>@auto)|{_RANGE})", re.ASCII)
 _STAGES = {
     "bands": re.compile(rf":{_ROBOTS}(?P<gathered>g)?{_RANGE}", re.ASCII),
@@ -71,6 +72,8 @@ class StageSpec:
     grid: tuple[int, int] = (2, 2)
     """Of tiles: rows, columns."""
     balanced: bool = False
+    reuse: bool = False
+    """Whether neighbours give each other strips."""
     auto: bool = False
     """Tiles between ops that cannot be tiled."""
     speeds: Speeds = ()
@@ -129,7 +132,8 @@ def _parse_group(text: str, group: str) -> StageSpec:
     if min(grid) < 1:
         raise CutError(f"the cut '{text[:80]}' has no tiles: rows and columns start at 1")
     first, last = _range(match)
-    return StageSpec("tiles", grid, bool(match["balanced"]), bool(match["auto"]), first=first, last=last)
+    flags = (bool(match[name]) for name in ("balanced", "reuse", "auto"))
+    return StageSpec("tiles", grid, *flags, first=first, last=last)
 
 
 def _range(match: re.Match[str]) -> tuple[int | None, int | None]:
@@ -187,9 +191,9 @@ def cut_text(stages: Sequence[Stage]) -> str:
 
 def _cut(network: Network, spec: StageSpec, first: int) -> tuple[Stage, ...]:
     if spec.kind == "tiles" and spec.auto:
-        return auto_stages(network, spec.grid, first, balanced=spec.balanced)
+        return auto_stages(network, spec.grid, first, balanced=spec.balanced, reuse=spec.reuse)
     if spec.kind == "tiles":
-        return (cut_tiles(network, spec.grid, first, spec.last, balanced=spec.balanced),)
+        return (cut_tiles(network, spec.grid, first, spec.last, spec.balanced, spec.reuse),)
     if spec.kind == "bands":
         return cut_bands(network, spec.speeds, spec.robots, first, spec.last)
     if spec.kind == "slices":

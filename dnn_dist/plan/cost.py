@@ -14,7 +14,7 @@ from functools import lru_cache
 from dnn_dist.cut.feeds import Feeds, Maker
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Piece, Stage
-from dnn_dist.cut.walk import walk_tile
+from dnn_dist.cut.tile import piece_walk
 from dnn_dist.graph.geometry import Pad, Pointwise
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.fleet import Robot
@@ -51,9 +51,8 @@ def _op_shares(network: Network, stage: Stage, piece: Piece) -> Mapping[int, flo
         return {stage.first: piece.outputs[0].shape[-1] / filters}
     if stage.kind not in ("tiles", "bands"):
         return {op.index: 1.0 for op in network.ops[stage.first : stage.last + 1] if not op.folded}
-    outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
     shares = {}
-    for step in walk_tile(network, stage.first, stage.last, outputs).steps:
+    for step in piece_walk(network, stage, piece).steps:
         op = network.ops[step.op]
         whole = network.tensors[op.outputs[0]]
         share = step.need.output.size / (whole.height * whole.width)
@@ -147,7 +146,7 @@ def chain_load(
                 local=stage.kind == "local",
                 pieces=tuple(pieces),
                 needed=stage.needed,
-                replicas=1 if stage.coded or stage.kind == "local" or len(chain) > 1 else replicas,
+                replicas=1 if stage.coded or stage.kind == "local" or feeds.chained(number) else replicas,
                 direct=number > 0,
                 pipelined=stage.kind == "layers",
             )

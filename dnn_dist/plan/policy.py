@@ -79,41 +79,52 @@ def columns(stages: Sequence[FedStage], chain: range) -> dict[Maker, int]:
     (those within the chain count first) and one has several times n, each of n columns has so many of that: the first
     is on its way while the next is computed. A stage meant for a robot of its own begins a column.
     """
-    counts = [len(stages[number].pieces) for number in chain]
+    levels = [(number, level) for number in chain for level in _levels(stages[number], number)]
+    counts = [len(level) for _, level in levels]
     piped = any(stages[number].pipelined for number in chain)
     usual = 0 if piped else max(counts, key=lambda n: (counts[1:-1].count(n), counts.count(n), n))
     found: dict[Maker, int] = {}
     count = 0
-    for number in chain:
-        stage, pieces = stages[number], len(stages[number].pieces)
-        places = [] if stage.pipelined else _by_bytes(stage, found)
+    for number, level in levels:
+        stage, pieces = stages[number], len(level)
+        places = [] if stage.pipelined else _by_bytes(stage, level, found)
         if places and 1 < pieces == usual < count and count % usual == 0:
-            joins = _dealt(places, pieces, range(count), count // pieces)
+            joins = _dealt(places, level, range(count), count // pieces)
             found, count = {maker: joins[column] for maker, column in found.items()}, pieces
-            places = _by_bytes(stage, found)
+            places = _by_bytes(stage, level, found)
         each = pieces // usual if places and count == usual > 1 and pieces % usual == 0 else 1
         swapped = [(column, piece) for piece, column in places]
-        taken = _dealt(swapped, count if places else 0, range(pieces), each)
-        for piece in range(pieces):
+        taken = _dealt(swapped, range(count if places else 0), level, each)
+        for piece in level:
             found[number, piece] = taken.get(piece, count)
             count = max(count, found[number, piece] + 1)
     return found
 
 
-def _by_bytes(stage: FedStage, found: Mapping[Maker, int]) -> list[tuple[int, int]]:
-    """(piece, column) of all pieces of a stage that get something of a column, most bytes first."""
-    resident: dict[tuple[int, int], int] = {}
+def _levels(stage: FedStage, number: int) -> list[list[int]]:
+    """The pieces of a stage; those that take strips of others of the stage (cut/reuse.py) by themselves, after these."""
+    levels: tuple[list[int], list[int]] = [], []
     for index, piece in enumerate(stage.pieces):
-        for maker, size in piece.feeds.items():
+        levels[any(maker[0] == number for maker in piece.feeds)].append(index)
+    return [level for level in levels if level]
+
+
+def _by_bytes(stage: FedStage, level: Sequence[int], found: Mapping[Maker, int]) -> list[tuple[int, int]]:
+    """(piece, column) of those of these pieces of a stage that get something of a column, most bytes first."""
+    resident: dict[tuple[int, int], int] = {}
+    for index in level:
+        for maker, size in stage.pieces[index].feeds.items():
             resident[index, found[maker]] = resident.get((index, found[maker]), 0) + size
     return sorted(resident, key=lambda place: (-resident[place], place))
 
 
-def _dealt(pairs: Sequence[tuple[int, int]], hosts: int, guests: Sequence[int], each: int) -> dict[int, int]:
+def _dealt(
+    pairs: Sequence[tuple[int, int]], hosts: Sequence[int], guests: Sequence[int], each: int
+) -> dict[int, int]:
     """Guest -> host: by the order of `pairs` (host, guest), then by number; a host takes `each` guests at most."""
-    free = dict.fromkeys(range(hosts), each)
+    free = dict.fromkeys(hosts, each)
     found: dict[int, int] = {}
-    for host, guest in [*pairs, *((host, guest) for guest in guests for host in range(hosts))]:
+    for host, guest in [*pairs, *((host, guest) for guest in guests for host in hosts)]:
         if free[host] and guest not in found:
             found[guest] = host
             free[host] -= 1

@@ -156,7 +156,7 @@ class _Run:
             stop = first + 1
             while stop < len(self.stages) and self.stages[stop].direct:
                 stop += 1
-            if stop > first + 1:
+            if stop > first + 1 or any(piece.feeds for piece in self.stages[first].pieces):
                 yield self._chain(self.stages[first:stop], first)
             first = stop
 

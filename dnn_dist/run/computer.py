@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dnn_dist.cut.feeds import Maker
+from dnn_dist.cut.feeds import Maker, lenders
 from dnn_dist.run.events import (
     BuildPlan,
     Compute,
@@ -52,6 +52,7 @@ class _Task:
     routes: dict[Maker, Route] = field(default_factory=dict)  # piece that gets something of it -> where that is
     unsent: set[Maker] = field(default_factory=set)  # of these, those that did not get it yet
     failed: bool = False  # its weights cannot be read
+    alone: bool = False  # strips that it lacks will not come
 
     def reroute(self, routes: Sequence[Route]) -> None:
         """Feeds go there, those to other pieces as before."""
@@ -116,7 +117,16 @@ class Computer(Part):
 
     def ready(self, key: TaskKey, plan: str) -> bool:
         """Whether the weights of a task's piece need not be read first."""
-        return self._pieces.ready(plan, key.stage, key.piece)
+        return self._pieces.ready(plan, key.stage, key.piece, self._alone(key))
+
+    def _alone(self, key: TaskKey) -> bool:
+        """Whether a task is to be computed without strips that it lacks."""
+        task = self._tasks.get(key)
+        if task is None or not task.alone:
+            return False
+        plan = task.work.plan
+        role = self._pieces.role(plan, key.stage, key.piece, task.work.inputs)
+        return not lenders((key.stage, key.piece), role.awaits) <= self._fed.get((key, plan), NOTHING).keys()
 
     def plan_of(self, key: TaskKey) -> str:
         """Hash of the plan of one of these."""
@@ -163,19 +173,24 @@ class Computer(Part):
         ready, role = True, Role()
         if self.machine.plans.get(plan, False):
             role = self._pieces.role(plan, key.stage, key.piece, work.inputs)  # WireError where there is no such piece
-            ready = self._pieces.ready(plan, key.stage, key.piece)
+            ready = self._pieces.ready(plan, key.stage, key.piece, work.alone)
             astray = [route for route in work.routes if (route.stage, route.piece) not in role.feeds]
             if astray:
                 taker = f"{astray[0].stage}/{astray[0].piece}"
                 raise WireError(f"work {key}: feeds of it go to piece {taker}, which gets none")
+            if work.alone:
+                role = role._replace(awaits=role.awaits - lenders((key.stage, key.piece), role.awaits))
         task = self._tasks.get(key)
         if task is not None and task.work.plan != plan:
             raise WireError(f"work {key}: plan {plan[:32]!r}, which is not the task's")
         if task is None:
             task = self._tasks[key] = _Task(work, self.world.now())
             task.reroute(work.routes)
+        task.alone |= work.alone
         self._coming = work
-        self.handle(WorkArrived(key, plan, work.worker_session, work.number, work.budget, ready, role, work.again))
+        self.handle(
+            WorkArrived(key, plan, work.worker_session, work.number, work.budget, ready, role, work.again, work.alone)
+        )
 
     def _hear_feed(self, feed: Feed) -> None:
         key, maker, machine = feed.key, (feed.stage, feed.piece), self.machine
@@ -223,8 +238,8 @@ class Computer(Part):
 
     def _prepare(self, action: Prepare) -> None:
         key, plan = action.key, self._tasks[action.key].work.plan
-        job = Job("prepare", lambda: self._pieces.prepare(plan, key.stage, key.piece), key, plan)
-        task = self._tasks[key]
+        task, alone = self._tasks[key], self._alone(key)
+        job = Job("prepare", lambda: self._pieces.prepare(plan, key.stage, key.piece, alone), key, plan)
 
         def done(result: Any, error: str, seconds: float) -> None:
             task.failed = bool(error)  # it comes again, and counts, when the piece is run
@@ -234,9 +249,9 @@ class Computer(Part):
 
     def _compute(self, action: Compute) -> None:
         key, task = action.key, self._tasks[action.key]
-        plan, inputs = task.work.plan, task.work.inputs
-        macs = self._pieces.macs(plan, key.stage, key.piece)
-        if not self._pieces.ready(plan, key.stage, key.piece) and not task.failed:
+        plan, inputs, alone = task.work.plan, task.work.inputs, self._alone(key)
+        macs = self._pieces.macs(plan, key.stage, key.piece, alone)
+        if not self._pieces.ready(plan, key.stage, key.piece, alone) and not task.failed:
             self.post(Unready(key))
             return
 
@@ -248,7 +263,7 @@ class Computer(Part):
             self.post(Computed(key, plan, seconds, macs, error, result.bytes if result is not None else 0))
 
         fed = self._fed.get((key, plan), NOTHING)
-        call = lambda: self._pieces.run(plan, key.stage, key.piece, inputs, fed)  # noqa: E731
+        call = lambda: self._pieces.run(plan, key.stage, key.piece, inputs, fed, alone)  # noqa: E731
         self.world.run(Job("compute", call, key, plan, macs), done)
 
     def _reroute(self, action: Reroute) -> None:

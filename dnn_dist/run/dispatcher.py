@@ -125,6 +125,8 @@ class Dispatcher:
         if self.queue:
             given = [*hand_out(books, now), *self._place_chains(now)]
             actions += given + self._chains.scatter(given, now)
+        if books.unlent:
+            actions += self._chains.do_without(now)
         return actions + self._publish(now)
 
     def _come(self, now: float) -> None:
@@ -240,6 +242,8 @@ class Dispatcher:
             for key in [key for key in frame.tasks if progress.done(key)]:
                 if progress.settled(key) or not books.piece(key).takers:
                     books.forget(frame, key, LeaseState.DONE, now)
+                else:
+                    frame.tasks[key].reported = True
         for number in [number for number in self.frames if number < progress.oldest_open]:
             result += self._close(number, now)
         self._oldest_open = max(self._oldest_open, progress.oldest_open)

@@ -83,6 +83,8 @@ def lose(books: Books, view: WorkerView, why: str, now: float) -> list[Note]:
 def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> Note:
     view.let_go(lease, LeaseState.LOST, now)
     task = books.task(lease.key)
+    stage = lease.key.stage
+    books.unlent += [lease.key._replace(piece=n) for other, n in books.piece(lease.key).takers if other == stage]
     del task.leases[view.name]
     task.attempt += 1
     task.failed_at.add(view.name)

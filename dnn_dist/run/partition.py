@@ -279,6 +279,7 @@ class Partition(Part):
             inputs,
             action.routes,
             action.again,
+            action.alone,
         )
         self.world.send(work, action.worker)
 

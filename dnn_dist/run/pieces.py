@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dnn_dist.cut.build import piece_size, write_piece
-from dnn_dist.cut.feeds import AGGREGATOR, Box, Boxes, Feeds, Maker, made_before, put, take
+from dnn_dist.cut.feeds import AGGREGATOR, Box, Boxes, Feeds, Maker, lenders, made_before, put, take
 from dnn_dist.cut.forms import extend, serving, shrink
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
@@ -39,11 +39,12 @@ class Ports:
         self.piece(stage, piece)
         return self._feeds.feeds(stage, piece)
 
-    def piece(self, stage: int, piece: int) -> Piece:
-        """A piece by its place in the plan; WireError when there is none."""
+    def piece(self, stage: int, piece: int, alone: bool = False) -> Piece:
+        """A piece by its place in the plan, `alone`: as it is without strips; WireError when there is none."""
         if not (0 <= stage < len(self.stages) and 0 <= piece < len(self.stages[stage].pieces)):
             raise WireError(f"plan {self.plan.hash}: there is no piece {piece} of stage {stage}")
-        return self.stages[stage].pieces[piece]
+        found = self.stages[stage].pieces[piece]
+        return found.alone or found if alone else found
 
     def role(self, stage: int, piece: int, tensors: Sequence[WireTensor]) -> Role:
         """What a piece is in its chain, and what it awaits when these tensors came with its work."""
@@ -85,19 +86,25 @@ class Ports:
         return decode(tensor, port.dtype, *self._quantisation(port), box.shape)
 
     def inputs(
-        self, stage: int, piece: int, tensors: Sequence[WireTensor], fed: Mapping[Maker, Sequence[np.ndarray]]
+        self,
+        stage: int,
+        piece: int,
+        tensors: Sequence[WireTensor],
+        fed: Mapping[Maker, Sequence[np.ndarray]],
+        alone: bool = False,
     ) -> list[np.ndarray]:
         """All inputs of a piece, in order and as the model wants them: those that came with its work, and those that
-        others gave. WireError when the work has not what the piece takes.
+        others gave, `alone`: but for strips. WireError when the work has not what the piece takes.
         """
-        here, ports = self.piece(stage, piece), self.seen[stage].pieces[piece].inputs
+        here, ports = self.piece(stage, piece, alone), self.seen[stage].pieces[piece].inputs
         merged = self.merged(stage, piece) if self.lacks(stage, piece, tensors) else ()
         given = [port for port in ports if port not in merged]
         arrays = dict(zip(given, self._arranged(given, tensors), strict=True))
         arrays |= zip(merged, fed[AGGREGATOR] if merged else (), strict=True)
         inputs = {here.inputs.index(port): array for port, array in arrays.items()}
-        for maker, boxes in self.fed(stage, piece).items():
-            for box, array in zip(boxes, fed[maker], strict=True):
+        makers = self.fed(stage, piece)
+        for maker in set(makers) - (lenders((stage, piece), makers) if alone else set()):
+            for box, array in zip(makers[maker], fed[maker], strict=True):
                 put(here, box, array, inputs)
         return [inputs[number] for number in range(len(here.inputs))]
 
@@ -169,8 +176,16 @@ class PieceSet(Ports):
         for index, stage in own:
             for piece in (stage.pieces[number] for number in self._serving[index]):
                 self._forms[index, piece.form] = stage, piece
-        self.sizes = {form: piece_size(network, stage, piece) for form, (stage, piece) in self._forms.items()}
+        self._spare = {
+            (index, piece.alone.form): (stage, piece.alone)
+            for (index, _), (stage, piece) in self._forms.items()
+            if piece.alone is not None
+        }
+        """Those of tiles that lack strips: made ready when they are needed."""
+        self.sizes = {form: piece_size(network, *found) for form, found in (self._spare | self._forms).items()}
         """Form -> bytes of its file: what its weights take in memory."""
+        self.size = sum(self.sizes[form] for form in self._forms)
+        """Bytes of all that is made ready at once."""
         self._engines: dict[Form, Engine] = {}
 
     def prepare(self, form: Form | None = None) -> None:
@@ -187,27 +202,32 @@ class PieceSet(Ports):
         """Whether a form would be computed without reading weights first."""
         return form in self._engines
 
-    def run(self, stage: int, piece: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def run(self, stage: int, piece: int, inputs: Sequence[np.ndarray], alone: bool = False) -> list[np.ndarray]:
         """Compute a piece: arrays of its input ports' shapes in, arrays of its output ports' shapes out."""
-        form = self.form(stage, piece)
+        form = self.form(stage, piece, alone)
         engine = self._engines.get(form)
         if engine is None:  # never made ready, or dropped since
             self._build(form)
             engine = self._engines[form]
-        large, here = self._forms[form][1], self.piece(stage, piece)
-        if large.form == here.form:
+        here, large = self.piece(stage, piece), self._serves(stage, piece)
+        if alone or large.form == here.form:
             return engine.run(list(inputs))
         return shrink(here.outputs, engine.run(extend(large.inputs, inputs)))
 
-    def form(self, stage: int, piece: int) -> Form:
-        """What serves a piece; WireError when it is none of this robot's."""
-        self.piece(stage, piece)
+    def form(self, stage: int, piece: int, alone: bool = False) -> Form:
+        """What serves a piece, `alone`: without strips; WireError when it is none of this robot's."""
+        here = self.piece(stage, piece, alone)
         if stage not in self._serving:
             raise WireError(f"plan {self.plan.hash}: piece {piece} of stage {stage} is not for this robot to compute")
-        return stage, self.stages[stage].pieces[self._serving[stage][piece]].form
+        spare = stage, here.form
+        return spare if alone and spare in self._spare else (stage, self._serves(stage, piece).form)
+
+    def _serves(self, stage: int, piece: int) -> Piece:
+        """The piece whose file computes a piece that has all its strips."""
+        return self.stages[stage].pieces[self._serving[stage][piece]]
 
     def _build(self, form: Form) -> None:
-        stage, piece = self._forms[form]
+        stage, piece = self._forms.get(form) or self._spare[form]
         # An engine keeps its file mapped, not named
         with TemporaryDirectory(prefix="dnn_dist-", dir=scratch_folder()) as folder:
             path = write_piece(self.network, stage, piece, Path(folder, "piece.tflite"))

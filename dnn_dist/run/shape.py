@@ -23,6 +23,7 @@ class PieceShape:
     feeds: Mapping[Maker, int] = field(default_factory=dict)  # what it gets from pieces of its chain -> bytes
     takers: tuple[Maker, ...] = ()  # pieces of its chain that get something of it
     merged: int = 0  # of `bytes_in`: made before its chain, so that the aggregator has them
+    alone: int = 0  # MACs without strips of its neighbours; 0: it takes none
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class StageShape:
     replicas: int = 1  # workers that compute each piece; the first answer counts
     direct: bool = False  # it takes what it can straight from the workers of the stages before
     reports: bool = True  # its pieces give the aggregator something
-    chained: bool = False  # there is a direct boundary before or behind it
+    chained: bool = False  # pieces give each other something: over a direct boundary, or strips
     pipelined: bool = False  # it is meant for a robot of its own
     forms: tuple[int, ...] = ()  # piece -> the piece whose file computes it, on robots that have few; empty: itself
 
@@ -103,13 +104,14 @@ class PlanShape:
                         {maker: _bytes(boxes, wire) for maker, boxes in feeds.feeds(number, seen.index).items()},
                         tuple(feeds.takers(number, seen.index)),
                         sum(port_bytes(network, port, wire) for port in made_before(network, seen)),
+                        seen.alone.macs if seen.alone else 0,
                     )
                     for seen in view.pieces
                 ),
                 needed=stage.needed if stage.coded else None,
-                replicas=1 if stage.coded or len(feeds.chain(number)) > 1 else replicas,
+                replicas=1 if stage.coded or feeds.chained(number) else replicas,
                 direct=stage.direct,
-                chained=len(feeds.chain(number)) > 1,
+                chained=feeds.chained(number),
                 reports=bool(view.outputs),
                 pipelined=stage.kind == "layers",
                 forms=serving(network, stage),

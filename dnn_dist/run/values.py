@@ -57,7 +57,9 @@ class Route(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A task. `again`: no task, but feeds of one that this worker has, computed or not, go where `routes` say."""
+    """A task. `again`: no task, but feeds of one that this worker has, computed or not, go where `routes` say.
+    `alone`: strips of it that are not there will not come; a tile is then computed in full.
+    """
 
     key: TaskKey
     plan: str
@@ -68,6 +70,7 @@ class Work:
     inputs: Any
     routes: tuple[Route, ...] = ()
     again: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,8 +176,12 @@ class Worker:
         if self._unwanted(key, event.role):
             return told("late work", "no longer wanted on arrival", warn=False)
         kept = self.residence.kept.get(key)
+        if event.alone:
+            self.residence.narrow(key, event.role.awaits)
         if key in self.held or (event.again and kept is not None):
             return [Reroute(key)] if event.again else [Reroute(key), *told("doubled work", "is held already")]
+        if event.again and event.alone:
+            return []  # it is computed
         if event.again:
             return told("foreign work", "asks for feeds of a piece that is not here")
         if kept is not None:  # lost on the way, or so its source thinks

@@ -58,20 +58,22 @@ class Pieces(Protocol):
     def drop(self, plan: str) -> None:
         """Free a plan's pieces."""
 
-    def macs(self, plan: str, stage: int, piece: int) -> int:
-        """The work of a piece; WireError when there is no such piece, or not for this robot."""
+    def macs(self, plan: str, stage: int, piece: int, alone: bool = False) -> int:
+        """The work of a piece, `alone`: without strips; WireError when there is no such piece, or not for this robot."""
 
-    def ready(self, plan: str, stage: int, piece: int) -> bool:
+    def ready(self, plan: str, stage: int, piece: int, alone: bool = False) -> bool:
         """Whether its weights need not be read first."""
 
-    def prepare(self, plan: str, stage: int, piece: int) -> None:
+    def prepare(self, plan: str, stage: int, piece: int, alone: bool = False) -> None:
         """Job: read its weights."""
 
     def role(self, plan: str, stage: int, piece: int, inputs: Any) -> Role:
         """What a piece is in its chain, and whether it must wait for what did not come with its work."""
 
-    def run(self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any]) -> Made:
-        """Job: compute it of what came with its work and what others gave."""
+    def run(
+        self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any], alone: bool = False
+    ) -> Made:
+        """Job: compute it of what came with its work and what others gave, `alone`: but for strips."""
 
     def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any) -> Any:
         """What a piece gives another of its `Made.outputs`, as it travels; WireError when it gives it nothing."""
@@ -81,7 +83,7 @@ class Pieces(Protocol):
 
     @property
     def chained(self) -> bool:
-        """Whether a plan has direct boundaries, so that workers send each other feeds."""
+        """Whether workers send each other feeds: a plan has direct boundaries, or tiles that reuse strips."""
 
     def health(self) -> dict[str, Any]:
         """What diagnostics say."""
@@ -111,7 +113,7 @@ class Workshop:
         for few in (False, True):
             pieces = PieceSet(self._network, plan, stages, local=False, threads=self._threads, few=few)
             with self._lock:
-                whole = sum(pieces.sizes.values()) + self._bytes_of_whole() <= self._prepared
+                whole = pieces.size + self._bytes_of_whole() <= self._prepared
             if whole:
                 pieces.prepare()
                 break
@@ -128,19 +130,19 @@ class Workshop:
             self._whole.discard(plan)
             self._used = {key: use for key, use in self._used.items() if key[0] != plan}
 
-    def macs(self, plan: str, stage: int, piece: int) -> int:
+    def macs(self, plan: str, stage: int, piece: int, alone: bool = False) -> int:
         pieces = self._of(plan)
         pieces.form(stage, piece)
-        found: Piece = pieces.piece(stage, piece)
+        found: Piece = pieces.piece(stage, piece, alone)
         return found.macs
 
-    def ready(self, plan: str, stage: int, piece: int) -> bool:
+    def ready(self, plan: str, stage: int, piece: int, alone: bool = False) -> bool:
         pieces = self._of(plan)
-        return pieces.ready(pieces.form(stage, piece))
+        return pieces.ready(pieces.form(stage, piece, alone))
 
-    def prepare(self, plan: str, stage: int, piece: int) -> None:
+    def prepare(self, plan: str, stage: int, piece: int, alone: bool = False) -> None:
         pieces = self._of(plan)
-        form = pieces.form(stage, piece)
+        form = pieces.form(stage, piece, alone)
         self._make_room(plan, form, pieces)
         pieces.prepare(form)
 
@@ -156,13 +158,14 @@ class Workshop:
         piece: int,
         inputs: list[WireTensor],
         fed: Mapping[Maker, Sequence[np.ndarray]] = NOTHING,
+        alone: bool = False,
     ) -> Made:
         pieces = self._of(plan)
-        form = pieces.form(stage, piece)
-        arrays = pieces.inputs(stage, piece, inputs, fed)
-        if plan not in self._whole:
+        form = pieces.form(stage, piece, alone)
+        arrays = pieces.inputs(stage, piece, inputs, fed, alone)
+        if plan not in self._whole or alone:
             self._make_room(plan, form, pieces)
-        outputs = pieces.run(stage, piece, arrays)
+        outputs = pieces.run(stage, piece, arrays, alone)
         result = pieces.result(stage, piece, outputs)
         return Made(sum(tensor.bytes for tensor in result), result, outputs)
 
@@ -174,7 +177,7 @@ class Workshop:
 
     @property
     def chained(self) -> bool:
-        return any(stage.direct for pieces in list(self._sets.values()) for stage in pieces.stages)
+        return any(stage.direct or stage.reuses for pieces in list(self._sets.values()) for stage in pieces.stages)
 
     def health(self) -> dict[str, Any]:
         with self._lock:
@@ -194,7 +197,7 @@ class Workshop:
 
     def _bytes_of_whole(self) -> int:
         """Of the plans of which all pieces are ready; with the lock held."""
-        return sum(sum(self._sets[plan].sizes.values()) for plan in self._whole)
+        return sum(self._sets[plan].size for plan in self._whole)
 
     def _bytes_on_demand(self) -> int:
         """Of the forms that were made ready on demand; with the lock held."""

@@ -165,7 +165,9 @@ class WorkerRun(Process):
             return 0.0 if self.part.ready(key, job.plan) else self.hub.scenario.prepare
         self.hub.computing(self.robot, key)
         self.pieces[key.source].add((key.stage, key.piece))
-        return self.hub.service(self.robot, self._load(key.source, job.plan), key.stage, key.piece)
+        seconds = self.hub.service(self.robot, self._load(key.source, job.plan), key.stage, key.piece)
+        macs = self._piece(key, job.plan).macs
+        return seconds * job.macs / macs if macs else seconds  # a tile without its strips has more to do
 
     def failure(self, job: Job) -> str:
         return self.hub.draw_error() if job.lane == "compute" else ""

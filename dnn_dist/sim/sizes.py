@@ -88,7 +88,7 @@ class SizePieces:
     def __init__(self, shapes: Callable[[str], PlanShape], on_demand: bool) -> None:
         """`shapes`: of a plan by its name."""
         self._shapes, self._on_demand = shapes, on_demand
-        self._ready: set[tuple[str, int, int]] = set()
+        self._ready: set[tuple[str, int, int, bool]] = set()
 
     def build(self, offered: PlanText) -> bool:
         return self._on_demand
@@ -96,17 +96,18 @@ class SizePieces:
     def drop(self, plan: str) -> None:
         self._ready = {form for form in self._ready if form[0] != plan}
 
-    def macs(self, plan: str, stage: int, piece: int) -> int:
-        return _piece(self._shapes(plan), stage, piece)[0]
+    def macs(self, plan: str, stage: int, piece: int, alone: bool = False) -> int:
+        macs = _piece(self._shapes(plan), stage, piece)[0]
+        return self._shapes(plan).stages[stage].pieces[piece].alone if alone else macs
 
-    def ready(self, plan: str, stage: int, piece: int) -> bool:
-        return not self._on_demand or self._form(plan, stage, piece) in self._ready
+    def ready(self, plan: str, stage: int, piece: int, alone: bool = False) -> bool:
+        return not (self._on_demand or alone) or self._form(plan, stage, piece, alone) in self._ready
 
-    def prepare(self, plan: str, stage: int, piece: int) -> None:
-        self._ready.add(self._form(plan, stage, piece))
+    def prepare(self, plan: str, stage: int, piece: int, alone: bool = False) -> None:
+        self._ready.add(self._form(plan, stage, piece, alone))
 
-    def _form(self, plan: str, stage: int, piece: int) -> tuple[str, int, int]:
-        return plan, stage, self._shapes(plan).stages[stage].form(piece)
+    def _form(self, plan: str, stage: int, piece: int, alone: bool) -> tuple[str, int, int, bool]:
+        return plan, stage, self._shapes(plan).stages[stage].form(piece), alone
 
     def role(self, plan: str, stage: int, piece: int, inputs: Any) -> Role:
         shape = self._shapes(plan)
@@ -116,7 +117,9 @@ class SizePieces:
         awaits = frozenset(found.feeds) | ({AGGREGATOR} if lacks else set())
         return Role(awaits, frozenset(found.takers), shape.stages[stage].reports)
 
-    def run(self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any] = NOTHING) -> Made:
+    def run(
+        self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any] = NOTHING, alone: bool = False
+    ) -> Made:
         size = _piece(self._shapes(plan), stage, piece)[1]
         return Made(size, size)
 
