@@ -79,9 +79,10 @@ def test_other_kinds_of_piece_keep_their_files() -> None:
 
 
 def test_a_form_is_read_elsewhere_only_where_that_ends_much_sooner() -> None:
-    assert not worth_reading(0, [(2, 1.0)], (0, 1.0)), "the next piece of a worker that computes and has one waiting"
-    assert worth_reading(1, [(2, 1.0)], (0, 1.0)), "another one waits before it"
-    assert not worth_reading(1, [(2, 1.0), (2, 1.0)], (0, 1.0)), "two can take it"
+    assert not worth_reading(0, [(1, 1.0)], (0, 1.0)), "the next piece of a worker that computes its last"
+    assert worth_reading(0, [(2, 1.0)], (0, 1.0)), "it has another one waiting"
+    assert not worth_reading(1, [(2, 1.0)], (2, 1.0)), "the other has as many"
+    assert not worth_reading(0, [(1, 1.0), (2, 1.0)], (0, 1.0)), "two can take it"
     assert worth_reading(0, [(0, 0.2)], (0, 1.0)), "a slow one has it"
     assert not worth_reading(1, [(2, 1.0)], (0, 0.2)), "a slow one would read it"
     assert worth_reading(1, [(2, 0.0)], (0, 0.0)), "speeds are not known yet"
