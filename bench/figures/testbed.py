@@ -38,7 +38,13 @@ from dnn_dist.sim import Load, Outcome, Scenario, Source, simulate
 
 GATEWAY = "gateway"
 MOST = 6  # devices
-CURVES = {"MoDNN": ("MoDNN", "3x3"), "sharing 3x3": ("sharing", "3x3"), "stealing 3x3": ("stealing", "3x3")}
+CURVES = {
+    "MoDNN": ("MoDNN", "3x3"),
+    "sharing 3x3": ("sharing", "3x3"),
+    "stealing 3x3": ("stealing", "3x3"),
+    "stealing and reuse 3x3": ("stealing", "3x3r"),
+    "stealing and reuse 5x5": ("stealing", "5x5r"),
+}
 """Published curve of Fig. 13 -> our method and grid; a curve that is not here is the paper's alone."""
 FITTED = "stealing 3x3"
 """The curve to which deepthings.yaml is fitted; the others are held out."""
