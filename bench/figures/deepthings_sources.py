@@ -120,7 +120,7 @@ def draw(tables: Tables) -> Figure:
         y = [row[what] * (1 + change) for row in rows]
         implied(axis, [row["sources"] for row in rows], y, f"our MoDNN {_percent(change)}, as published")
         axis.set_xticks(range(1, MOST + 1))
-    axes[0].set(title="Maximum latency over cameras", xlabel="cameras", ylabel="latency of a frame, s", ylim=(0, None))
+    axes[0].set(title="Maximum latency over cameras", xlabel="cameras", ylabel="latency of a frame, s", ylim=(0, 60))
     axes[1].set(title="Throughput of all", xlabel="cameras", ylabel="frames/s", ylim=(0, None))
     for axis in axes:
         legend(axis, published=False)
