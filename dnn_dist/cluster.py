@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dnn_dist.dds import profile_environment
 from dnn_dist.errors import ConfigError
-from dnn_dist.run.wire import NAME
-from dnn_dist.settings import NODES, Meaning, meanings
+from dnn_dist.settings import NAME, NODES, Meaning, meanings
 from dnn_dist.yamlfile import Keys, near, read_yaml
 
 NETWORKS = {"local": "lan.xml", "wired": "lan.xml", "wifi": "wifi.xml"}
@@ -88,6 +89,18 @@ class Process:
     parameters: Mapping[str, Any]
     remappings: Mapping[str, str]
     environment: Mapping[str, str]  # to be added
+
+    def parameter_text(self) -> str:
+        """Its parameters as a ROS parameter file."""
+        return str(yaml.safe_dump({"/**": {"ros__parameters": dict(self.parameters)}}))
+
+    def arguments(self, parameter_file: str | Path) -> list[str]:
+        """What follows its executable on a command line."""
+        words = ["--ros-args", "-r", f"__node:={self.name}", "--params-file", str(parameter_file)]
+        renamed = {"__ns": f"/{space}"} if (space := self.namespace.strip("/")) else {}
+        for old, new in {**renamed, **self.remappings}.items():
+            words += ["-r", f"{old}:={new}"]
+        return words
 
 
 def shipped_file(network: str = "") -> str:
@@ -356,8 +369,8 @@ def _value(where: str, value: Any, default: Any, meaning: Meaning) -> Any:
         value = float(value)  # 5 for 5.0 is what people write; ROS would refuse it
     if type(value) is not type(default):
         raise ConfigError(f"{where} is {value!r}, expected {_kind(default)}, e.g. {default!r}; it is {meaning.text}")
-    if meaning.choices and value not in meaning.choices:
-        raise ConfigError(f"{where} is {value!r}, expected one of {', '.join(meaning.choices)}")
+    if expected := meaning.expects(value):
+        raise ConfigError(f"{where} is {value!r}, expected {expected}")
     too_low = meaning.low is not None and value < meaning.low
     if too_low or (meaning.high is not None and value > meaning.high):
         raise ConfigError(f"{where} is {value!r}, expected {meaning.low:g} to {meaning.high:g}; it is {meaning.text}")

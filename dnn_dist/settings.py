@@ -7,8 +7,12 @@ table is made from them (`dnn_dist parameters`). Knows nothing of ROS itself. Al
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+"""Names of sources, workers and robots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,15 @@ class Meaning:
     high: float | None = None  # largest value allowed
     live: bool = False  # may change while the node runs
     choices: tuple[str, ...] = ()
+    names: bool = False  # a text of names, with spaces between them
+
+    def expects(self, value: Any) -> str:
+        """What is expected instead of a text that is not allowed; empty where it is."""
+        if self.choices and value not in self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.names and not all(NAME.fullmatch(name) for name in value.split()):
+            return "names of a to z, 0 to 9 and _, with spaces between them"
+        return ""
 
 
 def parameter(default: Any, text: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
@@ -69,6 +82,7 @@ class SourceSettings:
 
     source: str = parameter("front", "name of the source: a to z, 0 to 9 and _, unique in the cluster")
     robot: str = parameter("r1", "name of the robot that this node runs on")
+    trusted: str = parameter("", "workers that may compute for it, e.g. r1 r2; empty: all", names=True, live=True)
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ class PartitionSettings(ModelSettings, SourceSettings):
         "how float tensors travel; float16 and int8 are smaller and rounded",
         choices=("float32", "float16", "int8"),
     )
-    replicas: int = parameter(1, "workers that compute each piece without parity; the first answer counts", 1, 4)
+    replicas: int = parameter(1, "workers that may compute each piece without parity; the first answer counts", 1, 4)
     deadline: float = parameter(0.5, "from an image's arrival to its detections", 0.01, 60.0, live=True)
     max_frames: int = parameter(1, "frames in work at once; more raises throughput and latency", 1, 16, live=True)
     compressed: bool = parameter(False, "images come on image/compressed instead of image")
@@ -111,11 +125,17 @@ class PartitionSettings(ModelSettings, SourceSettings):
     lease_factor: float = parameter(
         3.0, "time that a worker is given, in multiples of its usual time for the task", 1.0, 100.0, live=True
     )
-    recover_after: float = parameter(
+    redundancy: str = parameter(
+        "demand",
+        "demand: parities and replicas go out when pieces are late; always: with the others",
+        choices=("demand", "always"),
+        live=True,
+    )
+    risk: float = parameter(
+        0.2,
+        "a piece is late when it has been away for a quarter longer than all but this share of its stage's pieces",
         0.0,
-        "since a stage began; then what is not done is computed a second time; 0: by leases alone",
-        0,
-        60,
+        0.5,
         live=True,
     )
     backoff_min: float = parameter(
@@ -172,6 +192,7 @@ class WorkerSettings(ModelSettings):
 
     worker: str = parameter("w1", "name of the worker: a to z, 0 to 9 and _, unique in the cluster")
     robot: str = parameter("r1", "name of the robot that this node runs on; its own source is served first")
+    trusted: str = parameter("", "sources that it computes for, e.g. front rear; empty: all", names=True, live=True)
     prefetch: int = parameter(1, "tasks that wait beside the one being computed", 0, 16, live=True)
     max_held: int = parameter(64, "tasks that are taken at all", 1, 10_000, live=True)
     max_sources: int = parameter(64, "sources that are known at once", 1, 4096, live=True)

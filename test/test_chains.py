@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -373,7 +372,7 @@ def test_forged_works_and_feeds_are_told_in_one_line_and_change_nothing() -> Non
             {"key": good.key._replace(stage=9)},
             {"key": good.key._replace(source="nobody")},
         ):
-            run.hear(replace(good, **change))
+            run.hear(good._replace(**change))
 
     cluster.calls = [(0.3045, forge)]
     assert cluster.run(2, period=0.5)[1].status is Status.COMPLETE
@@ -381,8 +380,7 @@ def test_forged_works_and_feeds_are_told_in_one_line_and_change_nothing() -> Non
 
 
 def test_ticks_of_a_source_with_an_open_chain_come_no_faster_than_its_heartbeat() -> None:
-    """Also where second copies are wanted of tasks that belong to no chain."""
-    cluster = Watched(1, chain(Tiles(1, 3000), Tiles(1)), dispatcher=DispatcherSettings(recover_after=0.05))
+    cluster = Watched(1, chain(Tiles(1, 3000), Tiles(1)))
     cluster.run(1, budget=5.0)
     assert cluster.agenda.steps < 3000
 

@@ -67,7 +67,7 @@ def test_chaos_breaks_no_law(seed: int) -> None:
     settings = DispatcherSettings(
         mode="stealing" if rng.random() < 0.7 else "sharing",
         window=rng.choice([200, 1000, 10**6]),
-        recover_after=rng.choice([0.05, 0.2, 0.0]),
+        redundancy=rng.choice(["demand", "demand", "always"]),
         switch_within=rng.choice([0.3, 1.0]),
     )
 
@@ -128,7 +128,7 @@ def test_chaos_with_real_arrays_is_exact(seed: int) -> None:
     """What is reported as exact equals the whole model, bit for bit; asserted with each report."""
     rng = random.Random(seed)
     workers, cuts = rng.randint(1, 5), rng.sample(CUTS, 3)
-    settings = DispatcherSettings(recover_after=rng.choice([0.1, 0.0]), switch_within=rng.choice([0.3, 1.0]))
+    settings = DispatcherSettings(redundancy=rng.choice(["demand", "always"]), switch_within=rng.choice([0.3, 1.0]))
     faults = replace(trouble(rng, workers), forged=0)
     cluster = ArrayCluster(workers, cuts, seed, faults, settings, **circumstances(rng))
     cluster.run(8, period=0.2, budget=rng.choice([0.3, 0.6]))

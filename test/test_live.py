@@ -23,7 +23,8 @@ from dnn_dist.cli.supervisor import executables, share
 from dnn_dist.cluster import parse_cluster, processes
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.errors import PERMANENT
-from dnn_dist.nodes.planning import load_card, load_head, load_network, make_plan
+from dnn_dist.modelcard import card_of
+from dnn_dist.nodes.planning import load_head, load_network, make_plan
 from dnn_dist.run.report import Status
 from dnn_dist.run.store import TensorStore
 
@@ -47,7 +48,7 @@ def film(frames: int, height: int = 256, width: int = 320) -> list[np.ndarray]:
 def detections_of_whole(model: str, image: np.ndarray) -> list[tuple[Any, ...]]:
     """What the untouched model detects, run in this process."""
     network = load_network(model)
-    card = load_card(network)
+    card = card_of(network)
     store = TensorStore(network, make_plan(network, card, "local"))
     letterbox = Letterbox(*image.shape[:2], card.height, card.width)
     store.begin(0, letterbox.apply(image))

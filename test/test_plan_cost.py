@@ -223,13 +223,13 @@ def test_a_default_of_the_nodes_is_the_planners() -> None:
 OTHER_DEFAULTS = """
 import argparse
 from dnn_dist.settings import PartitionSettings as P, WorkerSettings as W
-P.window, P.wire, P.max_frames, P.fill, P.replicas, W.prefetch = 123, "int8", 7, "zeros", 2, 5
+P.window, P.wire, P.max_frames, P.fill, P.replicas, W.prefetch, P.redundancy = 123, "int8", 7, "zeros", 2, 5, "always"
 from dnn_dist.cli import plan as command
 from dnn_dist.plan.plan import Plan
 from dnn_dist.plan.predict import Circumstances
 from dnn_dist.plan.schedule import Site
 site, given, plan = Site(None, "r0", ()), Circumstances(None, "r0"), Plan("", "local")
-assert (site.window, site.prefetch) == (123, 5), site
+assert (site.window, site.prefetch, site.redundancy) == (123, 5, "always"), site
 assert (given.window, given.prefetch, given.wire, given.max_frames) == (123, 5, "int8", 7), given
 assert (plan.fill, plan.wire, plan.replicas) == ("zeros", "int8", 2), plan
 command.add_arguments(parser := argparse.ArgumentParser())
@@ -262,10 +262,19 @@ def test_the_window_holds_back_what_is_too_much_at_once() -> None:
 
 def test_parity_does_not_wait_for_the_slowest_and_replicas_neither() -> None:
     slices = tuple(PieceLoad(0, 0, (1.0, 1.0, 9.0)) for _ in range(3))
-    free = Link(math.inf, 1e-9)
-    assert schedule([StageLoad(False, slices, 3)], site(free)).latency == pytest.approx(9.0)
-    assert schedule([StageLoad(False, slices, 2)], site(free)).latency == pytest.approx(1.0)
-    assert schedule([StageLoad(False, slices[:1], 1, 2)], site(free)).latency == pytest.approx(1.0)
+    always = site(Link(math.inf, 1e-9), redundancy="always")
+    assert schedule([StageLoad(False, slices, 3)], always).latency == pytest.approx(9.0)
+    assert schedule([StageLoad(False, slices, 2)], always).latency == pytest.approx(1.0)
+    assert schedule([StageLoad(False, slices[:1], 1, 2)], always).latency == pytest.approx(1.0)
+
+
+def test_redundancy_on_demand_costs_a_healthy_fleet_nothing() -> None:
+    piece, free = PieceLoad(10, 10, (1.0, 1.0, 1.0)), Link(1e3)
+    coded, copied = StageLoad(False, (piece,) * 3, 2), StageLoad(False, (piece,) * 2, 2, replicas=2)
+    plain = schedule([StageLoad(False, (piece,) * 2, 2)], site(free))
+    for load in (coded, copied):
+        assert schedule([load], site(free)).traffic == plain.traffic
+        assert schedule([load], site(free, redundancy="always")).traffic > plain.traffic
 
 
 def test_frames_in_work_fill_a_pipeline() -> None:

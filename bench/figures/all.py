@@ -20,7 +20,12 @@ FIGURES = (
     "cdc_accuracy",
     "cdc_coverage",
     "cdc_stragglers",
+    "cdc_failure",
+    "nos_model",
+    "nos_accuracy",
     "pipeline_throughput",
+    "edge_centric",
+    "robot_server",
 )
 
 

@@ -59,11 +59,11 @@ class Outline(NetBuilder):
             dilation_hfactor=1, dilation_wfactor=1, fused_activation_function=RELU,
         )  # fmt: skip
 
-    def read(self, output: int) -> Network:
-        """The network that ends with this tensor."""
+    def read(self, *outputs: int) -> Network:
+        """The network that ends with these tensors."""
         with TemporaryDirectory(prefix="dnn_dist-") as folder:  # the network keeps its file open, not named
             path = Path(folder, "outline.tflite")
-            path.write_bytes(self.build([output]))
+            path.write_bytes(self.build(list(outputs)))
             assert path.stat().st_size <= self.TABLES_END
             os.truncate(path, self.TABLES_END + self.hole)
             return read_network(path)
@@ -124,6 +124,132 @@ def alexnet() -> Network:
     for units in (4096, 4096, 1000):
         x = net.dense(x, units)
     return net.read(x)
+
+
+@cache
+def alexnet_p() -> Network:
+    """AlexNet at 224 x 224 in two towers, as its authors ran it; they meet before the third
+    convolution and at the end."""
+    net = Outline()
+    image = net.input(224, 224, 3)
+    towers = []
+    for _ in range(2):
+        x = net.pool("MAX", net.conv(image, 48, (11, 11), stride=(4, 4)), (3, 3), (2, 2), VALID)
+        towers.append(net.pool("MAX", net.conv(x, 128, (5, 5)), (3, 3), (2, 2), VALID))
+    both = net.concat(towers)
+    towers = []
+    for _ in range(2):
+        x = net.conv(net.conv(net.conv(both, 192, (3, 3)), 192, (3, 3)), 128, (3, 3))
+        towers.append(net.pool("MAX", x, (3, 3), (2, 2), VALID))
+    x = net.concat(towers)
+    for units in (4096, 4096, 1000):
+        x = net.dense(x, units)
+    return net.read(x)
+
+
+def _alexnet_stream(net: Outline) -> int:
+    """AlexNet from an input of its own to the second fully connected layer."""
+    x = net.conv(net.input(224, 224, 3), 96, (11, 11), stride=(4, 4))
+    x = net.grouped(net.pool("MAX", x, (3, 3), (2, 2), VALID), 256, (5, 5), groups=2)
+    x = net.conv(net.pool("MAX", x, (3, 3), (2, 2), VALID), 384, (3, 3))
+    x = net.grouped(net.grouped(x, 384, (3, 3), groups=2), 256, (3, 3), groups=2)
+    return net.dense(net.dense(net.pool("MAX", x, (3, 3), (2, 2), VALID), 4096), 4096)
+
+
+@cache
+def siamese() -> Network:
+    """Two of AlexNet's streams whose results are compared."""
+    net = Outline()
+    a, b = _alexnet_stream(net), _alexnet_stream(net)
+    return net.read(net.dense(net.unary("ABS", net.binary("SUB", a, b)), 1))
+
+
+@cache
+def siamese_koch() -> Network:
+    """The Siamese network of Koch, Zemel and Salakhutdinov (2015), at 224 x 224 x 3."""
+    net = Outline()
+    branches = []
+    for _ in range(2):
+        x = net.conv(net.input(224, 224, 3), 64, (10, 10), padding=VALID)
+        for filters, kernel in ((128, 7), (128, 4), (256, 4)):
+            x = net.conv(net.pool("MAX", x, (2, 2), (2, 2), VALID), filters, (kernel, kernel), padding=VALID)
+        branches.append(net.dense(x, 4096))
+    return net.read(net.dense(net.unary("ABS", net.binary("SUB", *branches)), 1))
+
+
+@cache
+def multi_stream() -> Network:
+    """Three of AlexNet's streams that are added up before the last layer."""
+    net = Outline()
+    a, b, c = (_alexnet_stream(net) for _ in range(3))
+    return net.read(net.dense(net.binary("ADD", net.binary("ADD", a, b), c), 1000))
+
+
+@cache
+def googlenet() -> Network:
+    """GoogLeNet at 224 x 224 (Szegedy et al., 2014), as it runs: without the auxiliary classifiers."""
+    net = Outline()
+
+    def pool(x: int) -> int:
+        return net.pool("MAX", x, (3, 3), (2, 2), SAME)
+
+    def inception(x: int, one: int, three: tuple[int, int], five: tuple[int, int], pooled: int) -> int:
+        middle = net.conv(net.conv(x, three[0], (1, 1)), three[1], (3, 3))
+        wide = net.conv(net.conv(x, five[0], (1, 1)), five[1], (5, 5))
+        last = net.conv(net.pool("MAX", x, (3, 3), (1, 1), SAME), pooled, (1, 1))
+        return net.concat([net.conv(x, one, (1, 1)), middle, wide, last])
+
+    x = pool(net.conv(net.input(224, 224, 3), 64, (7, 7), stride=(2, 2)))
+    x = pool(net.conv(net.conv(x, 64, (1, 1)), 192, (3, 3)))
+    x = inception(inception(x, 64, (96, 128), (16, 32), 32), 128, (128, 192), (32, 96), 64)
+    x = inception(pool(x), 192, (96, 208), (16, 48), 64)
+    x = inception(inception(x, 160, (112, 224), (24, 64), 64), 128, (128, 256), (24, 64), 64)
+    x = inception(inception(x, 112, (144, 288), (32, 64), 64), 256, (160, 320), (32, 128), 128)
+    x = inception(inception(pool(x), 256, (160, 320), (32, 128), 128), 384, (192, 384), (48, 128), 128)
+    return net.read(net.dense(net.pool("AVERAGE", x, (7, 7), (1, 1), VALID), 1000))
+
+
+@cache
+def resnet18() -> Network:
+    """ResNet18 at 224 x 224 (He et al., 2015)."""
+    net = Outline()
+    x = net.conv(net.input(224, 224, 3), 64, (7, 7), stride=(2, 2))
+    x = net.pool("MAX", x, (3, 3), (2, 2), SAME)
+    for filters in (64, 128, 256, 512):
+        for block in range(2):
+            stride = (2, 2) if filters > 64 and not block else (1, 1)
+            y = net.conv(net.conv(x, filters, (3, 3), stride=stride), filters, (3, 3), activation=NO_ACTIVATION)
+            if stride == (2, 2):
+                x = net.conv(x, filters, (1, 1), stride=stride, activation=NO_ACTIVATION)
+            x = net.unary("RELU", net.binary("ADD", x, y))
+    return net.read(net.dense(net.pool("AVERAGE", x, (7, 7), (1, 1), VALID), 1000))
+
+
+@cache
+def yolov3() -> Network:
+    """YOLOv3 at 320 x 320 (Redmon and Farhadi, 2018): Darknet-53 and heads at three sizes, 80 classes."""
+    net = Outline()
+
+    def conv(x: int, filters: int, kernel: int, stride: int = 1) -> int:
+        x = net.conv(x, filters, (kernel, kernel), stride=(stride, stride), activation=NO_ACTIVATION)
+        return net.unary("LEAKY_RELU", x)
+
+    x = conv(net.input(320, 320, 3), 32, 3)
+    kept = []
+    for filters, blocks in ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)):
+        x = conv(x, filters, 3, 2)
+        for _ in range(blocks):
+            x = net.binary("ADD", x, conv(conv(x, filters // 2, 1), filters, 3))
+        kept.append(x)
+    heads = []
+    for filters, skip in ((512, None), (256, kept[3]), (128, kept[2])):
+        if skip is not None:
+            x = net.concat([net.upsample(conv(x, filters, 1), (2, 2)), skip])
+        for _ in range(2):
+            x = conv(conv(x, filters, 1), 2 * filters, 3)
+        x = conv(x, filters, 1)
+        heads.append(net.conv(conv(x, 2 * filters, 3), 255, (1, 1), activation=NO_ACTIVATION))
+    return net.read(*heads)
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {"alexnet": alexnet, "vgg16": vgg16, "yolov2_first16": yolov2_first16}

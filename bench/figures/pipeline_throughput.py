@@ -67,25 +67,36 @@ def fleet(name: str, devices: int) -> Fleet:
     return Fleet(tuple(pis), (LinkRule((), MESSAGE),))
 
 
-def throughput(
-    name: str, devices: int, stages: Sequence[Stage], workers: tuple[str, ...] | None = None, rounds: int = ROUNDS
+def pipeline_rate(
+    network: Network,
+    devices: Fleet,
+    stages: Sequence[Stage],
+    workers: tuple[str, ...] | None = None,
+    rounds: int = ROUNDS,
 ) -> float:
-    """Frames a second, once the pipeline is full and while it is."""
+    """Frames a second, once the pipeline is full and while it is. The camera is at the first robot."""
     dispatcher = DispatcherSettings(window=WINDOW)
-    gatherer = GathererSettings(max_open=2 * OPEN * devices)
-    many = OPEN * devices
+    many = OPEN * len(devices.robots)
+    gatherer = GathererSettings(max_open=2 * many)
     timed = rounds * many
     source = Source(
-        "pi1",
-        stages_load(NETWORKS[name](), stages),
+        devices.names[0],
+        stages_load(network, stages),
         frames=timed + 2 * many,
         max_frames=many,
         dispatcher=dispatcher,
         gatherer=gatherer,
     )
-    outcome = simulate(Scenario(fleet(name, devices), (source,), workers=workers or None, limit=1e9))
+    outcome = simulate(Scenario(devices, (source,), workers=workers or None, limit=1e9))
     ended = [frame.reported for frame in outcome.frames]
     return timed / (ended[many + timed - 1] - ended[many - 1])
+
+
+def throughput(
+    name: str, devices: int, stages: Sequence[Stage], workers: tuple[str, ...] | None = None, rounds: int = ROUNDS
+) -> float:
+    """Frames a second of a network on so many devices."""
+    return pipeline_rate(NETWORKS[name](), fleet(name, devices), stages, workers, rounds)
 
 
 def pipeline(name: str, devices: int) -> float:

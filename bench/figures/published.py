@@ -3,7 +3,7 @@
 
 DeepThings: Zhao, Barijough, Gerstlauer, CODES+ISSS 2018. YOLOv2's first 16 layers at 608 x 608 on up to six
 Raspberry Pi 3, one core each, Wi-Fi; MoDNN is its baseline. CDC: Hadidi et al., DAC 2019. Pipeline: Hadidi et al.,
-2018, and Cao et al. (edge-centric framework).
+2018, and Cao et al. (edge-centric framework). Robot and server: Wang, Duan and Wu, ICCCN 2021.
 """
 
 from __future__ import annotations
@@ -63,3 +63,33 @@ THROUGHPUT = {"alexnet": {4: 6.8, 6: 9.2}, "vgg16": {8: 0.87, 10: 1.08}}
 # Raspberry Pi 3, VGG16: seconds for conv1..13 and fc1..3; fc1 swaps, for its weights do not fit the memory
 VGG16_LAYER_S = (0.247, 1.25, 0.50, 0.92, 0.40, 0.766, 0.766, 0.373, 0.70, 0.70, 0.21, 0.21, 0.21, 2.483, 0.114, 0.063)
 PI_MESSAGE_S = (0.075, 0.085)
+
+# Edge-centric framework, YOLOv3 at 320 x 320: about so many s for an image on one Raspberry Pi 3, frames/s on eight
+YOLOV3_ONE_S, YOLOV3_EIGHT = 15.0, 0.5
+
+# Robot and server, ms: a Raspberry Pi 4B, a desktop with an i7-8700. Alone (LO); by link, the server alone (RO), and EJ
+LINKS = ("3G", "4G", "Wi-Fi")
+COOPERATIVE: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
+    "AlexNet-P": (406, {"3G": (4422, 406), "4G": (877, 255), "Wi-Fi": (337, 187)}),
+    "GoogLeNet": (848, {"3G": (4475, 848), "4G": (879, 728), "Wi-Fi": (352, 352)}),
+    "ResNet18": (871, {"3G": (4463, 871), "4G": (946, 810), "Wi-Fi": (341, 341)}),
+    "Siamese": (3919, {"3G": (8783, 1998), "4G": (1702, 1087), "Wi-Fi": (613, 469)}),
+    "multi-stream": (1198, {"3G": (13146, 931), "4G": (2513, 692), "Wi-Fi": (891, 317)}),
+}
+# Its worked example: seconds of each path on robot, link and server; EJ's order, and what it takes
+PATHS = ((3, 2, 5), (3, 2, 2), (4, 3, 3), (4, 2, 3))
+PATHS_ORDER, PATHS_S = (1, 3, 4, 2), 18
+EJ_RATIO = 5 / 3  # claimed: of the best order's time, at most
+
+# NoS: Mirzazad, Zhao, Gerstlauer, CODES+ISSS 2019: accuracy with uniform and optimised shares, by tightness rho (read
+# off); equal at 1
+TIGHTNESS = {
+    0.2: (0.284, 0.450),
+    0.25: (0.430, 0.598),
+    0.4: (0.734, 0.848),
+    0.5: (0.855, 0.899),
+    0.75: (0.928, 0.932),
+}
+
+# CDC: AlexNet on five devices, s; with one failed device, without coding
+ALEXNET_S, ALEXNET_FAILED_S = 0.836, 2.046

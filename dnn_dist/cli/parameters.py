@@ -122,6 +122,8 @@ def _summary(settings: type) -> str:
 def _allowed(meaning: Meaning) -> str:
     if meaning.choices:
         return ", ".join(meaning.choices)
+    if meaning.names:
+        return "names"
     if meaning.low is None or meaning.high is None:
         return ""
     return f"{_number(meaning.low)} to {_number(meaning.high)}"

@@ -15,10 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dnn_dist.detect.card import card_path, load_card
 from dnn_dist.errors import ConfigError, PlanError
-from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
+from dnn_dist.modelcard import pixels_of
 from dnn_dist.plan.fleet import read_fleet
 from dnn_dist.plan.plan import WIRES, Pixels, Plan
 from dnn_dist.plan.predict import Circumstances
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     # Of a pipeline the heaviest stage goes to the robot named first, until speeds are measured.
     piped = any(stage.kind == "layers" for stage in best.stages)
     robots = best.workers if piped or len(best.workers) < len(fleet.robots) else ()
-    plan = Plan(network.sha256, best.cut, _DEFAULT.fill, args.wire, best.replicas, robots, _pixels(network))
+    plan = Plan(network.sha256, best.cut, _DEFAULT.fill, args.wire, best.replicas, robots, Pixels(*pixels_of(network)))
     if args.output:
         _write(args.output, plan)
     late = goal.deadline is not None and best.prediction.latency > goal.deadline
@@ -71,15 +70,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(choice, args, gateway, frames)
     return 1 if late or best.prediction.too_small else 0
-
-
-def _pixels(network: Network) -> Pixels:
-    """As the model's card says; those of a plan's default where there is none."""
-    path = card_path(network.path)
-    if path is None:
-        return Pixels()
-    card = load_card(path)
-    return Pixels(card.scale, card.offset)
 
 
 def _write(path: Path, plan: Plan) -> None:

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--deadline", type=float, metavar="S", help="seconds from an image to its report; default: none to speak of")
     add("--mode", choices=("stealing", "sharing"), default=DispatcherSettings.mode, help="as the gateway's parameter")
     add("--window", type=int, metavar="BYTES", help="bytes on the way at once, as the gateway's parameter")
-    add("--recover-after", type=float, metavar="S", help="seconds, as the gateway's parameter")
+    add("--redundancy", choices=("demand", "always"), default="demand", help="as the gateway's parameter")
     add(
         "--prefetch",
         type=int,
@@ -140,7 +140,7 @@ def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:
     sources = sources or fleet.names[:1]
     alone = max(_alone(fleet, load, name) for name in fleet.names)
     deadline = ENDLESS * max(alone, 1.0) if args.deadline is None else args.deadline
-    dispatcher = DispatcherSettings(mode=args.mode, recover_after=args.recover_after or 0.0)
+    dispatcher = DispatcherSettings(mode=args.mode, redundancy=args.redundancy)
     if args.window is not None:
         dispatcher = replace(dispatcher, window=args.window)
     each = [

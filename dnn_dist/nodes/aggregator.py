@@ -18,6 +18,7 @@ from dnn_dist import msg
 from dnn_dist.detect.boxes import Detection
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.graph.network import Network
+from dnn_dist.modelcard import card_of, guesses
 from dnn_dist.nodes import convert
 from dnn_dist.nodes.images import to_rgb
 from dnn_dist.nodes.imagetopic import ImageReader
@@ -25,7 +26,7 @@ from dnn_dist.nodes.outputs import Outputs
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.peers import Peers
 from dnn_dist.nodes.picture import Picture
-from dnn_dist.nodes.planning import load_card, load_head, load_network
+from dnn_dist.nodes.planning import load_head, load_network
 from dnn_dist.nodes.qos import FRAME, LATCHED_IN, SCATTER, STATE, tensors
 from dnn_dist.nodes.shell import NodePart, Shell, run
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
@@ -56,7 +57,9 @@ class AggregatorTopics(NodePart):
         self._shell, self._world, self._settings = shell, world, settings
         shell.parts.append(self)
         self.source = convert.name_of(settings.now.source, "source")
-        self._head = load_head(network, load_card(network))
+        self._head = load_head(network, card_of(network))
+        for guess in guesses(network):
+            shell.get_logger().warning(f"no model card, and a guess for {guess} (dnn_dist card writes one)")
         self._card_thresholds = (self._head.score_threshold, self._head.nms_threshold)
         self._results: dict[str, Any] = {}  # worker -> subscription
         self.part = Aggregator(

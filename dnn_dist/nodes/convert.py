@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -21,7 +20,8 @@ from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
 from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Route, Scatter, Work
-from dnn_dist.run.wire import NAME, TaskKey, WireError, WireTensor, array_from_bytes
+from dnn_dist.run.wire import TaskKey, WireError, WireTensor, array_from_bytes
+from dnn_dist.settings import NAME
 
 T = TypeVar("T")
 MOST = 4096
@@ -65,10 +65,8 @@ def work_number(value: int) -> int:
 
 @cache
 def _fields(kind: Any) -> tuple[str, ...]:
-    """Names of a message's fields, or of a dataclass's."""
-    if is_dataclass(kind):
-        return tuple(entry.name for entry in fields(kind))
-    return tuple(kind.get_fields_and_field_types())
+    """Names of a message's fields, or of a value's."""
+    return kind._fields if issubclass(kind, tuple) else tuple(kind.get_fields_and_field_types())
 
 
 def _made(kind: Callable[..., T], of: Any, **own: Any) -> T:

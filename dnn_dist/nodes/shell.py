@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import itertools
+import os
 import random
 import sys
 import time
@@ -32,6 +33,7 @@ from dnn_dist.errors import PERMANENT, UNEXPECTED, DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.joining import join, joined
+from dnn_dist.nodes.lifesign import LifeSign
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
 from dnn_dist.run.health import HOLD, judge
@@ -97,12 +99,13 @@ class Shell(Node):
         self.ending = ""  # why the process must end; see run()
         self.parts: list[NodePart] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
+        self._life_sign = LifeSign(os.environ)
         self._alarms = Alarms()
         # Not the node's own clock, which may stand still (use_sim_time) or be set back.
         self._timer = self.create_timer(IDLE, self._ring, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._rings_at = NEVER  # s; when `_timer` was told to
         self.every(1.0, self._publish_diagnostics)
-        self._disturbance = Disturbance.of(self.get_name())
+        self.disturbance = Disturbance.of(self.get_name())
         self.get_logger().info(transport_asked_for())
         if said := transport_refused():
             self.note(said)
@@ -182,6 +185,10 @@ class Shell(Node):
         now = self.now()
         self._log(self.notes.sum_up(now), warn=True)
         found = judge(self.troubles(), self.notes.warned(now - HOLD))
+        try:
+            self._life_sign.say(found)
+        except OSError as error:
+            self.note(Note("no sign of life", f"whoever started this node can't be told that it lives: {error}"))
         values = {f"trouble {number}": trouble for number, trouble in enumerate(found.troubles, start=1)}
         values |= {key: str(value) for key, value in self.health().items()}
         values |= {kind: f"{n} x, last: {self.notes.texts[kind]}" for kind, n in self.notes.counts.items()}
@@ -231,7 +238,7 @@ class Shell(Node):
         def guarded(message: Any) -> None:
             self.net.run(lambda: checked(message), f"hearing {topic}")
 
-        taken = self._disturbance.around(guarded, self.now, self.later) if self._disturbance else guarded
+        taken = self.disturbance.around(guarded, self.now, self.later) if self.disturbance else guarded
         pair = f"{sender} to {self.get_name()}: " if sender else ""
         return self._with_events(
             self.create_subscription, SubscriptionEventCallbacks, topic, type_, topic, taken, qos, pair=pair

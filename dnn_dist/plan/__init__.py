@@ -13,6 +13,9 @@
     search.py     the best plan of each family
     rules.py      what is wanted, and the rules that pick one of these
     coverage.py   how many devices may fail, and what that costs in extra ones (CDC + 2MR)
+    front.py      closed sets of layers: where to cut between a robot and a server
+    paths.py      in which order what crosses such a cut is computed and sent: Extended Johnson, and better
+    minimum_cut.py   the cut of the least sum, which overlaps nothing (needs networkx)
     task_assignment.py   the greedy pipeline assignment of the edge-centric framework, beside the exact one
 
 Robots import plan.py and policy.py alone.

@@ -37,6 +37,7 @@ class Circumstances:
     prefetch: int = WorkerSettings.prefetch  # pieces that wait at a worker
     window: int = PartitionSettings.window  # bytes on the way, as the gateway's parameter
     handling: Handling = GATEWAY  # of messages
+    redundancy: str = PartitionSettings.redundancy  # as the gateway's parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,16 @@ class Predictor:
     def site(self, workers: tuple[str, ...]) -> Site:
         speeds = tuple(self.speeds[name] for name in workers)
         given = self.given
-        return Site(given.fleet, given.gateway, workers, given.prefetch, given.window, speeds, given.handling)
+        return Site(
+            given.fleet,
+            given.gateway,
+            workers,
+            given.prefetch,
+            given.window,
+            speeds,
+            given.handling,
+            given.redundancy,
+        )
 
     def _memory(self, stages: Sequence[Stage], timeline: Timeline) -> dict[str, int]:
         """Robot -> bytes: the weights of all that it runs of a frame, and its largest layer."""

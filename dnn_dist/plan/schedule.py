@@ -55,6 +55,7 @@ class Site:
     window: int = PartitionSettings.window  # bytes of work on the way and of results expected
     speeds: tuple[float, ...] = ()  # of `workers`; what the gateway measures of them. Empty: the robots' own
     handling: Handling = Handling()
+    redundancy: str = PartitionSettings.redundancy  # of a healthy fleet: on demand there is none
 
 
 @dataclass(slots=True)
@@ -244,10 +245,14 @@ class _Run:
             self._call(self._compute(self.gateway, now, stage, 0), self._start, frame, stage + 1)
         else:
             self._came[frame, stage] = set()
-            for piece in range(1 if stage in self._chain_of else len(self.stages[stage].pieces)):
+            for piece in range(1 if stage in self._chain_of else self._begun_with(self.stages[stage])):
                 self._queue.append((frame, stage, piece))
                 self._had[frame, stage, piece] = []
             self._assign(now)
+
+    def _begun_with(self, load: StageLoad) -> int:
+        """Pieces of a stage that go out at once."""
+        return len(load.pieces) if self.site.redundancy == "always" else load.needed
 
     # Tasks
 
@@ -264,7 +269,7 @@ class _Run:
                 self._queue.remove(task)
                 self._place(now, task[0], chain)
                 continue
-            while len(had) < load.replicas:
+            while len(had) < (load.replicas if self.site.redundancy == "always" else 1):
                 if not window_takes(size, self._bytes, self.site.window):
                     return
                 able = [worker for worker in self.workers if worker.load < room and worker not in had]

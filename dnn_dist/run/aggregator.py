@@ -33,6 +33,7 @@ from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.store import Store
+from dnn_dist.run.trust import WORKERS, names_in
 from dnn_dist.run.values import Feed, Frame, Installed, Outcome, PlanText, Result, Scatter
 from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.run.world import Job, Loop, Part, World
@@ -73,6 +74,7 @@ class Aggregator(Part):
         super().__init__(world, loop)
         self.source, self._finish, self._make_store = source, finish, make_store
         self.machine: Gatherer = Gatherer(source, settings, session)
+        self.trusted = names_in(settings.trusted)
         self._robots: dict[str, str] = {}  # worker -> robot
         self._coming: _Open | None = None  # the frame that is being announced
         self._open: dict[int, _Open] = {}
@@ -82,7 +84,7 @@ class Aggregator(Part):
 
     def change(self, settings: GathererSettings) -> None:
         """Parameters have changed."""
-        self.machine.settings = settings
+        self.machine.settings, self.trusted = settings, names_in(settings.trusted)
 
     def health(self) -> dict[str, Any]:
         """What diagnostics say of it."""
@@ -239,6 +241,7 @@ class Aggregator(Part):
         if isinstance(frame, int) and not isinstance(what, (Publish, FrameFailed)) and frame in self._open:
             self.post(FrameFailed(frame, why))
 
+    speakers = WORKERS
     takes = {
         Frame: _hear_frame,
         Scatter: _hear_scatter,

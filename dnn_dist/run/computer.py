@@ -32,6 +32,7 @@ from dnn_dist.run.events import (
 )
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import Progress, SourceState
+from dnn_dist.run.trust import SOURCES, names_in
 from dnn_dist.run.values import Feed, PlanText, Result, Route, Work
 from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.run.worker import Worker
@@ -70,6 +71,7 @@ class Computer(Part):
         """`model`: SHA-256 of the model file."""
         super().__init__(world, loop)
         self.machine: Worker = Worker(settings.worker, settings.robot, session, model, settings)
+        self.trusted = names_in(settings.trusted)
         self._pieces = pieces
         self._offered: dict[str, PlanText] = {}  # plans that are built or being built
         self._tasks: dict[TaskKey, _Task] = {}
@@ -79,8 +81,8 @@ class Computer(Part):
         self._unreported: dict[tuple[str, int, int], float] = {}  # frame -> s of computing that no result told yet
 
     def change(self, settings: WorkerSettings) -> None:
-        """Parameters have changed."""
-        self.machine.settings = settings
+        """Parameters have changed. Tasks of a source that is trusted no longer are finished."""
+        self.machine.settings, self.trusted = settings, names_in(settings.trusted)
 
     def health(self) -> dict[str, Any]:
         """What diagnostics say of it."""
@@ -317,6 +319,7 @@ class Computer(Part):
         elif isinstance(what, BuildPlan):
             self.post(PlanBuilt(what.plan, why))
 
+    speakers = SOURCES
     takes = {
         PlanText: _hear_plan,
         Work: _hear_work,

@@ -43,6 +43,7 @@ from dnn_dist.run.lease import LeaseState
 from dnn_dist.run.notes import Note
 from dnn_dist.run.planswitch import PlanSwitch
 from dnn_dist.run.restarts import Restarts
+from dnn_dist.run.spares import Spares
 from dnn_dist.run.state import Progress, SourceState, WorkerState, newer, next_sequence
 from dnn_dist.run.tasks import Books, DispatcherSettings, OpenFrame, Task
 from dnn_dist.run.wire import TaskKey
@@ -60,6 +61,7 @@ class Dispatcher:
         self._restarts = Restarts(source, session, self.settings.max_orphans)
         self._switch = PlanSwitch(self._books)
         self._chains = Chains(self._books)
+        self._spares = Spares(self._books)
         self._next_frame = 0  # no frame of this or a higher number was begun
         self._reachable: set[str] = set()  # also of workers not heard yet
         self._progress: Progress | None = None  # the newest
@@ -103,6 +105,11 @@ class Dispatcher:
         return frozenset(self._books.plans)
 
     @property
+    def in_chains(self) -> bool:
+        """Whether a plan in use has chains, which are placed by the speeds of all workers."""
+        return any(stage.chained for shape in self._books.plans.values() for stage in shape.stages)
+
+    @property
     def orphans(self) -> set[tuple[int, int]]:
         """(session, frame) of which nobody will report."""
         return self._restarts.orphans
@@ -114,14 +121,13 @@ class Dispatcher:
         actions = self._handlers[type(event)](event, now)
         if now >= books.due:
             actions += leases.end_overdue(books, now)
-        if self._books.settings.recover_after:
-            actions += leases.double_overdue(books, now)
         if overdue := [number for number, frame in self.frames.items() if now >= frame.deadline]:
             actions += self._close_overdue(overdue, now)
         if self._switch.next:
             actions += self._switch.look(self._progress.plans if self._progress else frozenset(), now)
         if books.unfed:
             actions += self._chains.feed_again(now)
+        actions += self._spares.call(now)
         if self.queue:
             given = [*hand_out(books, now), *self._place_chains(now)]
             actions += given + self._chains.scatter(given, now)
@@ -148,9 +154,7 @@ class Dispatcher:
         due = min(self._published_at + settings.heartbeat, books.due, self._switch.by)
         for frame in self.frames.values():
             due = min(due, frame.deadline)
-        if settings.recover_after:
-            due = min([due, *(task.ready_at + settings.recover_after for task in leases.single(books))])
-        return due
+        return min(due, self._spares.due(self._now))
 
     def in_flight(self) -> int:
         """Bytes of work on the way, given up or not, plus results expected."""
@@ -196,8 +200,10 @@ class Dispatcher:
         for number in chain:
             for piece in range(len(shape.stages[number].pieces)):
                 key = TaskKey(books.source, books.session, frame_number, number, piece)
-                frame.tasks[key] = Task(key, now, stage.replicas, owner=owned[piece] if owned else "")
-                self.queue.append(key)
+                copies = self._spares.copies(frame, number, piece, now)
+                frame.tasks[key] = Task(key, now, copies, owner=owned[piece] if owned else "")
+                if copies:
+                    self.queue.append(key)
 
     def _handle_refused(self, event: FrameRefused, now: float) -> list[Any]:
         self._next_frame = max(self._next_frame, event.frame + 1)
@@ -207,6 +213,7 @@ class Dispatcher:
         self._books.close(number, now)
         if len(self._books.plans) > 1:
             self._switch.drop_unused()
+            self._spares.keep(self._books.plans)
         return [ReleaseFrame(number)]
 
     def _close_overdue(self, overdue: list[int], now: float) -> list[Any]:
@@ -239,8 +246,9 @@ class Dispatcher:
         for number, frame in self.frames.items():
             if (stage := progress.open_stage(number)) is not None:
                 self._begin(number, stage, now)
-            for key in [key for key in frame.tasks if progress.done(key)]:
+            for key in progress.over(frame.tasks):
                 if progress.settled(key) or not books.piece(key).takers:
+                    self._spares.done(frame, frame.tasks[key], now)
                     books.forget(frame, key, LeaseState.DONE, now)
                 else:
                     frame.tasks[key].reported = True

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a gatherer is told by its settings, what it holds of an open frame, its report, and how long stages take."""
+"""What a gatherer is told by its settings, what it holds of an open frame, and its report."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -105,31 +104,3 @@ def _done(shape: PlanShape, number: int, held: set[int]) -> float:
     silent = sum(_macs(shape.stages[other]) for other in shape.chain(number) if other not in reporting)
     share = came / whole if whole else len(held) / max(1, stage.enough)
     return came + share * silent / len(reporting)
-
-
-@dataclass(slots=True)
-class StageTimes:
-    """How long stages took of late, from their beginning to their end."""
-
-    history: int  # frames that are remembered
-    _seconds: dict[tuple[str, int], deque[float]] = field(default_factory=dict)  # (plan, stage) -> s
-    _p95s: dict[tuple[str, int], float] = field(default_factory=dict)  # of these, as far as asked for
-
-    def note(self, plan: str, stage: int, seconds: float) -> None:
-        """A stage took so long."""
-        self._seconds.setdefault((plan, stage), deque(maxlen=self.history)).append(seconds)
-        self._p95s.pop((plan, stage), None)
-
-    def p95(self, plan: str, stage: int) -> float:
-        """The 95th percentile, in seconds; 0 while none is known."""
-        known = self._p95s.get((plan, stage))
-        if known is None:
-            times = sorted(self._seconds.get((plan, stage), ()))
-            known = times[min(len(times) - 1, int(0.95 * len(times)))] if times else 0.0
-            self._p95s[plan, stage] = known
-        return known
-
-    def keep(self, plans: Collection[str]) -> None:
-        """Forget what is known of other plans."""
-        self._seconds = {stage: times for stage, times in self._seconds.items() if stage[0] in plans}
-        self._p95s.clear()

@@ -40,10 +40,11 @@ from dnn_dist.run.events import (
     Tick,
     WorkerHeard,
 )
-from dnn_dist.run.gathered import GatheredFrame, GathererSettings, StageTimes
+from dnn_dist.run.gathered import GatheredFrame, GathererSettings
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
 from dnn_dist.run.shape import PlanShape
+from dnn_dist.run.stagetimes import StageTimes
 from dnn_dist.run.state import Progress, StageProgress, next_sequence
 from dnn_dist.run.twins import Twins
 from dnn_dist.run.wire import TaskKey
@@ -296,7 +297,7 @@ class Gatherer:
         if stages[frame.stage].local:
             return frame.deadline
         next_stage = self._plans[frame.plan].chain(frame.stage).stop
-        after = sum(self._times.p95(frame.plan, stage) for stage in range(next_stage, len(stages)))
+        after = sum(self._times.quantile(frame.plan, stage, 0.95) for stage in range(next_stage, len(stages)))
         # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
         patient = max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
         if self._worker_heard_at is None:

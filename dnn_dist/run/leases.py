@@ -11,7 +11,6 @@ A lease is lost, and its task goes to the front of the queue and to another work
   its feeds did not come, asked for twice (run/chains.py).
 A work's transit is twice what acknowledgements of this worker took of late, with as many bytes on the way: at least
 `transit`, at most `lifespan`, and `worker_timeout` while none has come.
-`recover_after` a stage began, what is not done gets a second copy, lease or not.
 A worker that is lost again and again is left out with growing back-off, never for ever. When nobody at all is heard
 it is the network that was lost, and no worker is blamed.
 """
@@ -21,7 +20,7 @@ from __future__ import annotations
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState, silence
 from dnn_dist.run.notes import Note
-from dnn_dist.run.tasks import Books, Task
+from dnn_dist.run.tasks import Books
 
 
 def end_overdue(books: Books, now: float) -> list[Note]:
@@ -96,27 +95,6 @@ def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> 
     if lease.key not in books.queue:
         books.queue.insert(0, lease.key)
     return Note("task sent again", f"task {lease.key}: {why}; goes to another worker", about=view.name)
-
-
-def single(books: Books) -> list[Task]:
-    """Tasks of which a second copy may be wanted: chains are repaired otherwise."""
-    return [
-        task
-        for frame in books.frames.values()
-        for task in frame.tasks.values()
-        if task.copies == 1 and not books.chained(task.key)
-    ]
-
-
-def double_overdue(books: Books, now: float) -> list[Note]:
-    """What a stage still lacks after `recover_after` is wanted from a second worker as well."""
-    settings = books.settings
-    overdue = [task for task in single(books) if now >= task.ready_at + settings.recover_after]
-    for task in overdue:
-        task.copies = 2
-        if task.key not in books.queue and task.attempt < settings.max_attempts:
-            books.queue.insert(0, task.key)
-    return [Note("task doubled", f"task {task.key}: late, so wanted twice", warn=False) for task in overdue]
 
 
 def forgive(books: Books, absent: float) -> None:

@@ -30,6 +30,7 @@ from dnn_dist.run.notes import Note
 from dnn_dist.run.state import Progress, SourceState, WorkerState
 from dnn_dist.run.store import Store
 from dnn_dist.run.tasks import DispatcherSettings
+from dnn_dist.run.trust import WORKERS, names_in
 from dnn_dist.run.twins import Twins
 from dnn_dist.run.values import Frame, Installed, PlanText, Scatter, Work
 from dnn_dist.run.world import Job, Loop, Part, World
@@ -83,6 +84,7 @@ class Partition(Part):
         super().__init__(world, loop)
         self.source, self.session, self._heard = source, session, heard or (lambda: True)
         self.machine: Dispatcher = Dispatcher(source, settings.robot, session, settings, apart=heard is not None)
+        self.trusted = names_in(settings.trusted)
         self._stores: dict[str, Store] = {}  # plan -> its tensors
         self._open: dict[int, tuple[str, float]] = {}  # frame -> plan, deadline (s)
         self._frame = 0  # the next one's number
@@ -98,8 +100,8 @@ class Partition(Part):
         self._install(store)
 
     def change(self, settings: DispatcherSettings) -> None:
-        """Parameters have changed."""
-        self.machine.settings = settings
+        """Parameters have changed. A worker that is trusted no longer is soon taken for gone, as it is not heard."""
+        self.machine.settings, self.trusted = settings, names_in(settings.trusted)
 
     @property
     def plan(self) -> str:
@@ -135,6 +137,18 @@ class Partition(Part):
         if view is None or self.machine.matters(state):
             return True
         return bool(view.leases) and view.tells(state, self.source, self.session)
+
+    def minds(self, state: WorkerState) -> bool:
+        """Whether a worker's state changes what this source does with it later: it has work of ours, offers room or
+        did, or is given work without offering any; or it can serve other plans than before.
+        """
+        machine = self.machine
+        view = machine.workers.get(state.worker)
+        if view is None or view.leases or not machine.settings.stealing or machine.in_chains:
+            return True
+        known = view.state
+        offers = self.source in (state.offered_to, known.offered_to)
+        return offers or (state.plans, state.preparing) != (known.plans, known.preparing)
 
     @property
     def store(self) -> Store:
@@ -308,6 +322,7 @@ class Partition(Part):
         if frame in self._open:
             self.post(FrameRefused(frame))
 
+    speakers = WORKERS
     takes = {
         WorkerState: _hear_worker,
         Progress: _hear_progress,

@@ -5,15 +5,13 @@ virtual time. Tensors in them are the store's affair: arrays, or just a size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dnn_dist.run.report import FrameReport
 from dnn_dist.run.wire import TaskKey
 
 
-@dataclass(frozen=True, slots=True)
-class PlanText:
+class PlanText(NamedTuple):
     """A plan of a source, in full."""
 
     source: str
@@ -24,15 +22,13 @@ class PlanText:
     robots: tuple[str, ...] = ()  # whose workers take part; none named: all
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(NamedTuple):
     """A partition's store of a plan, for the aggregator in its process, which shares it."""
 
     store: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame as it is announced to its aggregator, before any work is sent."""
 
     source: str
@@ -55,8 +51,7 @@ class Route(NamedTuple):
     session: int  # the worker's
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """A task. `again`: no task, but feeds of one that this worker has, computed or not, go where `routes` say.
     `alone`: strips of it that are not there will not come; a tile is then computed in full.
     """
@@ -73,8 +68,7 @@ class Work:
     alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Scatter:
+class Scatter(NamedTuple):
     """To an aggregator elsewhere: these pieces need what was made before their chain."""
 
     source: str
@@ -84,8 +78,7 @@ class Scatter:
     routes: tuple[Route, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(NamedTuple):
     """What one piece of a chain gives another, from worker to worker; or an aggregator, of what it merged."""
 
     key: TaskKey  # of the piece that it is for
@@ -98,8 +91,7 @@ class Feed:
     boxes: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """A worker's answer."""
 
     key: TaskKey
@@ -113,8 +105,7 @@ class Result:
     outputs: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a frame ended, for those who asked."""
 
     report: FrameReport

@@ -223,9 +223,11 @@ class WorkerRun(Process):
 
     def _read_boards(self, part: Computer) -> float:
         """Take in what has reached this worker; when the next message will, in seconds."""
-        now, soonest, states, served = self.agenda.now, float("inf"), [], part.serves
-        for ear in self._ears:
-            if ear.board.number == ear.seen or (ear.progress and ear.source.name not in served):
+        now, soonest, states = self.agenda.now, float("inf"), []
+        news = [ear for ear in self._ears if ear.board.number != ear.seen]
+        served = part.serves if news else ()
+        for ear in news:
+            if ear.progress and ear.source.name not in served:
                 continue
             ear.seen, state, later = ear.board.read(ear.seen, ear.delay, now)
             if state is not None:
