@@ -8,6 +8,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -458,3 +460,13 @@ def test_the_chart_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     draw_gantt(simulate(troubled(1)), tmp_path / "gantt.png")
     assert (tmp_path / "gantt.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readmes_command_draws_its_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    text = (ROOT / "README.md").read_text()
+    (command,) = re.findall(r"^    dnn_dist (simulate (?:.*\\\n)?.* -o) gantt\.png$", text, re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    assert main([*shlex.split(command.replace("\\\n", " ")), str(tmp_path / "gantt.png")]) == 0
+    drawn, shown = image.imread(tmp_path / "gantt.png"), image.imread(ROOT / "doc" / "gantt.png")
+    assert drawn.shape == shown.shape and abs(drawn - shown).mean() < 0.01, "fonts may differ, bars may not"

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 DEVICES = (1, 2, 3, 4, 5, 6)
 
+# DeepThings, set-up: what the first 16 layers have of the network's computation ("more than") and memory footprint
+FIRST16_SHARES = {"computation": 0.49, "memory": 0.866}
+
 # DeepThings, memory: saving of the largest footprint, and the mean saving over layers
 MEMORY_SAVING = {"bands:4": 0.61, "tiles:3x3": 0.58, "tiles:5x5": 0.68}
 LAYER_MEMORY_SAVING = {"bands:4": 0.67, "tiles:3x3": 0.69, "tiles:5x5": 0.79}

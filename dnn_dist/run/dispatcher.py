@@ -160,9 +160,6 @@ class Dispatcher:
         due = min(self._published_at + settings.heartbeat, books.due, self._switch.by)
         for frame in self.frames.values():
             due = min(due, frame.deadline)
-        if books.some_on_demand:
-            waiting = (task.ready_at for frame in self.frames.values() for task in frame.tasks.values() if task.wanting)
-            due = min([due, *(end for at in waiting if (end := at + settings.lease_min) > self._now)])
         return min(due, self._spares.due(self._now))
 
     def in_flight(self) -> int:

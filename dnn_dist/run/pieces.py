@@ -11,6 +11,7 @@ import numpy as np
 
 from dnn_dist.cut.build import piece_size, write_piece
 from dnn_dist.cut.feeds import AGGREGATOR, Box, Boxes, Feeds, Maker, lenders, made_before, put, take
+from dnn_dist.cut.forms import extend, serving, shrink
 from dnn_dist.cut.piece import Piece, Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.region import Region
@@ -160,19 +161,33 @@ class Ports:
 class PieceSet(Ports):
     """Pieces of one plan on one robot. Each interpreter serves one caller at a time."""
 
-    def __init__(self, network: Network, plan: Plan, stages: Sequence[Stage], local: bool, threads: int = 1) -> None:
-        """The pieces of the local stages, or those of the distributed ones. None is ready yet."""
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        stages: Sequence[Stage],
+        local: bool,
+        threads: int = 1,
+        few: bool = False,
+    ) -> None:
+        """The pieces of the local stages, or those of the distributed ones. None is ready yet.
+
+        `few`: larger tiles compute smaller ones (cut/forms.py), so that there are fewer forms, for a little more work.
+        """
         super().__init__(network, plan, stages)
         self._threads = threads
-        self._forms = {
-            (index, piece.form): (stage, piece)
-            for index, stage in enumerate(stages)
-            if (stage.kind == "local") is local
-            for piece in stage.pieces
+        own = [(index, stage) for index, stage in enumerate(stages) if (stage.kind == "local") is local]
+        self._serving = {
+            index: serving(network, stage) if few else tuple(piece.index for piece in stage.pieces)
+            for index, stage in own
         }
+        self._forms: dict[Form, tuple[Stage, Piece]] = {}
+        for index, stage in own:
+            for piece in (stage.pieces[number] for number in self._serving[index]):
+                self._forms[index, piece.form] = stage, piece
         self._spare = {
-            (index, piece.alone.form): (stages[index], piece.alone)
-            for (index, _), (_, piece) in self._forms.items()
+            (index, piece.alone.form): (stage, piece.alone)
+            for (index, _), (stage, piece) in self._forms.items()
             if piece.alone is not None
         }
         """Those of tiles that lack strips: made ready when they are needed."""
@@ -203,14 +218,22 @@ class PieceSet(Ports):
         if engine is None:  # never made ready, or dropped since
             self._build(form)
             engine = self._engines[form]
-        return engine.run(list(inputs))
+        here, large = self.piece(stage, piece), self._serves(stage, piece)
+        if alone or large.form == here.form:
+            return engine.run(list(inputs))
+        return shrink(here.outputs, engine.run(extend(large.inputs, inputs)))
 
     def form(self, stage: int, piece: int, alone: bool = False) -> Form:
         """What serves a piece, `alone`: without strips; WireError when it is none of this robot's."""
-        form = stage, self.piece(stage, piece, alone).form
-        if form not in self._forms and form not in self._spare:
+        here = self.piece(stage, piece, alone)
+        if stage not in self._serving:
             raise WireError(f"plan {self.plan.hash}: piece {piece} of stage {stage} is not for this robot to compute")
-        return form
+        spare = stage, here.form
+        return spare if alone and spare in self._spare else (stage, self._serves(stage, piece).form)
+
+    def _serves(self, stage: int, piece: int) -> Piece:
+        """The piece whose file computes a piece that has all its strips."""
+        return self.stages[stage].pieces[self._serving[stage][piece]]
 
     def _build(self, form: Form) -> None:
         stage, piece = self._forms.get(form) or self._spare[form]

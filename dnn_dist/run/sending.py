@@ -45,11 +45,10 @@ def send(
         kept=bool(piece.takers) and not books.stage(key).reports,
     )
     view.next_number += 1
+    view.note_given(frame.plan, key.stage, books.stage(key).form(key.piece), lease.number)
     view.leases[key] = task.leases[view.name] = lease
     view.due = min(view.due, lease.end(view.state, settings))
     books.due = min(books.due, view.due)
-    if frame.plan in view.state.on_demand:
-        view.given.add((frame.plan, key.stage, key.piece))
     left = frame.deadline - now
     return SendWork(
         view.name, lease.session, key, frame.plan, lease.number, attempt, left, routes, alone=task.alone

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dnn_dist.cut.feeds import Boxes, Feeds, Maker, made_before
+from dnn_dist.cut.forms import serving
 from dnn_dist.cut.piece import Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import box_bytes, piece_bytes, port_bytes
@@ -37,6 +38,11 @@ class StageShape:
     reports: bool = True  # its pieces give the aggregator something
     chained: bool = False  # pieces give each other something: over a direct boundary, or strips
     group: bool = False  # it begins a group: of robots that have none of the stages before
+    forms: tuple[int, ...] = ()  # piece -> the piece whose file computes it, on robots that have few; empty: itself
+
+    def form(self, piece: int) -> int:
+        """Which file a piece needs, on robots that make files ready when they are first given one of its pieces."""
+        return self.forms[piece] if self.forms else piece
 
     @property
     def enough(self) -> int:
@@ -116,6 +122,7 @@ class PlanShape:
                 chained=feeds.chained(number),
                 reports=bool(view.outputs),
                 group=stage.direct and stage.group,
+                forms=serving(network, stage),
             )
             for number, (stage, view) in enumerate(zip(stages, feeds.seen, strict=True))
         ]

@@ -2,8 +2,9 @@
 """The pieces of all plans that one worker computes, within one budget of memory.
 
 A plan's pieces are all made ready at once while those of all such plans take up to `prepared`. Else they are made
-ready *on demand*, each when it is first given, so that a robot maps the weights of its own pieces and no others; beyond
-`memory` those used longest ago are dropped.
+ready *on demand*, each form when it is first given, so that a robot maps the weights of its own pieces and no others.
+Forms are few then: larger tiles compute smaller ones (cut/forms.py). A form that was not used for long is dropped, and
+beyond `memory` those used longest ago are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dnn_dist.cut.piece import Piece
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import WIRES, Plan
+from dnn_dist.plan.policy import idle_uses
 from dnn_dist.run.events import Role
 from dnn_dist.run.mapped import free_memory
 from dnn_dist.run.pieces import Form, PieceSet
@@ -38,6 +40,13 @@ class Made(NamedTuple):
     bytes: int  # of the result
     result: Any  # what the aggregator gets, as it travels
     outputs: Any = None  # what others get boxes of
+
+
+class _Use(NamedTuple):
+    """The last use of a form."""
+
+    bytes: int  # of its weights
+    number: int  # among the uses of all forms that are made ready on demand
 
 
 class Pieces(Protocol):
@@ -97,7 +106,8 @@ class Workshop:
         self._prepared, self._memory = settings.prepared * 1e6, settings.memory * 1e6
         self._sets: dict[str, PieceSet] = {}  # plan -> its pieces
         self._whole: set[str] = set()  # plans of which all pieces are ready
-        self._used: dict[tuple[str, Form], int] = {}  # made ready on demand, last used last -> bytes
+        self._used: dict[tuple[str, Form], _Use] = {}  # made ready on demand, last used last
+        self._uses = 0
         self._lock = threading.Lock()  # of the books above; weights are read outside it
 
     def build(self, offered: PlanText) -> bool:
@@ -109,11 +119,13 @@ class Workshop:
                 f"plan {offered.plan}: source {offered.source!r} derives other pieces of it, {offered.pieces[:16]!r}, "
                 f"than this robot, {derived!r}; install one version of dnn_dist everywhere"
             )
-        pieces = PieceSet(self._network, plan, stages, local=False, threads=self._threads)
-        with self._lock:
-            whole = pieces.size + self._bytes_of_whole() <= self._prepared
-        if whole:
-            pieces.prepare()
+        for few in (False, True):
+            pieces = PieceSet(self._network, plan, stages, local=False, threads=self._threads, few=few)
+            with self._lock:
+                whole = pieces.size + self._bytes_of_whole() <= self._prepared
+            if whole:
+                pieces.prepare()
+                break
         with self._lock:
             self._sets[offered.plan] = pieces
             self._memory = self._memory or free_memory() / 2
@@ -125,7 +137,7 @@ class Workshop:
         with self._lock:
             self._sets.pop(plan, None)
             self._whole.discard(plan)
-            self._used = {key: size for key, size in self._used.items() if key[0] != plan}
+            self._used = {key: use for key, use in self._used.items() if key[0] != plan}
 
     def macs(self, plan: str, stage: int, piece: int, alone: bool = False) -> int:
         pieces = self._of(plan)
@@ -181,8 +193,13 @@ class Workshop:
 
     def health(self) -> dict[str, Any]:
         with self._lock:
-            ready = sum(self._used.values()) + self._bytes_of_whole()
-            return {"plans ready": " ".join(self._sets) or "none", "pieces ready (MB)": round(ready / 1e6, 1)}
+            ready = self._bytes_on_demand() + self._bytes_of_whole()
+            forms = len(self._used) + sum(len(self._sets[plan].sizes) for plan in self._whole)
+            return {
+            "plans ready": " ".join(self._sets) or "none",
+            "forms ready": forms,
+            "pieces ready (MB)": round(ready / 1e6, 1),
+        }
 
     def _of(self, plan: str) -> PieceSet:
         pieces = self._sets.get(plan)
@@ -194,13 +211,22 @@ class Workshop:
         """Of the plans of which all pieces are ready; with the lock held."""
         return sum(self._sets[plan].size for plan in self._whole)
 
+    def _bytes_on_demand(self) -> int:
+        """Of the forms that were made ready on demand; with the lock held."""
+        return sum(use.bytes for use in self._used.values())
+
     def _make_room(self, plan: str, form: Form, pieces: PieceSet) -> None:
-        """A form is used now; drop those used longest ago where it would take more than the memory allowed."""
+        """A form is used now; drop what was not used for long, and where the form would take more than the memory
+        allowed, those used longest ago.
+        """
         with self._lock:
             self._used.pop((plan, form), None)
-            whole = self._bytes_of_whole()
-            while self._used and whole + sum(self._used.values()) + pieces.sizes[form] > self._memory:
-                dropped, old = next(iter(self._used))
-                del self._used[dropped, old]
-                self._sets[dropped].drop(old)
-            self._used[plan, form] = pieces.sizes[form]
+            whole, self._uses = self._bytes_of_whole(), self._uses + 1
+            while self._used:
+                (its, old), use = next(iter(self._used.items()))
+                idle = self._uses - use.number > idle_uses(len(self._used))
+                if not idle and whole + self._bytes_on_demand() + pieces.sizes[form] <= self._memory:
+                    break
+                del self._used[its, old]
+                self._sets[its].drop(old)
+            self._used[plan, form] = _Use(pieces.sizes[form], self._uses)

@@ -96,17 +96,20 @@ class SizePieces:
         return self._on_demand
 
     def drop(self, plan: str) -> None:
-        self._ready = {piece for piece in self._ready if piece[0] != plan}
+        self._ready = {form for form in self._ready if form[0] != plan}
 
     def macs(self, plan: str, stage: int, piece: int, alone: bool = False) -> int:
         macs = _piece(self._shapes(plan), stage, piece)[0]
         return self._shapes(plan).stages[stage].pieces[piece].alone if alone else macs
 
     def ready(self, plan: str, stage: int, piece: int, alone: bool = False) -> bool:
-        return not (self._on_demand or alone) or (plan, stage, piece, alone) in self._ready
+        return not (self._on_demand or alone) or self._form(plan, stage, piece, alone) in self._ready
 
     def prepare(self, plan: str, stage: int, piece: int, alone: bool = False) -> None:
-        self._ready.add((plan, stage, piece, alone))
+        self._ready.add(self._form(plan, stage, piece, alone))
+
+    def _form(self, plan: str, stage: int, piece: int, alone: bool) -> tuple[str, int, int, bool]:
+        return plan, stage, self._shapes(plan).stages[stage].form(piece), alone
 
     def role(self, plan: str, stage: int, piece: int, inputs: Any) -> Role:
         shape = self._shapes(plan)
