@@ -9,7 +9,7 @@ PYTEST := $(RUN) python -m pytest
 # DDS stays on this machine.
 test check demo: export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
-.PHONY: build test check demo figures bench clean
+.PHONY: build test check demo figures pictures docs arm64 bench clean
 
 build:
 	@$(PYTHON) deploy/build.py
@@ -35,6 +35,21 @@ demo: build
 figures: build
 	@$(PYTHON) deploy/extra.py figures
 	$(RUN) python bench/figures/all.py $(ONLY)
+
+# The pages of doc/ as HTML, into build/docs. A warning is an error.
+docs: build
+	@$(PYTHON) deploy/extra.py docs
+	$(RUN) python doc/generate.py
+	$(RUN) python -m sphinx -b html -W --keep-going -q doc build/docs
+
+# The pictures of doc/concepts.md, and the Gantt chart.
+pictures: build
+	@$(PYTHON) deploy/extra.py figures
+	$(RUN) python doc/pictures.py
+
+# The core's laws on arm64, under emulation; needs qemu-user-static. deploy/arm64.py explains.
+arm64: build
+	@$(PYTHON) deploy/arm64.py
 
 # The headline bench: needs root, the full-size networks (bench/make_full_models.py) and hours; bench/README.md explains.
 # make bench MODELS=build/models ONLY="--network yolov2_front --robots 1 6"

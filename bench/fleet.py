@@ -61,11 +61,17 @@ class Fleet:
 
 @contextmanager
 def flying(
-    robots: Mapping[str, Any], parameters: Mapping[str, Any], logs: Path, prefix: str = "", cameras: bool = True
+    robots: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    logs: Path,
+    prefix: str = "",
+    cameras: bool = True,
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[Fleet]:
     """A cluster whose workers are all ready and, with `cameras`, warm; at the end nothing is left running.
 
-    `prefix`: of the topics of the source that is watched, where the cluster has several, e.g. "front/".
+    `prefix`: of the topics of the source that is watched, where the cluster has several, e.g. "front/". `more`:
+    environment of the nodes.
     """
     from dnn_dist.nodes.watch import watching
 
@@ -74,7 +80,7 @@ def flying(
     with ExitStack() as stack:
         domain = stack.enter_context(free_domain(next(NEXT_DOMAIN)))
         environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(domain)}
-        supervisor = stack.enter_context(Supervisor(logs, environment))
+        supervisor = stack.enter_context(Supervisor(logs, {**environment, **(more or {})}))
         watch = stack.enter_context(watching({**environment, **started[0].environment}, prefix=prefix))
         began = time.monotonic()
         supervisor.start(process for process in started if process.executable != "camera")

@@ -4,6 +4,7 @@
     python bench/make_full_models.py build/models yolov2_608 vgg16
     .venv/bin/dnn_dist-env python bench/full_size.py build/models
     .venv/bin/dnn_dist-env python bench/full_size.py build/models slices yolov2_608=layers:4
+    .venv/bin/dnn_dist-env python bench/full_size.py build/models tiles --memory
 
 A case is one of these, or MODEL=CUT:
 
@@ -14,7 +15,8 @@ A case is one of these, or MODEL=CUT:
 
 A camera, a gateway and `--workers` workers with their default settings, but for the deadline: two cores cannot
 compute so much in half a second. What dies is started again, as launch does. The exit code is 1 when that happened, or
-when one of the first `--frames` frames lacks anything; warm-up counts.
+when one of the first `--frames` frames lacks anything; warm-up counts. With `--memory` the shipped detector runs first,
+with its shipped cut; what a worker takes more than one of that has a bar too.
 """
 
 from __future__ import annotations
@@ -30,13 +32,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fleet import Fleet, flying, robots
+from fleet import TICKS, Fleet, flying, robots, ticks
 from rich.console import Console
 from rich.table import Table
 
+from dnn_dist.cli.supervisor import share
+from dnn_dist.cluster import read_cluster, shipped_file
 from dnn_dist.errors import DnnDistError
 from dnn_dist.run.report import Status
 
+MOST_MORE = 120.0
+"""MB that a worker may take more than one of the shipped detector."""
 EXACT = (Status.COMPLETE, Status.DECODED, Status.RECOMPUTED)
 """Frames in which nothing is missing."""
 MOST_RESPAWNS = 20
@@ -58,6 +64,12 @@ CASES = {
     "tiles": Case("yolov2_608", "tiles:5x5@0..27"),
     "slices": Case("vgg16", "slices:4+1@19"),
 }
+
+
+def shipped() -> tuple[str, Case]:
+    """Name and cut of the detector that comes with the package, as its parameter file has them."""
+    parameters = read_cluster(share() / "config" / shipped_file()).parameters
+    return parameters["all"]["model"], Case(Path(parameters["all"]["model"]).stem, parameters["gateway"]["cut"])
 
 
 def write_card(model: Path) -> None:
@@ -110,13 +122,18 @@ class Watched:
         return len(self.fleet.watch.reports) >= frames or died >= MOST_RESPAWNS
 
 
-def run(case: Case, args: argparse.Namespace) -> dict[str, Any]:
-    """Start the cluster, wait for the first frames, and look what became of them and of the processes."""
-    model = (args.models / f"{case.model}.tflite").resolve()
+def find(case: Case, models: Path) -> str:
+    """The model of a case, with its card beside it."""
+    model = (models / f"{case.model}.tflite").resolve()
     if not model.is_file():
-        raise DnnDistError(f"there is no {model}; python bench/make_full_models.py {args.models} {case.model}")
+        raise DnnDistError(f"there is no {model}; python bench/make_full_models.py {models} {case.model}")
     write_card(model)
-    parameters = {"all": {"model": str(model)}, "gateway": {"cut": case.cut, "deadline": args.deadline}}
+    return str(model)
+
+
+def run(case: Case, model: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Start the cluster, wait for the first frames, and look what became of them and of the processes."""
+    parameters = {"all": {"model": model}, "gateway": {"cut": case.cut, "deadline": args.deadline}}
     for setting in args.set:
         name, _, value = setting.partition("=")
         node, _, parameter = name.partition(".")
@@ -128,11 +145,12 @@ def run(case: Case, args: argparse.Namespace) -> dict[str, Any]:
             fleet.until(lambda: watched.enough(args.frames), "frames are reported", args.frames * args.deadline)
         reports = fleet.watch.reports[: args.frames]
         ended = watched.pids()
+        busy = {name: ticks(pid) / TICKS for name, pid in ended.items()}
         respawns = {name: fleet.supervisor.respawns.get(name, 0) for name in watched.started}
     tasks, computed = Counter[str](), Counter[str]()
-    for share in (share for report in reports for share in report.workers):
-        tasks[f"worker_{share.worker}"] += share.tasks
-        computed[f"worker_{share.worker}"] += share.computed
+    for part in (part for report in reports for part in report.workers):
+        tasks[f"worker_{part.worker}"] += part.tasks
+        computed[f"worker_{part.worker}"] += part.computed
     return {
         "ready_s": fleet.seconds_to_ready,
         "frames": len(reports),
@@ -148,6 +166,7 @@ def run(case: Case, args: argparse.Namespace) -> dict[str, Any]:
                 "pss_mb": watched.memory.get(name, 0.0),
                 "tasks": tasks[name],
                 "computed_s": computed[name],
+                "busy_s": busy.get(name, 0.0),
             }
             for name, pid in watched.started.items()
         },
@@ -156,12 +175,12 @@ def run(case: Case, args: argparse.Namespace) -> dict[str, Any]:
 
 def show(name: str, case: Case, found: dict[str, Any], frames: int) -> bool:
     """Print a case's table; True when all is as it should be."""
-    columns = ("node", "pid", "at the end", "respawns", "most PSS MB", "tasks", "s a task")
+    columns = ("node", "pid", "at the end", "respawns", "most PSS MB", "tasks", "s a task", "busy s")
     table = Table(*columns, title=f"{case.model}: {case.cut}")
     for node, one in found["nodes"].items():
         usual = f"{one['computed_s'] / one['tasks']:.3f}" if one["tasks"] else ""
         figures = (one["pid"], one["pid_at_end"] or "dead", one["respawns"], round(one["pss_mb"]), one["tasks"] or "")
-        table.add_row(node, *map(str, figures), usual)
+        table.add_row(node, *map(str, figures), usual, f"{one['busy_s']:.1f}")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     latencies = found["latencies_ms"] or [float("nan")]
     alive = all(one["pid"] == one["pid_at_end"] and not one["respawns"] for one in found["nodes"].values())
@@ -176,6 +195,20 @@ def show(name: str, case: Case, found: dict[str, Any], frames: int) -> bool:
     return met
 
 
+def show_memory(name: str, found: dict[str, Any], usual: dict[str, Any]) -> bool:
+    """Print what a worker takes more than one of the shipped detector; True when that is within the bar."""
+    most, shipped = (
+        [one["pss_mb"] for node, one in its["nodes"].items() if node.startswith("worker_")] for its in (found, usual)
+    )
+    more = max(most) - median(shipped)
+    print(
+        f"{name}: a worker takes at most {max(most):.0f} MB (PSS), of the shipped detector {median(shipped):.0f} MB "
+        f"(median): {more:+.0f} MB, bar {MOST_MORE:+.0f}: {'met' if more <= MOST_MORE else 'missed'}",
+        flush=True,
+    )
+    return more <= MOST_MORE
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, help="folder of what make_full_models.py wrote")
@@ -185,6 +218,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--deadline", type=float, default=60.0, help="s (60, the longest that may be asked for)")
+    parser.add_argument("--memory", action="store_true", help="compare with the shipped detector's workers")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.NAME=VALUE", help="another parameter")
     parser.add_argument("--folder", type=Path, default=Path("out/full_size"), help="logs of each run")
     parser.add_argument("--out", type=Path, help="write all figures to this JSON file")
@@ -195,9 +229,15 @@ def main() -> int:
     found: dict[str, Any] = {}
     met = True
     try:
+        if args.memory:
+            model, case = shipped()
+            found["shipped"] = run(case, model, args)
+            met &= show("shipped", case, found["shipped"], args.frames)
         for name, case in cases.items():
-            found[name] = run(case, args)
+            found[name] = run(case, find(case, args.models), args)
             met &= show(name, case, found[name], args.frames)
+            if args.memory:
+                met &= show_memory(name, found[name], found["shipped"])
     except (DnnDistError, RuntimeError) as error:
         print(f"full_size: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The headline bench: an emulated fleet of 1 to 8 robots, every way to divide a network, one table, one picture.
+r"""The headline bench: an emulated fleet of 1 to 8 robots, every way to divide a network, one table, one picture.
 
     sudo .venv/bin/dnn_dist-env python bench/headline.py --models build/models
-    sudo .venv/bin/dnn_dist-env python bench/headline.py --models build/models --network yolov2_front --robots 6 \\
+    sudo .venv/bin/dnn_dist-env python bench/headline.py --models build/models --network yolov2_front --robots 6 \
         --ways direct --frames 5 --repeat 1
     .venv/bin/dnn_dist-env python bench/headline.py --models build/models --dry
 

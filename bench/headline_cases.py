@@ -149,7 +149,7 @@ def calculated(setting: Setting, division: Division) -> dict[str, float]:
     found = cost(setting.network, stages)
     fleet = fleet_of(setting)
     workers = division.workers or fleet.names
-    predicted = Predictor(setting.network, Circumstances(fleet, "r1"))(stages, workers)
+    predicted = Predictor(setting.network, Circumstances(fleet, "r1", max_frames=1))(stages, workers)
     two = Predictor(setting.network, Circumstances(fleet, "r1", max_frames=2))(stages, workers)
     pieces = [piece.macs for stage in stages if stage.distributed for piece in stage.pieces]
     return {

@@ -84,7 +84,7 @@ def measured(cut: str, speeds: Sequence[float], frames: int, logs: Path, plan: P
         logs.mkdir(parents=True, exist_ok=True)
         (logs / "plan.yaml").write_text(plan.to_yaml())
         gateway["plan"] = str((logs / "plan.yaml").resolve())
-    parameters = {"gateway": gateway, "camera": {"rate": CAMERA}}
+    parameters = {"gateway": {"max_frames": 1, **gateway}, "camera": {"rate": CAMERA}}
     with flying(robots(len(speeds), **paced), parameters, logs) as fleet:
         load = Load(fleet)
         latencies = [float(report.latency) for report in fleet.frames(frames)]
@@ -101,7 +101,7 @@ def run_latency(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             task = progress.add_task(f"{plan}, {name}", total=None)
             logs, chosen = args.folder / f"{plan} {name}".replace(",", "").replace(" ", "_"), None
             if not cut:
-                best = search(network, Circumstances(fleet_of(speeds), "r1"), Goal()).best
+                best = search(network, Circumstances(fleet_of(speeds), "r1", max_frames=1), Goal()).best
                 cut, chosen = best.cut, Plan(network.sha256, best.cut, robots=best.workers)
             predicted = predict(network, cut, speeds, chosen.robots if chosen else ())
             found = measured(cut, speeds, args.frames, logs, chosen)
@@ -121,7 +121,7 @@ def run_alone(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     network = read_network(MODEL)
     speeds = [args.pace, args.pace / 40, args.pace / 40]
     fleet = fleet_of(speeds, FELT)
-    choice = search(network, Circumstances(fleet, "r1"), Goal())
+    choice = search(network, Circumstances(fleet, "r1", max_frames=1), Goal())
     for line in choice.why:
         print(line)
     rows = []
@@ -142,7 +142,8 @@ def run_alone(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 def predict(network: Network, cut: str, speeds: Sequence[float], workers: tuple[str, ...] = ()) -> float:
     """Seconds of a frame by the cost model; `workers`: robots that take part, none named: all."""
     fleet = fleet_of(speeds)
-    return Predictor(network, Circumstances(fleet, "r1"))(cut_network(network, cut), workers or fleet.names).latency
+    predictor = Predictor(network, Circumstances(fleet, "r1", max_frames=1))
+    return predictor(cut_network(network, cut), workers or fleet.names).latency
 
 
 def _met(fine: bool) -> str:

@@ -37,12 +37,13 @@ def build(symlinked: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--symlink-install", action="store_true", help="make the second, symlinked install")
+    parser.add_argument("--lean", action="store_true", help="without what only tests and linters need")
     arguments = parser.parse_args()
     check_machine()
     checkout = os.open(ROOT, os.O_RDONLY)
     fcntl.flock(checkout, fcntl.LOCK_EX)  # two builds of one checkout take turns
     try:
-        make_environment()
+        make_environment(arguments.lean)
         build(arguments.symlink_install)
     except subprocess.CalledProcessError as error:
         sys.exit(f"this failed, see above: {shlex.join(map(str, error.cmd))}")

@@ -21,9 +21,9 @@ REQUIREMENTS = ROOT / "requirements"
 STAMP = VENV / "dnn_dist.json"
 
 
-def make_environment() -> None:
-    """Makes .venv, or brings it up to date, unless its stamp says that it is."""
-    wanted, pins = requirements()
+def make_environment(lean: bool = False) -> None:
+    """Makes .venv, or brings it up to date, unless its stamp says that it is. `lean`: without what tests need."""
+    wanted, pins = requirements(lean)
     fixed = identity()
     scripts = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
     contents = hashlib.sha256("\n".join([*wanted, *pins, *scripts]).encode()).hexdigest()
@@ -51,9 +51,9 @@ def identity() -> dict[str, str]:
     return {"folder": str(ROOT), "python": interpreter(), "version": platform.python_version(), "ros": ros}
 
 
-def requirements() -> tuple[list[str], list[str]]:
+def requirements(lean: bool) -> tuple[list[str], list[str]]:
     """What is to be installed, and the versions of it."""
-    files = ["core.txt", "dev.txt"] if sourced() else ["core.txt", "ros.txt", "dev.txt"]
+    files = ["core.txt", *([] if sourced() else ["ros.txt"]), "build.txt", *([] if lean else ["dev.txt"])]
     wanted = [line for name in files for line in lines(REQUIREMENTS / name)]
     pins = lines(REQUIREMENTS / "constraints.txt")
     if sourced():

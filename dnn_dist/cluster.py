@@ -7,16 +7,16 @@ part of a process's environment and not of its parameters.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dnn_dist.dds import profile_environment
 from dnn_dist.errors import ConfigError
-from dnn_dist.run.wire import NAME
-from dnn_dist.settings import NODES, Meaning, meanings
+from dnn_dist.settings import NAME, NODES, Meaning, meanings
 from dnn_dist.yamlfile import Keys, near, read_yaml
 
 NETWORKS = {"local": "lan.xml", "wired": "lan.xml", "wifi": "wifi.xml"}
@@ -36,6 +36,9 @@ that dies at once spends half a second on its start, so that it is not started m
 GIVEN = {"robot", "source", "worker"}
 """Parameters that follow from who stands where in the file, and are not set by hand (but a camera's own source is)."""
 
+QOS_OVERRIDES = "qos_overrides."
+"""What the names of parameters begin with by which rclpy lets users override the QoS of a topic (nodes/qos.py)."""
+
 IMAGES = ("image", "image/compressed")
 OUTPUTS = ("detections", "detections_2d", "overlay", "report")
 """Topics of a source that carry its name when the cluster has several, beside those of its images."""
@@ -48,10 +51,6 @@ STATES = ("source_state", "progress")
 
 SOURCE_NODES = {"gateway", "partition", "aggregator"}
 """Without these nodes of its robot a source has no results."""
-
-TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-"""What a launch argument that is a switch may be."""
-
 
 @dataclass(frozen=True, slots=True)
 class Robot:
@@ -88,6 +87,18 @@ class Process:
     parameters: Mapping[str, Any]
     remappings: Mapping[str, str]
     environment: Mapping[str, str]  # to be added
+
+    def parameter_text(self) -> str:
+        """Its parameters as a ROS parameter file."""
+        return str(yaml.safe_dump({"/**": {"ros__parameters": dict(self.parameters)}}))
+
+    def arguments(self, parameter_file: str | Path) -> list[str]:
+        """What follows its executable on a command line."""
+        words = ["--ros-args", "-r", f"__node:={self.name}", "--params-file", str(parameter_file)]
+        renamed = {"__ns": f"/{space}"} if (space := self.namespace.strip("/")) else {}
+        for old, new in {**renamed, **self.remappings}.items():
+            words += ["-r", f"{old}:={new}"]
+        return words
 
 
 def shipped_file(network: str = "") -> str:
@@ -178,37 +189,19 @@ def processes(
             named = several and node != "worker"
             topics = [*IMAGES, *_named_images(values), *OUTPUTS] if named else []
             remappings = {topic: f"{entry.source}/{topic}" for topic in topics if not topic.startswith("/")}
+            its_own = {key: one for key, one in values.items() if key in known or key.startswith(QOS_OVERRIDES)}
             started.append(
                 Process(
                     executable=node,
                     name=name,
                     robot=entry.name,
                     namespace=namespace,
-                    parameters={key: value for key, value in values.items() if key in known},
+                    parameters=its_own,
                     remappings=remappings,
                     environment=transport(network, profiles, unpaced, together if node == "worker" else 1),
                 )
             )
     return tuple(started)
-
-
-def ordered(arguments: Mapping[str, str], folder: str | Path) -> tuple[Cluster, tuple[Process, ...]]:
-    """The cluster and its processes that the launch arguments of these names ask for: params_file, robot, workers,
-    namespace, network, rviz. `folder`: of the shipped configuration. ConfigError in one line when one is wrong.
-    """
-    folder, network = Path(folder), arguments["network"]
-    cluster = read_cluster(arguments["params_file"] or folder / shipped_file(network))
-    if workers := arguments["workers"]:
-        if not workers.isdecimal():
-            raise ConfigError(f"workers is {workers!r}, expected a whole number, e.g. 4")
-        cluster = with_workers(cluster, int(workers))
-    namespace, rviz = arguments["namespace"], arguments["rviz"].lower()
-    if namespace and not re.fullmatch(r"/?([A-Za-z_]\w*/)*[A-Za-z_]\w*/?", namespace, re.ASCII):
-        raise ConfigError(f"namespace is {namespace!r}, expected names of letters, digits and _, e.g. fleet or /site/a")
-    if rviz not in TRUTH:
-        raise ConfigError(f"rviz is {arguments['rviz']!r}, expected true or false")
-    where = (arguments["robot"], namespace, network)
-    return cluster, processes(cluster, folder / "network", *where, watched=TRUTH[rviz])
 
 
 def hopeless(cluster: Cluster, started: Collection[Process], ended: Collection[str]) -> str:
@@ -352,8 +345,11 @@ def _parameters(tree: Any, where: str, nodes: tuple[str, ...]) -> dict[str, dict
         given = GIVEN if node != "camera" else GIVEN - {"source"}
         known = {name: entry for name, entry in known.items() if name not in given}
         here = f"{where}: {node}"
-        entries = Keys.of(values, here, tuple(known)).content
-        checked[node] = {name: _value(f"{here}: {name}", value, *known[name]) for name, value in entries.items()}
+        entries = Keys.of(values, here).content if values else {}
+        own = {name: value for name, value in entries.items() if not str(name).startswith(QOS_OVERRIDES)}
+        Keys.of(own, here, tuple(known))
+        checked[node] = {name: _value(f"{here}: {name}", value, *known[name]) for name, value in own.items()}
+        checked[node] |= {name: _override(f"{here}: {name}", entries[name]) for name in entries.keys() - own.keys()}
     return checked
 
 
@@ -363,11 +359,17 @@ def _value(where: str, value: Any, default: Any, meaning: Meaning) -> Any:
         value = float(value)  # 5 for 5.0 is what people write; ROS would refuse it
     if type(value) is not type(default):
         raise ConfigError(f"{where} is {value!r}, expected {_kind(default)}, e.g. {default!r}; it is {meaning.text}")
-    if meaning.choices and value not in meaning.choices:
-        raise ConfigError(f"{where} is {value!r}, expected one of {', '.join(meaning.choices)}")
+    if expected := meaning.expects(value):
+        raise ConfigError(f"{where} is {value!r}, expected {expected}")
     too_low = meaning.low is not None and value < meaning.low
     if too_low or (meaning.high is not None and value > meaning.high):
         raise ConfigError(f"{where} is {value!r}, expected {meaning.low:g} to {meaning.high:g}; it is {meaning.text}")
+    return value
+
+
+def _override(where: str, value: Any) -> Any:
+    if type(value) not in (int, str):
+        raise ConfigError(f"{where} is {value!r}, expected a number or a word of QoS, e.g. 5 or best_effort")
     return value
 
 

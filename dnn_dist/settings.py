@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting of every node, declared once: name, default, range, meaning, and whether it may change while running.
 
-`nodes/parameters.py` declares these to ROS, `cluster.py` checks parameter files against them, and the README's
-table is made from them (`dnn_dist parameters`). Knows nothing of ROS itself. All durations are in seconds.
+`nodes/parameters.py` declares these to ROS, `cluster.py` checks parameter files against them, and the table in
+doc/parameters.md is made from them (`dnn_dist parameters`). Knows nothing of ROS itself. All durations are in seconds.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+"""Names of sources, workers and robots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,15 @@ class Meaning:
     high: float | None = None  # largest value allowed
     live: bool = False  # may change while the node runs
     choices: tuple[str, ...] = ()
+    names: bool = False  # a text of names, with spaces between them
+
+    def expects(self, value: Any) -> str:
+        """What is expected instead of a text that is not allowed; empty where it is."""
+        if self.choices and value not in self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.names and not all(NAME.fullmatch(name) for name in value.split()):
+            return "names of a to z, 0 to 9 and _, with spaces between them"
+        return ""
 
 
 def parameter(default: Any, text: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
@@ -77,6 +90,7 @@ class SourceSettings:
 
     source: str = parameter("front", "name of the source: a to z, 0 to 9 and _, unique in the cluster")
     robot: str = parameter("r1", "name of the robot that this node runs on")
+    trusted: str = parameter("", "workers that may compute for it, e.g. r1 r2; empty: all", names=True, live=True)
 
 
 @dataclass(frozen=True)
@@ -91,9 +105,24 @@ class PartitionSettings(ModelSettings, SourceSettings):
         "how float tensors travel; float16 and int8 are smaller and rounded",
         choices=("float32", "float16", "int8"),
     )
-    replicas: int = parameter(1, "workers that compute each piece without parity; the first answer counts", 1, 4)
+    narrow: str = parameter(
+        "float32",
+        "how float tensors may travel when links are too slow for all pieces of a frame to come in time",
+        choices=("float32", "float16", "int8"),
+        live=True,
+    )
+    jpeg: int = parameter(
+        0, "quality of JPEG in which pixels may travel when that is not enough; 0: never", 0, 100, live=True
+    )
+    replicas: int = parameter(1, "workers that may compute each piece without parity; the first answer counts", 1, 4)
     deadline: float = parameter(0.5, "from an image's arrival to its detections", 0.01, 60.0, live=True)
-    max_frames: int = parameter(1, "frames in work at once; more raises throughput and latency", 1, 16, live=True)
+    max_frames: int = parameter(
+        0,
+        "frames in work at once; more raises throughput and latency; 0: one, of a pipeline one more than it has groups",
+        0,
+        16,
+        live=True,
+    )
     images: str = parameter("", IMAGES)
     pair_within: float = parameter(
         0.01, "largest difference of the stamps of images that belong together, of a model with several", 0.0, 10.0
@@ -123,11 +152,22 @@ class PartitionSettings(ModelSettings, SourceSettings):
     lease_factor: float = parameter(
         3.0, "time that a worker is given, in multiples of its usual time for the task", 1.0, 100.0, live=True
     )
-    recover_after: float = parameter(
+    redundancy: str = parameter(
+        "demand",
+        "demand: parities and replicas go out when pieces are late; always: with the others",
+        choices=("demand", "always"),
+        live=True,
+    )
+    risk: float = parameter(
+        0.2,
+        "a piece is late when it has been away for a quarter longer than all but this share of its stage's pieces",
         0.0,
-        "since a stage began; then what is not done is computed a second time; 0: by leases alone",
-        0,
-        60,
+        0.5,
+        live=True,
+    )
+    qos_deadlines: bool = parameter(
+        True,
+        "ask DDS to say when works or results of a pair are overdue, by the source's rate and a stage's share",
         live=True,
     )
     backoff_min: float = parameter(
@@ -164,6 +204,13 @@ class AggregatorSettings(ModelSettings, SourceSettings):
     max_open: int = parameter(16, "frames open at once; an older one is closed without a result", 1, 256, live=True)
     max_workers: int = parameter(256, "workers that are known at once", 1, 4096, live=True)
     overlay_scale: int = parameter(2, "pixels of the overlay for one of the image", 1, 4, live=True)
+    deadlines: str = parameter(
+        "quality",
+        "how a deadline is shared among stages: so that most of the answer's quality comes in time, which needs SciPy, "
+        "or uniform",
+        choices=("quality", "uniform"),
+        live=True,
+    )
     guard: float = parameter(0.01, "kept free before a deadline for what cannot be foreseen", 0.0, 1.0, live=True)
     timer_slack: float = parameter(
         0.02,
@@ -185,6 +232,7 @@ class WorkerSettings(ModelSettings):
 
     worker: str = parameter("w1", "name of the worker: a to z, 0 to 9 and _, unique in the cluster")
     robot: str = parameter("r1", "name of the robot that this node runs on; its own source is served first")
+    trusted: str = parameter("", "sources that it computes for, e.g. front rear; empty: all", names=True, live=True)
     prefetch: int = parameter(1, "tasks that wait beside the one being computed", 0, 16, live=True)
     max_held: int = parameter(64, "tasks that are taken at all", 1, 10_000, live=True)
     max_sources: int = parameter(64, "sources that are known at once", 1, 4096, live=True)

@@ -88,7 +88,7 @@ def read_yaml(path: str | Path, what: str) -> Any:
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """"; did you mean 'x'?" where a known word is like this one, else empty."""
+    """The words "; did you mean 'x'?" where a known word is like this one, else empty."""
     match = difflib.get_close_matches(word[:_QUOTED], list(known), 1)
     return f"; did you mean {match[0]!r}?" if match else ""
 

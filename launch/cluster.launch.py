@@ -20,7 +20,8 @@ from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from dnn_dist.cluster import RESPAWN_DELAY, TRUTH, Cluster, Process, hopeless, ordered
+from dnn_dist.arguments import SWITCHES, TRUTH, ordered
+from dnn_dist.cluster import RESPAWN_DELAY, Cluster, Process, hopeless
 from dnn_dist.errors import PERMANENT, ConfigError, DnnDistError
 from dnn_dist.yamlfile import near
 from launch import Action, LaunchContext, LaunchDescription
@@ -40,9 +41,12 @@ ARGUMENTS = {
     "namespace": ("", "namespace of all nodes, the same for every robot"),
     "network": ("", "transport profile instead of the parameter file's: local, wired or wifi"),
     "rviz": ("false", "start RViz with the overlay and the cluster: true or false"),
+    "use_sim_time": ("false", "stamps by the clock of a simulator; deadlines always go by the steady clock"),
+    "log_level": ("", "debug, info, warn, error or fatal, of all nodes; empty: as ROS has it"),
+    "respawn": ("true", "start a node again that died: true or false"),
 }
 
-OF_LAUNCH = ("launch-prefix", "launch-prefix-filter", "emulate_tty", "sigterm_timeout", "sigkill_timeout", "log_level")
+OF_LAUNCH = ("launch-prefix", "launch-prefix-filter", "emulate_tty", "sigterm_timeout", "sigkill_timeout")
 """Arguments that launch itself understands."""
 
 
@@ -55,9 +59,13 @@ def start(context: LaunchContext) -> list[Action]:
     except DnnDistError as error:
         return [fail(str(error))]
     ended: set[str] = set()
-    nodes = [node(process, on_exit(process, cluster, started, ended)) for process in started]
+    on = {name: TRUTH[asked[name].lower()] for name in SWITCHES}
+    nodes = []
+    for process in started:
+        handle = on_exit(process, cluster, started, ended, on["respawn"])
+        nodes.append(node(process, handle, on["respawn"], on["use_sim_time"], asked["log_level"]))
     actions: list[Action] = [no_keyboard_interrupt(), *map(stop_late_comer, nodes), *nodes]
-    if TRUTH[asked["rviz"].lower()]:
+    if on["rviz"]:
         actions += rviz(asked["namespace"])
     return actions
 
@@ -72,19 +80,23 @@ def check_names(command: list[str]) -> None:
             raise ConfigError(f"unknown argument {name!r}{near(name, known) or ', expected ' + ', '.join(ARGUMENTS)}")
 
 
-def node(process: Process, ended: Callable[..., list[Action]]) -> Node:
+def node(
+    process: Process, ended: Callable[..., list[Action]], respawn: bool, use_sim_time: bool, log_level: str
+) -> Node:
     """One process of ours."""
+    simulated = {"use_sim_time": True} if use_sim_time else {}
     return Node(
         package="dnn_dist",
         executable=process.executable,
         name=process.name,
         namespace=process.namespace,
-        parameters=[dict(process.parameters)],
+        parameters=[{**process.parameters, **simulated}],
         remappings=list(process.remappings.items()),
         additional_env=dict(process.environment),
+        ros_arguments=["--log-level", log_level] if log_level else [],
         output="screen",
         on_exit=ended,
-        respawn=True,
+        respawn=respawn,
         respawn_delay=RESPAWN_DELAY,
     )
 
@@ -114,17 +126,20 @@ def stop_late_comer(node: Node) -> Action:
 
 
 def on_exit(
-    process: Process, cluster: Cluster, started: tuple[Process, ...], ended: set[str]
+    process: Process, cluster: Cluster, started: tuple[Process, ...], ended: set[str], respawn: bool
 ) -> Callable[..., list[Action]]:
-    """What to do when the process has ended. `ended` collects the names of those that did for good."""
+    """What to do when the process has ended. `ended` collects the names of those that did for good: all that end, when
+    nothing is started again (not `respawn`).
+    """
 
     def handle(event, context: LaunchContext) -> list[Action]:
-        if event.returncode != PERMANENT or process.name in ended or context.is_shutdown:
+        if process.name in ended or context.is_shutdown or (respawn and event.returncode != PERMANENT):
             return []
         ended.add(process.name)
-        get_logger("dnn_dist").error(f"{process.name} ended for good, its error is above; it is not started again")
+        get_logger("dnn_dist").error(f"{process.name} ended for good, see above; it is not started again")
         # `respawn` knows no exit codes. While it waits for its delay, a process can still be told to shut down.
-        actions: list[Action] = [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(event.action)))]
+        waits = [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(event.action)))]
+        actions: list[Action] = waits if respawn else []
         if reason := hopeless(cluster, started, ended):
             actions.append(fail(reason))
         return actions

@@ -193,6 +193,7 @@ def convert(model, scenes: list[Scene]) -> dict[str, bytes]:
 
 
 CARD = """\
+# SPDX-License-Identifier: Apache-2.0
 # Model card of warehouse_float32.tflite and warehouse_int8.tflite; written by train.py.
 classes: [{names}]
 input:

@@ -23,11 +23,17 @@ class Tiles:
     reach: int = 1  # neighbours on either side that give a border
     skip: int = 0  # it also takes what the stage so many before the one before made; 0: no
     reports: bool = False
-    layers: bool = False  # meant for a robot of its own
+    group: bool = False  # begins a group: robots that have none of the stages before
     given: int = 0  # bytes of inputs that come with the work of a piece that is fed
     parity: int = 0
     replicas: int = 1
     local: bool = False
+    reuse: bool = False  # the second half of the pieces takes strips of the first
+
+    @property
+    def givers(self) -> int:
+        """Pieces that give strips, if any take them."""
+        return (self.pieces + 1) // 2 if self.reuse and self.pieces > 1 else self.pieces
 
 
 def chain(*stages: Tiles) -> PlanShape:
@@ -52,6 +58,7 @@ def chain(*stages: Tiles) -> PlanShape:
             )
             for index in range(tiles.pieces + tiles.parity)
         )
+        pieces = tuple(_taking(piece, number, index, tiles) for index, piece in enumerate(pieces))
         made.append(
             StageShape(
                 tiles.local,
@@ -60,11 +67,20 @@ def chain(*stages: Tiles) -> PlanShape:
                 replicas=tiles.replicas,
                 direct=number > first,
                 reports=ends or tiles.reports,
-                chained=number > first or not ends,
-                pipelined=tiles.layers,
+                chained=number > first or not ends or tiles.givers < tiles.pieces,
+                group=tiles.group and number > first,
             )
         )
     return PlanShape((*_with_takers(made), LOCAL))
+
+
+def _taking(piece: PieceShape, number: int, index: int, tiles: Tiles) -> PieceShape:
+    """A piece with the strips that it takes of its stage, if any."""
+    own = index - tiles.givers
+    if own < 0 or index >= tiles.pieces:
+        return piece
+    strips = {(number, giver): 20 for giver in {own, min(own + 1, tiles.givers - 1)}}
+    return replace(piece, feeds={**piece.feeds, **strips}, macs=1 + tiles.macs // 4, alone=tiles.macs)
 
 
 def _near(index: int, tiles: Tiles, others: int) -> list[tuple[int, bool]]:
@@ -101,12 +117,14 @@ def random_plan(rng: random.Random) -> PlanShape:
             reach=rng.choice((0, 1, 1, 2)),
             skip=rng.choice((0, 0, 1, 2)),
             reports=rng.random() < 0.2,
-            layers=kind == "layers",
+            group=kind == "layers" or rng.random() < 0.2,
             given=rng.choice((0, 0, 60)),
         )
         if kind == "coded":
             tiles = replace(tiles, direct=False, parity=rng.choice((1, 2)))
         if kind == "local":
             tiles = replace(tiles, direct=False, local=True)
+        if kind == "tiles":
+            tiles = replace(tiles, reuse=rng.random() < 0.3)
         stages.append(tiles)
     return chain(*stages)

@@ -66,11 +66,15 @@ class Engines:
         piece: int,
         arrays: dict[int, np.ndarray],
         kept: dict[Maker, list[np.ndarray]],
+        alone: bool = False,
     ) -> list[np.ndarray]:
-        """What a piece gives: from whole tensors made before its chain, and what pieces of the chain gave."""
+        """What a piece gives: from whole tensors made before its chain, and what pieces of the chain gave. `alone`:
+        without strips, whoever has them.
+        """
         here = feeds.stages[stage]
-        chosen = here.pieces[piece]
-        given = fed(feeds, stage, piece, kept)
+        whole = here.pieces[piece]
+        chosen = (alone and whole.alone) or whole
+        given = fed(feeds, stage, piece, kept, alone)
         assert sorted((*given, *feeds.given(stage, piece))) == list(range(len(chosen.inputs)))
         key = here.spec, chosen.form
         if key not in self._found:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields, replace
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dnn_dist.cut.feeds import AGGREGATOR
@@ -44,9 +44,9 @@ class Forger:
         value = rng.choice((*states, *of_tasks))(source, worker)
         if value is None:
             return
-        names = [field.name for field in fields(value) if field.name not in KEPT]
+        names = [name for name in value._fields if name not in KEPT]
         changed = {name: self._change(getattr(value, name)) for name in rng.sample(names, rng.randint(0, 3))}
-        value = replace(value, **changed)
+        value = value._replace(**changed)
         home, gatherers = source._processes
         if isinstance(value, WorkerState):
             process, part = rng.choice(((home, source.partition), (gatherers, source.aggregator)))
@@ -61,15 +61,15 @@ class Forger:
 
     def _worker_state(self, source: SourceRun, worker: WorkerRun) -> Any:
         view = source.partition.machine.workers.get(worker.robot)
-        return view and replace(view.state, sequence=view.state.sequence + self._rng.choice((0, 1, 50)))
+        return view and view.state._replace(sequence=view.state.sequence + self._rng.choice((0, 1, 50)))
 
     def _source_state(self, source: SourceRun, worker: WorkerRun) -> Any:
         view = worker.part.machine.sources.get(source.name)
-        return view and replace(view.state, sequence=view.state.sequence + self._rng.choice((0, 1, 50)))
+        return view and view.state._replace(sequence=view.state.sequence + self._rng.choice((0, 1, 50)))
 
     def _progress(self, source: SourceRun, worker: WorkerRun) -> Any:
         known = source.partition.machine._progress
-        return known and replace(known, sequence=known.sequence + self._rng.choice((0, 1, 50)))
+        return known and known._replace(sequence=known.sequence + self._rng.choice((0, 1, 50)))
 
     def _key(self, source: SourceRun) -> TaskKey:
         frame = max(0, source.announced - self._rng.choice((0, 1, 1, 2, 5)))
@@ -89,7 +89,7 @@ class Forger:
         routes = tuple(self._route() for _ in range(self._rng.randrange(3)))
         work, here = self._work(source, worker), [*worker.part.machine.held, *worker.part.machine.residence.kept]
         key = self._rng.choice(here) if here and self._rng.random() < 0.8 else work.key
-        return replace(work, key=key, routes=routes, again=self._rng.random() < 0.8)
+        return work._replace(key=key, routes=routes, again=self._rng.random() < 0.8)
 
     def _feed(self, source: SourceRun, worker: WorkerRun) -> Any:
         machine, rng = worker.part.machine, self._rng
@@ -120,6 +120,8 @@ class Forger:
             case TaskKey():
                 name = rng.choice(("session", "frame", "stage", "piece"))
                 return value._replace(**{name: self._change(getattr(value, name))})
+            case StageProgress():
+                return StageProgress(frozenset(range(rng.randrange(6))), rng.random() < 0.5)
             case bool():
                 return not value
             case int():
@@ -133,8 +135,6 @@ class Forger:
             case frozenset():
                 return rng.choice((frozenset(), value | {self._key(next(iter(self._cluster.sources.values())))})) \
                     if not value or isinstance(next(iter(value)), TaskKey) else frozenset()
-            case dict():
+            case Mapping():
                 return {key: self._change(one) for key, one in value.items() if rng.random() < 0.7}
-            case StageProgress():
-                return StageProgress(frozenset(range(rng.randrange(6))), rng.random() < 0.5)
         return value

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NetBuilder with the ops that converters put around convolutions: resizing, slices, dilation as three ops, float16
-weights, squeeze-and-excite."""
+weights, squeeze-and-excite.
+"""
 
 import numpy as np
 from netbuilder import NO_ACTIVATION, RELU, SAME, VALID, NetBuilder

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,7 +118,7 @@ def test_speeds_of_stages_where_few_were_measured() -> None:
 
 def test_stages_of_a_pipeline_stay_on_their_robots_however_unlike_their_layers_are() -> None:
     """The layers of one take a hundred times as long for their MACs."""
-    plan = chain(*(Tiles(1, 10, layers=True) for _ in range(4)))
+    plan = chain(*(Tiles(1, 10, group=True) for _ in range(4)))
     cluster = Watched(4, plan, seconds=lambda robot, stage, piece: (0.01, 0.02, 0.1, 0.01, 0.002)[stage], max_frames=4)
     cluster.run(30, period=0.11, budget=2.0)
     assert all(cluster.crew(frame) == cluster.crew(0) for frame in range(30) if cluster.crew(frame))
@@ -129,7 +128,7 @@ def test_stages_of_a_pipeline_stay_on_their_robots_however_unlike_their_layers_a
 
 
 def test_undisturbed_nothing_is_sent_or_computed_twice() -> None:
-    for plan in (THREE, chain(*(Tiles(1, layers=True) for _ in range(4))), chain(Tiles(4), Tiles(2, skip=0), Tiles(3))):
+    for plan in (THREE, chain(*(Tiles(1, group=True) for _ in range(4))), chain(Tiles(4), Tiles(2, skip=0), Tiles(3))):
         cluster = Watched(4, plan, max_frames=2)
         assert {report.status for report in cluster.run(10, period=0.1, budget=0.9)} == {Status.COMPLETE}
         assert not cluster.computed_again()
@@ -232,7 +231,7 @@ def rates(seed: int, sources: int, frames: int = 24) -> list[float]:
     robots += [Robot("g1", 1e3), Robot("g2", 1e3)]
     fleet = Fleet(tuple(robots), (LinkRule((), Link(1e5, 0.002, loss=rng.choice((0, 0.02)))),))
     tiles = (Tiles(rng.choice((count, count + 1, 2 * count)), rng.choice((10, 30))) for _ in range(rng.randint(2, 4)))
-    layers = (Tiles(1, rng.choice((10, 30)), layers=True) for _ in range(rng.randint(2, count)))
+    layers = (Tiles(1, rng.choice((10, 30)), group=True) for _ in range(rng.randint(2, count)))
     load = Load(chain(*(tiles if rng.random() < 0.75 else layers)))
     settings = DispatcherSettings(window=rng.choice((1000, 4_000_000)))
     open_, homes = rng.choice((1, 2, 3)), ("w0", "w1") if rng.random() < 0.5 else ("g1", "g2")
@@ -259,7 +258,7 @@ def test_chains_of_two_sources_do_not_block_each_other(seed: int) -> None:
 @pytest.mark.parametrize("stages", [3, 6, 10])
 def test_a_pipeline_is_as_fast_as_its_slowest_stage_and_costs_the_gateway_no_more(stages: int) -> None:
     macs = [10 + 5 * (number % 3) for number in range(stages)]
-    plan = chain(*(Tiles(1, m, layers=True) for m in macs))
+    plan = chain(*(Tiles(1, m, group=True) for m in macs))
     robots = (*(Robot(f"w{number}", 1000.0) for number in range(stages)), Robot("gateway", 1000.0))
     fleet = Fleet(robots, (LinkRule((), Link(1e6, 0.0005)),))
     frames, open_ = 30 * stages, min(16, 3 * stages)
@@ -373,7 +372,7 @@ def test_forged_works_and_feeds_are_told_in_one_line_and_change_nothing() -> Non
             {"key": good.key._replace(stage=9)},
             {"key": good.key._replace(source="nobody")},
         ):
-            run.hear(replace(good, **change))
+            run.hear(good._replace(**change))
 
     cluster.calls = [(0.3045, forge)]
     assert cluster.run(2, period=0.5)[1].status is Status.COMPLETE
@@ -381,8 +380,7 @@ def test_forged_works_and_feeds_are_told_in_one_line_and_change_nothing() -> Non
 
 
 def test_ticks_of_a_source_with_an_open_chain_come_no_faster_than_its_heartbeat() -> None:
-    """Also where second copies are wanted of tasks that belong to no chain."""
-    cluster = Watched(1, chain(Tiles(1, 3000), Tiles(1)), dispatcher=DispatcherSettings(recover_after=0.05))
+    cluster = Watched(1, chain(Tiles(1, 3000), Tiles(1)))
     cluster.run(1, budget=5.0)
     assert cluster.agenda.steps < 3000
 

@@ -26,6 +26,8 @@ pytestmark = pytest.mark.usefixtures("ros_domain")
         (INT8, "bands:3@0..10>layers:2@11..17", {"prepared": 0}),
         (FLOAT, "tiles:2x2@0..3;bands:2,1@4..7>layers:1@8..12;slices:2@13", {}),
         (FLOAT, "layers:4", {"prepared": 0}),
+        (FLOAT, "tiles:4x3r@0..10", {}),
+        (INT8, "tiles:3x3r@0..6>tiles:2x2r@7..10", {"prepared": 0}),
     ],
 )
 def test_what_robots_give_each_other_is_the_whole_models(
@@ -47,9 +49,12 @@ def test_what_robots_give_each_other_is_the_whole_models(
     assert not [name for name, text in logs.items() if "Traceback" in text]
 
 
-def test_a_worker_killed_in_mid_chain_costs_no_frame(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "cut", ["tiles:2x2@0..1>tiles:2x2@2..3>tiles:2x2@4..7>tiles:2x2@8..10", "tiles:4x4r@0..10"], ids=["chain", "reuse"]
+)
+def test_a_worker_killed_in_mid_chain_costs_no_frame(tmp_path: Path, cut: str) -> None:
     """At random moments, again and again: what it had is computed anew, its feeds are sent again, and it comes back."""
-    cut, deadline = "tiles:2x2@0..1>tiles:2x2@2..3>tiles:2x2@4..7>tiles:2x2@8..10", 10.0
+    deadline = 10.0
     parameters = {"gateway": {"cut": cut, "deadline": deadline}, "worker": {"pace": 400.0}}
     images, rng = film(1), random.Random(1)
     with live(tmp_path, robots(4), parameters) as cluster:

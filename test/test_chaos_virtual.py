@@ -67,7 +67,7 @@ def test_chaos_breaks_no_law(seed: int) -> None:
     settings = DispatcherSettings(
         mode="stealing" if rng.random() < 0.7 else "sharing",
         window=rng.choice([200, 1000, 10**6]),
-        recover_after=rng.choice([0.05, 0.2, 0.0]),
+        redundancy=rng.choice(["demand", "demand", "always"]),
         switch_within=rng.choice([0.3, 1.0]),
     )
 
@@ -120,6 +120,7 @@ def test_all_is_well_again_when_the_trouble_is_over(seed: int) -> None:
 CUTS = ["tiles:2x2@0..4;slices:2+1@5", "tiles:3x3@0..3;layers:2@4..11", "slices:2+1@0..1;tiles:1x2@2..4", "local"]
 CUTS += ["tiles:2x2@0..3>tiles:2x2@4..6>tiles:1x2@7..8", "tiles:2x2@0..4>layers:2@5..11", "bands:3@0..8;layers:2@9..11"]
 CUTS += ["layers:4", "slices:2+1@0;tiles:1x3@1..3>bands:2@4..8"]
+CUTS += ["tiles:3x3r@0..8", "slices:2+1@0;tiles:3x2r@1..4>tiles:2x2r@5..8", "layers:1@0..1>tiles:4x2r@2..8"]
 
 
 @pytest.mark.parametrize("seed", range(SEEDS // 5))
@@ -127,7 +128,7 @@ def test_chaos_with_real_arrays_is_exact(seed: int) -> None:
     """What is reported as exact equals the whole model, bit for bit; asserted with each report."""
     rng = random.Random(seed)
     workers, cuts = rng.randint(1, 5), rng.sample(CUTS, 3)
-    settings = DispatcherSettings(recover_after=rng.choice([0.1, 0.0]), switch_within=rng.choice([0.3, 1.0]))
+    settings = DispatcherSettings(redundancy=rng.choice(["demand", "always"]), switch_within=rng.choice([0.3, 1.0]))
     faults = replace(trouble(rng, workers), forged=0)
     cluster = ArrayCluster(workers, cuts, seed, faults, settings, **circumstances(rng))
     cluster.run(8, period=0.2, budget=rng.choice([0.3, 0.6]))

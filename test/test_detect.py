@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from dnn_dist.camera.scene import SceneFilm
 from dnn_dist.detect.boxes import MAX_CANDIDATES, Detection, suppress
-from dnn_dist.detect.card import card_for, card_path, load_card, parse_card
+from dnn_dist.detect.card import card_path, load_card, parse_card
 from dnn_dist.detect.head import Head, make_head
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.errors import ConfigError
+from dnn_dist.graph.tflite import read_network
+from dnn_dist.modelcard import card_of
 
 CLASSES = ["cone", "crate", "barrel", "robot"]
 ANCHORS = [[[20, 30], [50, 60], [120, 100]], [[80, 90], [200, 150]]]
@@ -293,15 +295,6 @@ def test_a_card_is_found_beside_each_form_of_its_model(tmp_path):
     assert card_path(tmp_path / "net_int8.tflite") == tmp_path / "net_int8.yaml"
 
 
-def test_without_a_card_a_vector_is_a_classifier_and_anything_else_asks_for_one(tmp_path):
-    card = card_for(tmp_path / "net.tflite", (32, 48, 3), [(1, 1, 7)])
-    assert (card.head, len(card.classes), card.height, card.width) == ("classification", 7, 32, 48)
-    make_head(card, [(1, 1, 7)])
-    for outputs in ([(16, 20, 27)], [(7,), (7,)], []):
-        with pytest.raises(ConfigError, match=r"no model card.*write net\.yaml"):
-            card_for(tmp_path / "net.tflite", (32, 48, 3), outputs)
-
-
 GOOD = {
     "classes": ["a", "b"],
     "input": {"shape": [1, 64, 96, 3]},
@@ -362,13 +355,9 @@ def test_a_broken_file_is_one_line(tmp_path, text):
     assert "net.yaml" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_card_that_does_not_fit_its_model_is_refused(tmp_path):
-    (tmp_path / "net.yaml").write_text(yaml.safe_dump(GOOD))
-    model = tmp_path / "net_int8.tflite"
-    card = card_for(model, (64, 96, 3), [(4, 6, 7)])
+def test_a_card_that_does_not_fit_the_outputs_is_refused():
+    card = parse_card(GOOD, "net.yaml")
     make_head(card, [(4, 6, 7)])
-    with pytest.raises(ConfigError, match=r"input is 64x96, but net_int8\.tflite takes 32x96"):
-        card_for(model, (32, 96, 3), [(4, 6, 7)])
     with pytest.raises(ConfigError, match=r"make outputs \[\(4, 6, 7\)\], the model has \[\(4, 6, 14\)\]"):
         make_head(card, [(4, 6, 14)])
 
@@ -387,7 +376,7 @@ def test_the_shipped_detector_finds_what_the_scene_holds(kind):
     interpreter.allocate_tensors()
     (taken,), (given_back,) = interpreter.get_input_details(), interpreter.get_output_details()
     output_shape = given_back["shape"][1:].tolist()
-    card = card_for(model, taken["shape"][1:].tolist(), [output_shape])
+    card = card_of(read_network(model))
     head, letterbox = make_head(card, [output_shape]), Letterbox(256, 320, card.height, card.width)
     film, present, found, hits = SceneFilm(2, 256, 320), 0, 0, 0
     for k in range(0, 60, 6):

@@ -7,6 +7,7 @@ Those that need processes are in test_faults_live.py; 2 is test_ondemand.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -271,6 +272,23 @@ def test_fault_24_a_worker_of_another_version_is_named_at_once_and_gets_no_work(
     assert said_at[0] == 0.5 and "'w9'" in cluster.notes.texts["another version"]
     assert {report.status for report in reports} <= WHOLE
     assert not any("w9" in report.workers for report in reports)
+
+
+def test_two_kinds_of_machine_are_named_once_and_both_get_work() -> None:
+    cluster = cluster_of()
+
+    def speak(worker: str) -> None:
+        sent = deserialize_message(cluster.wire.said[msg.WorkerState][-1], msg.WorkerState)
+        sent.worker, sent.machine = worker, "pdp11"
+        sent.room, sent.offered_to, sent.sequence = 0, "", int(1000 * cluster.agenda.now)
+        hear(cluster, sent)
+
+    times = [(0.5 + 0.2 * turn, worker) for turn in range(5) for worker in ("w8", "w9")]
+    cluster.calls = [(at, partial(speak, worker)) for at, worker in times]
+    reports = cluster.run(10, PERIOD, BUDGET)
+    assert cluster.notes.counts["two kinds of machine"] == 1
+    assert "'w8' is 'pdp11'" in cluster.notes.texts["two kinds of machine"]
+    assert cluster.notes.counts["worker joined"] >= 4 and {report.status for report in reports} <= WHOLE
 
 
 def test_fault_24_a_source_of_another_version_is_named_at_once_and_its_work_refused() -> None:

@@ -54,7 +54,7 @@ def test_mean_over_a_crop_is_padded_as_over_the_whole(data, size, kernel, stride
     crop = Window((need.input.height, 1), (kernel, 1), (stride, 1), (1, 1), need.same, "none")
     assert crop.output_size(0) == need.output.height
     for output in range(first, end):
-        rows = {o for o in range(output * stride - window.lead(0), output * stride - window.lead(0) + kernel)}
+        rows = set(range(output * stride - window.lead(0), output * stride - window.lead(0) + kernel))
         start = (output - need.output.y0) * stride - crop.lead(0) + need.input.y0
         seen = {r for r in range(start, start + kernel) if need.input.y0 <= r < need.input.y1}
         assert seen == {r for r in rows if 0 <= r < size}

@@ -9,7 +9,8 @@ from cutting import FIXTURES, random_inputs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnn_dist.detect.card import card_for, parse_card
+from dnn_dist import modelcard
+from dnn_dist.detect.card import parse_card
 from dnn_dist.detect.head import make_head
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.errors import ConfigError
@@ -244,7 +245,7 @@ def run_fixture(name, seed=0):
     pixels = {t: np.abs(array) % 1 if array.dtype == np.float32 else array for t, array in given.items()}
     outputs = Engine(path).run([pixels[t] for t in network.inputs])
     shapes = [tensors[t].array_shape for t in network.outputs]
-    card = card_for(path, tensors[network.inputs[0]].array_shape, shapes)
+    card = modelcard.card_of(network)
     real = [
         dequantise(array, tensors[t].scale or 0.0, tensors[t].zero_point)
         for t, array in zip(network.outputs, outputs, strict=True)

@@ -36,6 +36,9 @@ WRONG = [
     ("network:=foo", "network is 'foo', expected one of local"),
     ("namespace:=a-b", "namespace is 'a-b', expected names of letters"),
     ("rviz:=maybe", "rviz is 'maybe', expected true or false"),
+    ("respawn:=maybe", "respawn is 'maybe', expected true or false"),
+    ("use_sim_time:=2", "use_sim_time is '2', expected true or false"),
+    ("log_level:=debugg", "expected one of debug, info, warn, error, fatal; did you mean 'debug'"),
     ("workres:=2", "unknown argument 'workres'; did you mean 'workers'?"),
 ]
 
@@ -131,6 +134,36 @@ def test_it_starts_what_the_parameter_file_says(launch_file: Any, monkeypatch: p
         for node in nodes
     )
     assert all(node["respawn"] is True and node["respawn_delay"] > 0 for node in nodes)
+
+
+def test_every_node_gets_simulated_time_and_a_log_level_when_they_are_asked_for(
+    launch_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, asked = (
+        nodes_in(read(launch_file, monkeypatch, *words)) for words in ([], ["use_sim_time:=true", "log_level:=debug"])
+    )
+    assert len(plain) == len(asked) > 4
+    for before, after in zip(plain, asked, strict=True):
+        (parameters,) = before.options["parameters"]
+        assert "use_sim_time" not in parameters and before.options["ros_arguments"] == []
+        assert after.options["parameters"] == [{**parameters, "use_sim_time": True}]
+        assert after.options["ros_arguments"] == ["--log-level", "debug"]
+
+
+def test_without_respawn_a_node_that_ends_stays_away_and_launch_ends_with_its_last_gateway(
+    launch_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = nodes_in(read(launch_file, monkeypatch, "respawn:=false"))
+    assert {node.options["respawn"] for node in nodes} == {False}
+    running = SimpleNamespace(is_shutdown=False)
+
+    def ends(name: str, code: int) -> list[Kept]:
+        (node,) = [one for one in nodes if one.options["name"] == name]
+        return node.options["on_exit"](SimpleNamespace(returncode=code, action=node), running)
+
+    assert not ends("worker_r1", -9)
+    (end,) = ends("gateway_r1", UNEXPECTED)
+    assert "gateway_r1 ended for good, and the cluster has no other" in failure(end)
 
 
 @pytest.mark.parametrize(("word", "says"), WRONG)

@@ -23,7 +23,8 @@ from dnn_dist.cli.supervisor import executables, share
 from dnn_dist.cluster import parse_cluster, processes
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.errors import PERMANENT
-from dnn_dist.nodes.planning import load_card, load_head, load_network, make_plan
+from dnn_dist.modelcard import card_of
+from dnn_dist.nodes.planning import load_head, load_network, make_plan
 from dnn_dist.run.report import Status
 from dnn_dist.run.store import TensorStore
 
@@ -47,7 +48,7 @@ def film(frames: int, height: int = 256, width: int = 320) -> list[np.ndarray]:
 def detections_of_whole(model: str, image: np.ndarray) -> list[tuple[Any, ...]]:
     """What the untouched model detects, run in this process."""
     network = load_network(model)
-    card = load_card(network)
+    card = card_of(network)
     store = TensorStore(network, make_plan(network, card, "local"))
     letterbox = Letterbox(*image.shape[:2], card.height, card.width)
     store.begin(0, [letterbox.apply(image)])
@@ -422,12 +423,12 @@ def test_garbage_on_every_topic_stops_nothing(tmp_path: Path) -> None:
         (msg.Plan, "plan", LATCHED),
         (msg.Frame, "front/frame", FRAME),
         (msg.Scatter, "front/scatter", SCATTER),
-        (msg.Feed, "r1/feed", tensors()),
+        (msg.Feed, "r1/feed", tensors(1.0)),
         (msg.Progress, "progress", STATE),
         (msg.SourceState, "source_state", STATE),
         (msg.WorkerState, "r1/state", heartbeats()),
-        (msg.Work, "front/r1/work", tensors()),
-        (msg.Result, "front/r1/result", tensors()),
+        (msg.Work, "front/r1/work", tensors(1.0)),
+        (msg.Result, "front/r1/result", tensors(1.0)),
     ]
     rng = random.Random(7)
     nodes = ("partition", "aggregator")

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +28,8 @@ from dnn_dist.run.wire import TaskKey
 
 STEALING = DispatcherSettings()
 SHARING = DispatcherSettings(mode="sharing")
+
+ALWAYS = DispatcherSettings(redundancy="always")
 
 
 @pytest.mark.parametrize("settings", [STEALING, SHARING], ids=["stealing", "sharing"])
@@ -96,7 +98,7 @@ def test_large_pieces_stay_where_they_are(plan: PlanShape) -> None:
     """Each worker reads the weights of its own pieces, and of no other's, frame after frame."""
     most = {}
     for on_demand in (True, False):
-        cluster = Cluster(5, plan, speeds=[600, 700, 800, 900, 1000], on_demand=on_demand)
+        cluster = Cluster(5, plan, speeds=[600, 700, 800, 900, 1000], on_demand=on_demand, dispatcher=ALWAYS)
         cluster.run(100, period=0.03)  # the fastest come first, once their speeds are known
         most[on_demand] = max(len(pieces) for pieces in pieces_by_worker(cluster, 0).values())
     assert most[True] == 1
@@ -106,7 +108,8 @@ def test_large_pieces_stay_where_they_are(plan: PlanShape) -> None:
 def test_a_death_moves_no_piece_but_the_dead_ones() -> None:
     """With parity nobody reads anything; without, one worker takes up what is missing and keeps it."""
     for plan, taken_up in ((shape(4, parity=1), 0), (shape(5), 1)):
-        cluster = Cluster(5, plan, faults=Faults(events=[(2.005, "kill", "w2")]), on_demand=True)
+        killed = Faults(events=[(2.005, "kill", "w2")])
+        cluster = Cluster(5, plan, faults=killed, on_demand=True, dispatcher=ALWAYS)
         reports = cluster.run(30, period=0.3, budget=1.0)
         assert {report.quality for report in reports} == {1.0}
         before, after = pieces_by_worker(cluster, 0), pieces_by_worker(cluster, 15)
@@ -156,7 +159,8 @@ def test_the_window_bounds_bytes_on_the_way() -> None:
 
 def test_parity_hides_a_killed_worker_at_once() -> None:
     """4 + 1 coded pieces over five workers, one killed in mid-frame: decoded as soon as the four others have come."""
-    cluster = Cluster(5, shape(4, parity=1, macs=50), faults=Faults(events=[(1.02, "kill", "w2")]))
+    killed = Faults(events=[(1.02, "kill", "w2")])
+    cluster = Cluster(5, shape(4, parity=1, macs=50), faults=killed, dispatcher=ALWAYS)
     reports = cluster.run(20, period=0.2)
     assert {report.status for report in reports} <= {Status.COMPLETE, Status.DECODED}
     assert all(report.quality == 1 and report.recomputed == report.filled == 0 for report in reports)
@@ -200,12 +204,34 @@ def test_a_replica_answers_for_a_killed_worker() -> None:
     assert {report.status for report in reports} == {Status.COMPLETE}
 
 
-def test_what_is_overdue_is_computed_twice() -> None:
-    settings = DispatcherSettings(recover_after=0.1)
-    slow = Cluster(3, shape(3, macs=50), speeds=[1000, 1000, 50], dispatcher=settings)
-    reports = slow.run(20, period=0.6)
-    assert {report.status for report in reports} <= {Status.COMPLETE, Status.RECOMPUTED}
-    assert slow.notes.counts["task doubled"] > 0
+@pytest.mark.parametrize("plan", [shape(4, parity=1, macs=50), shape(4, replicas=2, macs=50)], ids=["parity", "copies"])
+def test_a_healthy_fleet_does_not_pay_for_redundancy_on_demand(plan: PlanShape) -> None:
+    """What a fleet pays at most: what is late by chance, `risk` of all pieces, and the first frame's."""
+
+    def pieces(settings: DispatcherSettings | None) -> int:
+        cluster = Cluster(5, plan, dispatcher=settings)
+        assert {report.status for report in cluster.run(40, period=0.4)} <= {Status.COMPLETE, Status.DECODED}
+        return len(cluster.computed)
+
+    assert pieces(None) < 1.15 * 40 * 4 < pieces(ALWAYS)
+
+
+def test_spares_are_called_for_stragglers_and_no_sooner() -> None:
+    """One piece in twenty takes ten times as long: a parity, or a second copy, ends the frame long before."""
+
+    chance = random.Random(1)
+    struck = [(0.3 + 0.8 * frame, f"w{n}") for frame in range(200) for n in range(1, 7) if chance.random() < 0.05]
+    slow = [(at + after, "slow", worker, factor) for at, worker in struck for after, factor in ((0, 10.0), (0.45, 1.0))]
+
+    def latencies(plan: PlanShape) -> list[float]:
+        settings = DispatcherSettings(lease_factor=100.0)
+        cluster = Cluster(6, plan, faults=Faults(events=sorted(slow)), dispatcher=settings)
+        return sorted(report.latency for report in cluster.run(200, period=0.8, budget=0.7))
+
+    coded, copied, plain = (latencies(shape(4, macs=50, **own)) for own in ({"parity": 1}, {"replicas": 2}, {}))
+    for some in (coded, copied):
+        assert some[int(0.99 * len(some))] < plain[int(0.99 * len(plain))] / 2
+        assert some[len(some) // 2] < 1.05 * plain[len(plain) // 2]
 
 
 def test_a_flapping_worker_is_left_out_longer_and_longer_but_comes_back() -> None:
@@ -427,9 +453,9 @@ def test_a_dispatcher_believes_the_progress_of_an_aggregator_whose_robot_was_reb
 
     assert open_from(OLD, 1.0) == 3
     assert open_from(NEW, 1.3) == 3
-    assert open_from(replace(OLD, sequence=499_999_999, oldest_open=9), 1.6) == 3, "the same session grows"
+    assert open_from(OLD._replace(sequence=499_999_999, oldest_open=9), 1.6) == 3, "the same session grows"
     assert open_from(NEW, 1.7) == 5
-    assert open_from(replace(NEW, sequence=20_001, oldest_open=6), 1.8) == 6
+    assert open_from(NEW._replace(sequence=20_001, oldest_open=6), 1.8) == 6
 
 
 def test_a_dispatcher_that_stood_still_takes_nobody_for_rebooted() -> None:

@@ -66,3 +66,33 @@ def test_workers_that_prepare_on_demand_compute_every_frame_and_none_ends(
         assert {Status(report.status) for report in reports} <= exact
         assert len({share.worker for report in reports for share in report.workers}) == 2, "work was shared"
     assert not [log.name for log in (tmp_path / "log").glob("*.log") if "Traceback" in log.read_text()]
+
+
+def test_workers_keep_to_few_forms(tmp_path: Path) -> None:
+    """Of nine forms of 25 tiles four workers, as fast as each other, have fewer than two thirds in all."""
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    from dnn_dist.nodes.qos import OUTPUT
+
+    forms, told = 9, dict[str, int]()
+
+    def hear(message: DiagnosticArray) -> None:
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            if "forms ready" in values:
+                told[status.name] = int(values["forms ready"])
+
+    parameters = {
+        "gateway": {"deadline": 20.0, "cut": "tiles:5x5@0..10"},
+        "worker": {"prepared": 0, "pace": 50.0},  # MMAC/s: what a tile takes does not depend on this machine
+    }
+    with live(tmp_path, robots(4), parameters) as cluster:
+        cluster.watch.receive(DiagnosticArray, "/diagnostics", OUTPUT, hear)
+        feed(cluster, film(8))
+        told.clear()
+        cluster.until(lambda: len(told) == 4, "all workers say how many forms they have")
+        assert all(0 < count <= forms for count in told.values())
+        assert sum(told.values()) <= 2 / 3 * 4 * forms, told
+        reports = list(cluster.stamps().values())
+        assert {Status(report.status) for report in reports} <= {Status.COMPLETE, Status.RECOMPUTED}
+        assert len({share.worker for share in reports[-1].workers}) == 4, "all take part"

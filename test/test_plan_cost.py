@@ -88,7 +88,8 @@ def chained(draw: st.DrawFn) -> list[StageLoad]:
             feeds = draw(st.dictionaries(st.sampled_from(makers), st.integers(1, 5000), min_size=1)) if makers else {}
             given, made = (0 if makers else 1 + drawn.bytes_in), (1 + drawn.bytes_out) * (number == count - 1)
             pieces.append(PieceLoad(given, made, drawn.seconds, draw(st.integers(0, 100)), feeds))
-        found.append(StageLoad(False, tuple(pieces), len(pieces), direct=number > 0, pipelined=draw(st.booleans())))
+        group = number > 0 and draw(st.booleans())
+        found.append(StageLoad(False, tuple(pieces), len(pieces), direct=number > 0, group=group))
     return found
 
 
@@ -145,20 +146,22 @@ def test_a_chain_takes_no_less_than_its_bounds_and_computes_every_piece_once(loa
 
 @settings(deadline=None)
 @given(chained())
-def test_a_column_has_one_piece_of_most_stages_and_a_pipeline_its_own(loads) -> None:
+def test_a_column_has_one_piece_of_most_stages_and_each_group_its_own(loads) -> None:
     found = columns(loads, range(len(loads)))
-    piped = any(load.pipelined for load in loads)
+    assert set(found.values()) == set(range(len(set(found.values())))), "a column of nothing"
+    began = 0  # of the group
     for stage, load in enumerate(loads):
         mine = [found[stage, piece] for piece in range(len(load.pieces))]
-        each = max(map(mine.count, mine))
-        assert each == 1 or (not piped and len(loads) > 2)
-        others = {column for (other, _), column in found.items() if other < stage}
-        assert not load.pipelined or not others & set(mine)
-        for piece in load.pieces if len(load.pieces) == 1 and not load.pipelined else ():
-            sizes = dict.fromkeys(others, 0)
-            for maker, size in piece.feeds.items():
-                sizes[found[maker]] += size
-            assert not stage or sizes[mine[0]] == max(sizes.values())  # where most is
+        began = stage if load.group else began
+        others = {column for (other, _), column in found.items() if other < began}
+        assert not others & set(mine), "a robot of one group has what another should compute meanwhile"
+        assert max(map(mine.count, mine)) == 1 or len(loads) > 2
+        if len(load.pieces) == 1 and stage > began:
+            sizes = {column: 0 for (other, _), column in found.items() if began <= other < stage}
+            for maker, size in load.pieces[0].feeds.items():
+                if maker[0] >= began:
+                    sizes[found[maker]] += size
+            assert sizes[mine[0]] == max(sizes.values())  # where most is
 
 
 def test_finer_stages_stay_with_the_columns_that_they_are_cut_of() -> None:
@@ -223,13 +226,13 @@ def test_a_default_of_the_nodes_is_the_planners() -> None:
 OTHER_DEFAULTS = """
 import argparse
 from dnn_dist.settings import PartitionSettings as P, WorkerSettings as W
-P.window, P.wire, P.max_frames, P.fill, P.replicas, W.prefetch = 123, "int8", 7, "zeros", 2, 5
+P.window, P.wire, P.max_frames, P.fill, P.replicas, W.prefetch, P.redundancy = 123, "int8", 7, "zeros", 2, 5, "always"
 from dnn_dist.cli import plan as command
 from dnn_dist.plan.plan import Plan
 from dnn_dist.plan.predict import Circumstances
 from dnn_dist.plan.schedule import Site
 site, given, plan = Site(None, "r0", ()), Circumstances(None, "r0"), Plan("", "local")
-assert (site.window, site.prefetch) == (123, 5), site
+assert (site.window, site.prefetch, site.redundancy) == (123, 5, "always"), site
 assert (given.window, given.prefetch, given.wire, given.max_frames) == (123, 5, "int8", 7), given
 assert (plan.fill, plan.wire, plan.replicas) == ("zeros", "int8", 2), plan
 command.add_arguments(parser := argparse.ArgumentParser())
@@ -262,10 +265,19 @@ def test_the_window_holds_back_what_is_too_much_at_once() -> None:
 
 def test_parity_does_not_wait_for_the_slowest_and_replicas_neither() -> None:
     slices = tuple(PieceLoad(0, 0, (1.0, 1.0, 9.0)) for _ in range(3))
-    free = Link(math.inf, 1e-9)
-    assert schedule([StageLoad(False, slices, 3)], site(free)).latency == pytest.approx(9.0)
-    assert schedule([StageLoad(False, slices, 2)], site(free)).latency == pytest.approx(1.0)
-    assert schedule([StageLoad(False, slices[:1], 1, 2)], site(free)).latency == pytest.approx(1.0)
+    always = site(Link(math.inf, 1e-9), redundancy="always")
+    assert schedule([StageLoad(False, slices, 3)], always).latency == pytest.approx(9.0)
+    assert schedule([StageLoad(False, slices, 2)], always).latency == pytest.approx(1.0)
+    assert schedule([StageLoad(False, slices[:1], 1, 2)], always).latency == pytest.approx(1.0)
+
+
+def test_redundancy_on_demand_costs_a_healthy_fleet_nothing() -> None:
+    piece, free = PieceLoad(10, 10, (1.0, 1.0, 1.0)), Link(1e3)
+    coded, copied = StageLoad(False, (piece,) * 3, 2), StageLoad(False, (piece,) * 2, 2, replicas=2)
+    plain = schedule([StageLoad(False, (piece,) * 2, 2)], site(free))
+    for load in (coded, copied):
+        assert schedule([load], site(free)).traffic == plain.traffic
+        assert schedule([load], site(free, redundancy="always")).traffic > plain.traffic
 
 
 def test_frames_in_work_fill_a_pipeline() -> None:

@@ -202,7 +202,7 @@ def test_other_objectives_too(small: Network, objective: str) -> None:
 @pytest.mark.parametrize("name", ["chain", "siamese"])
 def test_latencies_of_uncoded_chains_add_up(name: str) -> None:
     network, robots = model(name), FLEETS["slow gateway, Wi-Fi"]
-    predictor = Predictor(network, Circumstances(robots, "r1"))
+    predictor = Predictor(network, Circumstances(robots, "r1", max_frames=1))
     for cut in ("local", "layers:2", "layers:2g", "tiles:2x2@0..0", "slices:2", "layers:1@0..0;slices:3@5..5"):
         stages = cut_network(network, cut)
         parts = [predictor.cost(stages[c.start : c.stop], robots.names).latency for c in chains(stages)]
@@ -272,7 +272,7 @@ def test_wrong_goals_are_one_line() -> None:
 
 def test_the_evaluator_has_the_last_word(small: Network) -> None:
     robots = fleet(20e6, 20e6)
-    given = Circumstances(robots, "r1")
+    given = Circumstances(robots, "r1", max_frames=1)
     predictor = Predictor(small, given)
     asked = []
 

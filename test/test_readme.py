@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Laws of the README: what it says of parameters, files, make targets and commands is so."""
+"""Laws of the pages: what they say of files, make targets and commands is so. What they say to type: test_docs.py."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,9 @@ from pathlib import Path
 import pytest
 
 from dnn_dist.cli.main import COMMANDS
-from dnn_dist.cli.parameters import markdown
-from dnn_dist.settings import NODES
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "doc/design.md"]
-BEGIN, END = "<!-- parameters:begin -->\n", "\n<!-- parameters:end -->"
+PAGES = ["README.md", *sorted(f"doc/{page.name}" for page in (ROOT / "doc").glob("*.md"))]
 MADE = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()}
 
 
@@ -24,7 +21,7 @@ def code(page: str) -> str:
 
 def targets(text: str) -> set[str]:
     """The make targets that a text of code calls."""
-    return set(re.findall(r"(?m)(?<![\w-])make ([a-z]+)", text))
+    return set(re.findall(r"(?m)(?<![\w-])make ([a-z0-9]+)", text))
 
 
 def files(page: str) -> set[str]:
@@ -44,22 +41,16 @@ def exists(path: str) -> bool:
     return any(any(top.glob(path)) for top in (ROOT, ROOT / "dnn_dist"))
 
 
-def test_parameters_are_those_declared() -> None:
-    text = (ROOT / "README.md").read_text()
-    section = text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
-    assert section == markdown(NODES), "put what `dnn_dist parameters --markdown` prints between the markers"
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_files_exist(page: str) -> None:
     named = files(page)
-    assert len(named) > 5
+    assert named or page not in ("README.md", "doc/design.md")
     assert [path for path in sorted(named) if not exists(path)] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_make_targets_exist(page: str) -> None:
-    rules = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
+    rules = set(re.findall(r"(?m)^([a-z0-9]+):", (ROOT / "Makefile").read_text()))
     assert targets(code(page)) <= rules
 
 

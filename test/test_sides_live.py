@@ -19,7 +19,8 @@ from netbuilder import NetBuilder
 from test_live import detections_of, film
 
 from dnn_dist.detect.letterbox import Letterbox
-from dnn_dist.nodes.planning import load_card, load_head, load_network, make_plan
+from dnn_dist.modelcard import card_of
+from dnn_dist.nodes.planning import load_head, load_network, make_plan
 from dnn_dist.run.report import Status
 from dnn_dist.run.store import TensorStore
 from dnn_dist.settings import NODES, meanings
@@ -49,7 +50,7 @@ def multi_stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores_of_whole(model: Path, images: list[np.ndarray]) -> list[tuple[int, np.float32]]:
     """What the untouched model says, run in this process."""
     network = load_network(str(model))
-    card = load_card(network)
+    card = card_of(network)
     store = TensorStore(network, make_plan(network, card, "local"))
     boxes = [Letterbox(*image.shape[:2], *size) for image, size in zip(images, store.input_sizes, strict=True)]
     store.begin(0, [box.apply(image) for box, image in zip(boxes, images, strict=True)])

@@ -8,6 +8,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -446,9 +448,10 @@ def test_every_kind_of_cut_runs_and_comes_near_what_the_planner_predicts(cut: st
     network = read_network(ROOT / "models/warehouse_float32.tflite")
     robots = fleet(4, Link(100e6, latency=0.0005))
     stages = cut_network(network, cut)
-    outcome = simulate(Scenario(robots, (Source("r1", stages_load(network, stages), frames=8),)))
+    source = Source("r1", stages_load(network, stages), frames=8, max_frames=1)
+    outcome = simulate(Scenario(robots, (source,)))
     assert outcome.statuses["complete"] + outcome.statuses["decoded"] == 8
-    predicted = Predictor(network, Circumstances(robots, "r1"))(stages, robots.names)
+    predicted = Predictor(network, Circumstances(robots, "r1", max_frames=1))(stages, robots.names)
     assert outcome.percentile(50) == pytest.approx(predicted.latency, rel=0.3)
     assert max(use.memory for use in outcome.robots.values()) > 0
 
@@ -457,3 +460,13 @@ def test_the_chart_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     draw_gantt(simulate(troubled(1)), tmp_path / "gantt.png")
     assert (tmp_path / "gantt.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readmes_command_draws_its_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    text = (ROOT / "README.md").read_text()
+    (command,) = re.findall(r"^    dnn_dist (simulate (?:.*\\\n)?.* -o) gantt\.png$", text, re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    assert main([*shlex.split(command.replace("\\\n", " ")), str(tmp_path / "gantt.png")]) == 0
+    drawn, shown = image.imread(tmp_path / "gantt.png"), image.imread(ROOT / "doc" / "gantt.png")
+    assert drawn.shape == shown.shape and abs(drawn - shown).mean() < 0.01, "fonts may differ, bars may not"

@@ -57,27 +57,30 @@ def test_a_stage_is_cut_again_by_its_own_text(text):
     """Alone, so without the stage that it may meet directly; `cut_text` keeps how they meet."""
     stages = cut_network(RESIDUAL, text)
     for stage in stages:
-        assert replace(stage, direct=False) in cut_network(RESIDUAL, stage.spec)
+        assert replace(stage, direct=False, group=False) in cut_network(RESIDUAL, stage.spec)
     assert cut_network(RESIDUAL, cut_text(stages)) == stages
 
 
 @pytest.mark.parametrize(
-    ("text", "direct"),
+    ("text", "marks"),
     [
+        ("tiles:2x2@0..3>>tiles:3x1@4..8;local", ".!."),
+        ("tiles:2x2@0..3>tiles:2x1@4..6>>bands:2@7..8>>layers:1@9", ".>!!."),
         ("tiles:2x2@0..3;tiles:3x1@4..8;local", "..."),
         ("tiles:2x2@0..3>tiles:3x1@4..8;local", ".>."),
         ("tiles:2x2@0..3+3x1@4..8>bands:2@9", "..>."),
         ("bands:2@0..3", ".>>."),
         ("bands:2g@0..3", "...."),
-        ("bands:2,1g@0..1>layers:2@2..5;layers:2g", "..>>.."),
-        ("layers:4", ".>>>"),
+        ("bands:2,1g@0..1>layers:2@2..5;layers:2g", "..>!.."),
+        ("layers:4", ".!!!"),
         ("layers:2,1g@0..9", "..."),
-        ("layers:2@0..4>layers:2@5..9;layers:1", ".>>>."),
+        ("layers:2@0..4>layers:2@5..9;layers:1", ".!>!."),
     ],
 )
-def test_which_boundaries_are_direct(text, direct):
+def test_which_boundaries_are_direct_and_where_groups_begin(text, marks):
     stages = cut_network(RESIDUAL, text)
-    assert "".join(">" if stage.direct else "." for stage in stages) == direct
+    assert all(stage.direct for stage in stages if stage.group)
+    assert "".join("!" if stage.group else ">" if stage.direct else "." for stage in stages) == marks
     assert cut_network(RESIDUAL, cut_text(stages)) == stages
 
 
@@ -96,8 +99,9 @@ bands:|bands:0|bands:1.5|bands:2,0|bands:-1|bands:2,|bands:2;;|bands:1e3|bands:9
 slices:|slices:0|slices:4+|slices:+1|slices:4+4|slices:9+2@0|slices:9@0|slices:4@3|slices:4@14..|slices:2+1+1|slices:4@12
 layers:0|layers:16|layers:3@0..1|layers:2@20..|layers:2@3..1|layers:3@|tiles:2x2@0..3+|tiles:2x2@0..3+3x3@2..8
 tiles:2x2@0..3;layers:2@3..5|bands:2@0..99|slices:4@99|slices:1,1,|slices:nan|layers:inf,1|bands:٣|tiles:2x2@0..3;tiles
->|>tiles:2x2@0..3|tiles:2x2@0..3>|tiles:2x2@0..3>>layers:2|tiles:2x2@0..3;>layers:2|tiles:2x2g|slices:4g@0|localg|bands:g|layers:2gg
+>|>tiles:2x2@0..3|tiles:2x2@0..3>|tiles:2x2@0..3>>>layers:2|tiles:2x2@0..3;>layers:2|tiles:2x2g|slices:4g@0|localg|bands:g|layers:2gg
 tiles:2x2@0..3>local|local@0..3>tiles:2x2@4..8|tiles:2x2@0..3>tiles:2x2@5..8|tiles:2x2@0..8>slices:4+1@13|slices:2@0>tiles:2x2@1..3
+tiles:2x2@0..3> >layers:2|tiles:2x2@0..3>>|>>tiles:2x2@0..3|tiles:2x2@0..3>>slices:2@4|tiles:2x2@0..3>>local
 layers:1@0..12>slices:4@13>layers:1|tiles:2x2@2..3>layers:2@1..|tiles:auto>layers:1@14
 """
 

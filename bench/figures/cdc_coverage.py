@@ -59,9 +59,9 @@ def draw(tables: Tables) -> Figure:
     vgg16 = {row["method"]: row["extras"] for row in tables["full"] if row["network"] == "VGG16"}
     figure, axes = sheet(
         2,
-        f"""One parity on a group of g devices covers g + 1, a duplicate covers two. VGG16 on 9 devices (two groups of
-        three; the paper draws no curve here) is covered with {vgg16["CDC + 2MR"]} and {vgg16["2MR"]} extra devices, as
-        published.""",
+        f"""One parity on a group of g devices covers g + 1, a duplicate covers two. The paper's last panel, VGG16, is
+        not drawn: its caption says 8 devices, the numbers of extra devices at hand, {vgg16["CDC + 2MR"]} and
+        {vgg16["2MR"]}, are those of 9 in two groups of three. Published: as printed.""",
         rows=2,
         height=6.2,
         sharex=True,

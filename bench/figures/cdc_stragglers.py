@@ -39,8 +39,8 @@ def speeds() -> tuple[float, float]:
     return sum(macs[_CONV]) / sum(published.VGG16_LAYER_S[_CONV]), dense
 
 
-def latency(devices: int, parity: int, delays: Delays, frames: int = FRAMES, seed: int = 0) -> float:
-    """Mean seconds of a frame; frames are far apart."""
+def sliced(devices: int, parity: int) -> Load:
+    """AlexNet with each of its fully connected layers in slices, and parities."""
     network = alexnet()
     coded = f"+{parity}" if parity else ""
     stages = cut_network(network, f"slices:{devices}{coded}@{FIRST_DENSE}..{len(network.ops) - 1}")
@@ -52,8 +52,12 @@ def latency(devices: int, parity: int, delays: Delays, frames: int = FRAMES, see
             return 0.0
         return macs[stage][piece] / (dense if stages[stage].distributed else convolution)
 
-    load = Load(PlanShape.of(network, stages, "float32"), seconds)
-    outcome = cluster(load, devices + parity, delays, frames, GAP_S, seed).run()
+    return Load(PlanShape.of(network, stages, "float32"), seconds)
+
+
+def latency(devices: int, parity: int, delays: Delays, frames: int = FRAMES, seed: int = 0) -> float:
+    """Mean seconds of a frame; frames are far apart."""
+    outcome = cluster(sliced(devices, parity), devices + parity, delays, frames, GAP_S, seed).run()
     return fmean(outcome.latencies)
 
 
@@ -88,7 +92,7 @@ def draw(tables: Tables) -> Figure:
         ours(right, x, [100 * row["gain"] for row in rows], colour, name)
     gains = published.STRAGGLER_GAIN
     theirs(right, list(gains), [100 * gain for gain in gains.values()], "grey")
-    left.set(title="Latency with a parity", xlabel="devices (data slices)", ylabel="s", ylim=(0, None))
+    left.set(title="Latency with a parity", xlabel="devices (data slices)", ylabel="of a frame, s", ylim=(0, None))
     right.set(title="Saved by the parity", xlabel="devices (data slices)", ylabel="% of the latency", ylim=(0, 70))
     for axes in (left, right):
         axes.set_xticks(DEVICES)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import published
 from figure import Row, Tables, main
-from networks import yolov2_first16
+from networks import yolov2, yolov2_first16
 
 from dnn_dist.cli.cost import cost
 from dnn_dist.cut.memory import layer_memory
 from dnn_dist.cut.spec import cut_network
+from dnn_dist.graph.geometry import Pointwise
+from dnn_dist.graph.network import Op
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,17 +54,46 @@ def layers() -> list[Row]:
     return [table[op] for op in sorted(table)]
 
 
+def shares() -> list[Row]:
+    """What the first 16 of Darknet's 32 layers have of YOLOv2: of its MACs, and of what layers take and give.
+
+    Darknet's layers are the convolutions (with their activation), pools, SPACE_TO_DEPTH and CONCATENATION of the file,
+    and two that the file lacks: a route that repeats a tensor, and the region layer behind the last.
+    """
+    network, first = yolov2(), len(yolov2_first16().ops)
+    route = network.tensors[network.ops[first].outputs[0]].bytes  # the output that goes past the last pool
+    region = sum(network.tensors[tensor].bytes for tensor in network.outputs)
+    held = [0 if isinstance(op.geometry, Pointwise) and op.kind != "CONCATENATION" else _held(op) for op in network.ops]
+    macs = [op.macs for op in network.ops]
+    found = {
+        "computation": sum(macs[:first]) / sum(macs),
+        "memory": sum(held[:first]) / (sum(held) + 2 * route + 2 * region),
+    }
+    return [{"of": of, "share": share, "published": published.FIRST16_SHARES[of]} for of, share in found.items()]
+
+
+def _held(op: Op) -> int:
+    """Bytes that a layer takes and gives."""
+    network = yolov2()
+    return sum(network.tensors[tensor].bytes for tensor in (*network.sources(op), *op.outputs))
+
+
 def tables() -> Tables:
-    return {"layers": layers(), "savings": savings()}
+    return {"layers": layers(), "savings": savings(), "shares": shares()}
 
 
 def draw(tables: Tables) -> Figure:
     from drawing import COLOURS, sheet
 
     by_layer, by_cut = tables["layers"], tables["savings"]
+    told = ", ".join(
+        f"{100 * row['share']:.1f} % of its {row['of']} ({100 * row['published']:.3g} published)"
+        for row in tables["shares"]
+    )
     figure, (left, right) = sheet(
         2,
-        """YOLOv2's first 16 layers at 608 x 608, float32. Left: a layer's input, output and weights, for the piece that
+        f"""YOLOv2's first 16 layers at 608 x 608, float32; they have {told}: MACs, and bytes of each layer's input and
+        output. Left: a layer's input, output and weights, for the piece that
         needs most. Right: saving of the largest footprint (weights of all layers and the largest layer), and mean
         saving of a layer; lines mark what DeepThings published.""",
         width_ratios=(1.5, 1),
@@ -72,7 +103,7 @@ def draw(tables: Tables) -> Figure:
     for index, (key, label, colour) in enumerate(zip(keys, ["whole", *CUTS.values()], colours, strict=True)):
         x = [number + (index - 1.5) * 0.21 for number in range(1, len(by_layer) + 1)]
         left.bar(x, [float(row[key]) for row in by_layer], 0.21, color=COLOURS[colour], label=label)
-    left.set(title="Memory by layer", ylabel="MiB")
+    left.set(title="Memory by layer", ylabel="input, output and weights, MiB")
     pools = [str(n) for n, row in enumerate(by_layer, 1) if "POOL" in str(row["layer"])]
     left.set_xlabel(f"layer ({', '.join(pools)}: pools)")
     left.set_xticks(range(1, len(by_layer) + 1))

@@ -63,6 +63,11 @@ def theirs(
     axes.plot(x, y, color=COLOURS[colour], label=label or "_", **hollow, **style)
 
 
+def implied(axes: Axes, x: Sequence[float], y: Sequence[float], label: str) -> None:
+    """What a published figure that is no curve comes to, beside ours: a dotted line."""
+    axes.plot(x, y, color=COLOURS["black"], linestyle=":", linewidth=1.6, label=label)
+
+
 def legend(axes: Axes, published: bool = True, **options: Any) -> None:
     """The curves' names, and what hollow means."""
     handles, labels = axes.get_legend_handles_labels()

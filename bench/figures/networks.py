@@ -77,6 +77,28 @@ def yolov2_first16() -> Network:
 
 
 @cache
+def yolov2() -> Network:
+    """All of YOLOv2 at 608 x 608 (Redmon and Farhadi, 2016; yolov2.cfg of Darknet), 80 classes."""
+    net = Outline()
+
+    def leaky(x: int, filters: int, kernel: int) -> int:
+        return net.unary("LEAKY_RELU", net.conv(x, filters, (kernel, kernel), activation=NO_ACTIVATION))
+
+    x = fine = leaky(net.yolov2_first16(), 512, 3)
+    x = net.pool("MAX", x, (2, 2), (2, 2), VALID)
+    for filters, kernel in ((1024, 3), (512, 1), (1024, 3), (512, 1), (1024, 3), (1024, 3), (1024, 3)):
+        x = leaky(x, filters, kernel)
+    passed = leaky(fine, 64, 1)
+    _, height, width, channels = net.shape(passed)
+    passed = net.op(
+        "SPACE_TO_DEPTH", [passed], net.tensor((1, height // 2, width // 2, 4 * channels)), "SpaceToDepthOptions",
+        block_size=2,
+    )  # fmt: skip
+    x = leaky(net.concat([passed, x]), 1024, 3)
+    return net.read(net.conv(x, 425, (1, 1), activation=NO_ACTIVATION))
+
+
+@cache
 def vgg16() -> Network:
     """VGG16 at 224 x 224 (Simonyan and Zisserman, 2014): 13 convolutions, 5 max-pools, 3 fully connected."""
     net = Outline()

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 DEVICES = (1, 2, 3, 4, 5, 6)
 
+# DeepThings, set-up: what the first 16 layers have of the network's computation ("more than") and memory footprint
+FIRST16_SHARES = {"computation": 0.49, "memory": 0.866}
+
 # DeepThings, memory: saving of the largest footprint, and the mean saving over layers
 MEMORY_SAVING = {"bands:4": 0.61, "tiles:3x3": 0.58, "tiles:5x5": 0.68}
 LAYER_MEMORY_SAVING = {"bands:4": 0.67, "tiles:3x3": 0.69, "tiles:5x5": 0.79}
@@ -77,3 +80,16 @@ COOPERATIVE: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
 PATHS = ((3, 2, 5), (3, 2, 2), (4, 3, 3), (4, 2, 3))
 PATHS_ORDER, PATHS_S = (1, 3, 4, 2), 18
 EJ_RATIO = 5 / 3  # claimed: of the best order's time, at most
+
+# NoS: Mirzazad, Zhao, Gerstlauer, CODES+ISSS 2019: accuracy with uniform and optimised shares, by tightness rho (read
+# off); equal at 1
+TIGHTNESS = {
+    0.2: (0.284, 0.450),
+    0.25: (0.430, 0.598),
+    0.4: (0.734, 0.848),
+    0.5: (0.855, 0.899),
+    0.75: (0.928, 0.932),
+}
+
+# CDC: AlexNet on five devices, s; with one failed device, without coding
+ALEXNET_S, ALEXNET_FAILED_S = 0.836, 2.046

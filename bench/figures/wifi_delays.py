@@ -2,7 +2,8 @@
 """A master and its devices on a Wi-Fi whose messages are late at random: the setting of CDC's measurements.
 
 Tensors and answers of a frame take Gamma-distributed times, there and back. Frames are far apart, so that nothing of
-one delays the next, and nobody is taken for dead meanwhile: what is seen is the rule by which results are merged.
+one delays the next, and nobody is taken for dead meanwhile, unless a fault is asked for: what is seen is the rule by
+which results are merged.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim import Load, Scenario, Source
 from dnn_dist.sim.cluster import Cluster
+from dnn_dist.sim.faults import Fault
 
 MASTER = "master"
 BANDWIDTH = 4.6e6  # bytes/s; as fitted to DeepThings' Wi-Fi
@@ -53,20 +55,33 @@ class Watched(Cluster):
         self.arrivals.append(self.agenda.now - self._begun[key.frame])
 
 
-def cluster(load: Load, devices: int, delays: Delays, frames: int, gap: float, seed: int = 0) -> Watched:
-    """`frames` frames, one every `gap` seconds, whose pieces belong to the devices by a fixed division."""
+def cluster(
+    load: Load, devices: int, delays: Delays, frames: int, gap: float, seed: int = 0, faults: tuple[Fault, ...] = ()
+) -> Watched:
+    """`frames` frames, one every `gap` seconds, whose pieces belong to the devices by a fixed division. With `faults`
+    the usual timeouts are in force, so that a dead device is noticed.
+    """
     names = tuple(f"pi{n}" for n in range(1, devices + 1))
     robots = tuple(Robot(name, speed=1e9) for name in (MASTER, *names))  # the load knows how long things take
     air = Link(BANDWIDTH, gamma=(delays.shape, delays.scale), medium="wifi")
+    calm = {"heartbeat": HEARTBEAT} if not faults else {}
+    patient = PATIENT if not faults else {}
     dispatcher = DispatcherSettings(
-        mode="sharing", shares=tuple((n, 1.0) for n in names), heartbeat=HEARTBEAT, window=10**12, **PATIENT
+        mode="sharing", shares=tuple((n, 1.0) for n in names), window=10**12, **calm, **patient
     )
-    gatherer = GathererSettings(heartbeat=HEARTBEAT, worker_timeout=1e6)
+    gatherer = GathererSettings(worker_timeout=1e6, **calm)
     source = Source(MASTER, load, frames=frames, rate=1 / gap, workers=names, dispatcher=dispatcher, gatherer=gatherer)
-    settings = WorkerSettings(heartbeat=HEARTBEAT, source_timeout=1e6, remember=1e6)
+    settings = WorkerSettings(**calm, **({"source_timeout": 1e6, "remember": 1e6} if not faults else {}))
     fleet = Fleet(robots, (LinkRule((), air),))
     return Watched(
         Scenario(
-            fleet, (source,), workers=names, seed=seed, worker=settings, warm_up=60.0, limit=2 * gap * frames + 600
+            fleet,
+            (source,),
+            workers=names,
+            faults=faults,
+            seed=seed,
+            worker=settings,
+            warm_up=60.0,
+            limit=2 * gap * frames + 600,
         )
     )

@@ -85,8 +85,6 @@ def _texture(kind: int) -> np.ndarray:
     return wrapped
 
 
-
-
 def paint_floor(image: np.ndarray, camera: Pinhole, style: Style) -> None:
     top = max(0, int(camera.horizon_px) + 1)
     texels_per_m = 256 / 3.0

@@ -42,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cut",
         required=True,
         help="how to cut: tiles:3x3, bands:4, slices:4+1, layers:3, each with @FIRST..LAST ops if wanted; "
-        "several separated by ';' (tensors meet at the aggregator) or '>' (go straight from robot to robot); "
-        "bands and layers are joined by '>' within, with a g (bands:4g) by ';'",
+        "several separated by ';' (tensors meet at the aggregator), '>' (go straight from robot to robot) or "
+        "'>>' (to other robots: a pipeline of groups); bands are joined by '>' within, layers by '>>', with a g "
+        "(bands:4g) by ';'",
     )
     parser.add_argument(
         "--wire",

@@ -14,8 +14,8 @@ from dnn_dist.cut.feeds import FEEDING, Feeds
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.cut.shares import Speeds
-from dnn_dist.cut.spec import parse_cut
-from dnn_dist.cut.traffic import direct_bytes, gathered_bytes
+from dnn_dist.cut.spec import mark, parse_cut
+from dnn_dist.cut.traffic import direct_bytes, gathered_bytes, overlap_bytes, strip_bytes
 from dnn_dist.graph.geometry import Pointwise
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.policy import columns
@@ -42,7 +42,8 @@ def cost(network: Network, stages: Sequence[Stage]) -> dict[str, Any]:
         "bytes_in": sum(_travelling_bytes(network, port) for piece in seen for port in piece.inputs),
         "bytes_out": sum(port.bytes for piece in seen for port in piece.outputs),
         "bytes_direct": sum(_direct_bytes(network, feeds).values()),
-        **_published(network, stages),
+        **({"bytes_strips": sum(map(strip_bytes, distributed))} if any(stage.reuses for stage in stages) else {}),
+        **_published(network, feeds),
     }
 
 
@@ -59,13 +60,15 @@ def boundaries(network: Network, stages: Sequence[Stage]) -> list[dict[str, Any]
             continue
         feeds, direct = in_force, moved.get(number)
         if direct is None:
-            feeds = Feeds(network, [*stages[:number], replace(stage, direct=True), *stages[number + 1 :]])
+            joined = replace(stage, direct=True, group=before.kind == stage.kind == "layers")
+            feeds = Feeds(network, [*stages[:number], joined, *stages[number + 1 :]])
             direct = _direct_bytes(network, feeds)[number]
         found.append(
             {
                 "before": before.spec,
                 "after": stage.spec,
                 "direct": stage.direct,
+                "mark": mark(stage),
                 "direct_bytes": direct,
                 "gathered_bytes": gathered_bytes(feeds, number),
             }
@@ -76,7 +79,7 @@ def boundaries(network: Network, stages: Sequence[Stage]) -> list[dict[str, Any]
 def boundary_text(facts: dict[str, Any]) -> str:
     """A boundary as a person reads it."""
     sizes = ", ".join(f"{facts[f'{way}_bytes'] / 1e6:.3f} MB {way}" for way in ("direct", "gathered"))
-    return f"{facts['before']} {'>' if facts['direct'] else ';'} {facts['after']}: {sizes}"
+    return f"{facts['before']} {facts['mark']} {facts['after']}: {sizes}"
 
 
 def _direct_bytes(network: Network, feeds: Feeds) -> dict[int, int]:
@@ -96,15 +99,18 @@ def _travelling_bytes(network: Network, port: Port) -> int:
     return prod(port.shape) if is_picture else port.bytes
 
 
-def _published(network: Network, stages: Sequence[Stage]) -> dict[str, float]:
+def _published(network: Network, feeds: Feeds) -> dict[str, float]:
     """Figures as DeepThings prints them, in the model's own type: MiB per frame, savings of memory."""
+    stages = feeds.stages
     figures: dict[str, float] = {}
     tiled = [stage for stage in stages if stage.kind == "tiles"]
     if tiled:
         given = {t for stage in tiled for t in stage.inputs}
         frame = sum(network.tensors[t].bytes for t in given if t in network.inputs)
         ports = [port for stage in tiled for piece in stage.pieces for port in (*piece.inputs, *piece.outputs)]
-        figures["tile_traffic_mib"] = (frame + sum(port.bytes for port in ports)) / _MIB
+        figures["tile_traffic_mib"] = (frame + sum(port.bytes for port in ports if not port.strip)) / _MIB
+    if any(stage.reuses for stage in tiled):
+        figures["strips_mib"] = sum(overlap_bytes(network, feeds, n) for n, s in enumerate(stages) if s.reuses) / _MIB
     banded = sum(exchanged_bytes(network, *run) for run in _banded(stages))
     if banded:
         figures["bands_traffic_mib"] = banded / _MIB

@@ -24,13 +24,19 @@ from dnn_dist.signals import restore
 COMMANDS = {
     "inspect": ("dnn_dist.cli.inspect", "what a model is made of, what of it can be tiled, and if not why"),
     "check": ("dnn_dist.cli.check", "cut a model, run every piece, merge, compare with the whole model"),
+    "card": ("dnn_dist.cli.card", "write a model's card from what its file tells, and mark what is guessed"),
     "simulate": ("dnn_dist.cli.simulate", "a plan on a fleet in virtual time, with faults; a Gantt chart"),
     "profile": ("dnn_dist.cli.profile", "measure this robot op by op, for a fleet file"),
     "plan": ("dnn_dist.cli.plan", "choose how a model is cut for a fleet of robots, and say why"),
+    "fleet": ("dnn_dist.cli.fleet", "write the fleet file of a cluster that runs: robots, speeds, links as they are"),
     "set-plan": ("dnn_dist.cli.setplan", "have the sources that run take another plan, without a pause"),
     "demo": (
         "dnn_dist.cli.demo",
         "a cluster on this machine: synthetic camera, workers, live table, a picture",
+    ),
+    "deploy": (
+        "dnn_dist.cli.deploy",
+        "a cluster for containers, Kubernetes, systemd, and a policy for SROS2",
     ),
     "parameters": ("dnn_dist.cli.parameters", "every parameter of every node, with its default and range"),
 }

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one_of = f"one of {', '.join(NODES)}; default: all"
     parser.add_argument("node", nargs="?", choices=tuple(NODES), metavar="NODE", help=one_of)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="print the README's section")
+    form.add_argument("--markdown", action="store_true", help="print the tables of doc/parameters.md")
     form.add_argument("--json", action="store_true", help="print one JSON object, node -> parameter -> facts")
 
 
@@ -122,6 +122,8 @@ def _summary(settings: type) -> str:
 def _allowed(meaning: Meaning) -> str:
     if meaning.choices:
         return ", ".join(meaning.choices)
+    if meaning.names:
+        return "names"
     if meaning.low is None or meaning.high is None:
         return ""
     return f"{_number(meaning.low)} to {_number(meaning.high)}"

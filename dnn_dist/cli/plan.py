@@ -15,12 +15,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dnn_dist.detect.card import card_path, load_card
 from dnn_dist.errors import ConfigError, PlanError
-from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
+from dnn_dist.modelcard import pixels_of
 from dnn_dist.plan.fleet import read_fleet
 from dnn_dist.plan.plan import WIRES, Pixels, Plan
+from dnn_dist.plan.policy import in_work
 from dnn_dist.plan.predict import Circumstances
 from dnn_dist.plan.rules import OBJECTIVES, Candidate, Goal
 from dnn_dist.plan.search import Choice, search
@@ -29,6 +29,7 @@ from dnn_dist.settings import PartitionSettings
 
 _DEFAULT = PartitionSettings  # as the gateway has them
 _MOST_FRAMES = 16  # in work at once; the gateway's own limit
+FRAMES = "in work at once; default: 1; for throughput as many as robots, in a pipeline one more than it has groups"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline", type=float, metavar="S", help="seconds that a frame may take")
     parser.add_argument("--tolerate", type=int, default=0, metavar="K", help="workers that may fail without loss")
     parser.add_argument("--gateway", metavar="ROBOT", help="robot of camera and gateway; default: the fleet's first")
-    parser.add_argument("--frames", type=int, metavar="N", help="in work at once; default: 1, for throughput as robots")
+    parser.add_argument("--frames", type=int, metavar="N", help=FRAMES)
     parser.add_argument(
         "--wire", choices=WIRES, default=_DEFAULT.wire, help="how float tensors travel; default: %(default)s"
     )
@@ -53,16 +54,18 @@ def run(args: argparse.Namespace) -> int:
     network, fleet = read_network(args.model), read_fleet(args.fleet)
     goal = Goal(args.objective, args.deadline, args.tolerate)
     gateway = fleet.robot(args.gateway).name if args.gateway else fleet.names[0]
-    frames = args.frames or (min(_MOST_FRAMES, len(fleet.robots)) if args.objective == "throughput" else 1)
-    if not 1 <= frames <= _MOST_FRAMES:
-        raise ConfigError(f"--frames is {frames}, expected 1 to {_MOST_FRAMES} frames in work at once")
-    given = Circumstances(fleet, gateway, args.wire, frames, window=args.window)
+    if args.frames is not None and not 1 <= args.frames <= _MOST_FRAMES:
+        raise ConfigError(f"--frames is {args.frames}, expected 1 to {_MOST_FRAMES} frames in work at once")
+    many = args.objective == "throughput"
+    most, alone = args.frames or (0 if many else 1), min(_MOST_FRAMES, len(fleet.robots)) if many else 1
+    given = Circumstances(fleet, gateway, args.wire, most, alone, window=args.window)
     choice = search(network, given, goal)
     best = choice.best
-    # Of a pipeline the heaviest stage goes to the robot named first, until speeds are measured.
-    piped = any(stage.kind == "layers" for stage in best.stages)
+    frames = in_work(most, best.stages, alone)
+    # Of a pipeline the heaviest column goes to the robot named first, until speeds are measured.
+    piped = any(stage.group or stage.kind == "layers" for stage in best.stages)
     robots = best.workers if piped or len(best.workers) < len(fleet.robots) else ()
-    plan = Plan(network.sha256, best.cut, _DEFAULT.fill, args.wire, best.replicas, robots, _pixels(network))
+    plan = Plan(network.sha256, best.cut, _DEFAULT.fill, args.wire, best.replicas, robots, Pixels(*pixels_of(network)))
     if args.output:
         _write(args.output, plan)
     late = goal.deadline is not None and best.prediction.latency > goal.deadline
@@ -71,15 +74,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(choice, args, gateway, frames)
     return 1 if late or best.prediction.too_small else 0
-
-
-def _pixels(network: Network) -> Pixels:
-    """As the model's card says; those of a plan's default where there is none."""
-    path = card_path(network.path)
-    if path is None:
-        return Pixels()
-    card = load_card(path)
-    return Pixels(card.scale, card.offset)
 
 
 def _write(path: Path, plan: Plan) -> None:
@@ -134,6 +128,6 @@ def _print(choice: Choice, args: argparse.Namespace, gateway: str, frames: int) 
     console.print(f"gateway on {gateway}, workers on {', '.join(choice.best.workers) or 'no robot'}", highlight=False)
     console.print(f"cut: {choice.best.cut}", highlight=False, soft_wrap=True)  # to be copied
     if args.output:
-        more = f", max_frames: {frames}" if frames > 1 else ""
+        more = f", max_frames: {frames}" if frames != in_work(0, choice.best.stages) else ""
         told = f"written; in the cluster's parameters:  gateway: {{plan: {args.output}{more}}}"
         console.print(told, highlight=False, soft_wrap=True)

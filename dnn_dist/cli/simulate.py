@@ -54,12 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         default=DispatcherSettings.max_frames,
-        help="frames of a source in work at once (default %(default)s)",
+        help="frames of a source in work at once, as the gateway's parameter (default %(default)s)",
     )
     add("--deadline", type=float, metavar="S", help="seconds from an image to its report; default: none to speak of")
     add("--mode", choices=("stealing", "sharing"), default=DispatcherSettings.mode, help="as the gateway's parameter")
     add("--window", type=int, metavar="BYTES", help="bytes on the way at once, as the gateway's parameter")
-    add("--recover-after", type=float, metavar="S", help="seconds, as the gateway's parameter")
+    add("--redundancy", choices=("demand", "always"), default="demand", help="as the gateway's parameter")
     add(
         "--prefetch",
         type=int,
@@ -128,7 +128,7 @@ def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:
     sources, workers = _robots(args.sources, fleet, "--sources"), _robots(args.workers, fleet, "--workers")
     for option, value, least in (
         ("--frames", args.frames, 1),
-        ("--max-frames", args.max_frames, 1),
+        ("--max-frames", args.max_frames, 0),
         ("--prefetch", args.prefetch, 0),
         ("--window", args.window, 1000),
     ):
@@ -140,7 +140,7 @@ def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:
     sources = sources or fleet.names[:1]
     alone = max(_alone(fleet, load, name) for name in fleet.names)
     deadline = ENDLESS * max(alone, 1.0) if args.deadline is None else args.deadline
-    dispatcher = DispatcherSettings(mode=args.mode, recover_after=args.recover_after or 0.0)
+    dispatcher = DispatcherSettings(mode=args.mode, redundancy=args.redundancy)
     if args.window is not None:
         dispatcher = replace(dispatcher, window=args.window)
     each = [

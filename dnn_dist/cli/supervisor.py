@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
-
 from dnn_dist.cluster import RESPAWN_DELAY, Process
 from dnn_dist.errors import PERMANENT, ConfigError
 from dnn_dist.signals import STOPPING
@@ -130,15 +128,10 @@ class Supervisor:
 
     def _start(self, process: Process) -> None:
         settings = Path(self._parameters.name) / f"{process.name}.yaml"
-        settings.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(process.parameters)}}))
-        arguments = ["-r", f"__node:={process.name}", "--params-file", str(settings)]
-        if process.namespace:
-            arguments += ["-r", f"__ns:=/{process.namespace.strip('/')}"]
-        for old, new in process.remappings.items():
-            arguments += ["-r", f"{old}:={new}"]
+        settings.write_text(process.parameter_text())
         with (self._logs / f"{process.name}.log").open("ab") as log:
             self.running[process.name] = subprocess.Popen(
-                [*self._prefix(process), str(self._folder / process.executable), "--ros-args", *arguments],
+                [*self._prefix(process), str(self._folder / process.executable), *process.arguments(settings)],
                 env={**os.environ, **self._environment, **process.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

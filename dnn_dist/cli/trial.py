@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -94,10 +94,9 @@ def run_stages(network: Network, stages: Sequence[Stage], frames: list[Frame], s
     kept: list[Kept] = [{} for _ in frames]
     with tempfile.TemporaryDirectory(prefix="dnn_dist-") as folder:
         for number, stage in enumerate(stages):
-            results = _run_pieces(network, stage, frames, Path(folder), trial.peaks, _feeding(feeds, number, kept))
+            results = _run_levels(network, feeds, number, frames, Path(folder), trial.peaks, kept)
             for frame, received in zip(frames, results, strict=True):
-                reported = {p: [arrays[n] for n in feeds.result(number, p)] for p, arrays in received.items()}
-                whole = merge(network, feeds.seen[number], reported)
+                whole = merge(network, feeds.seen[number], _reported(feeds, number, received))
                 frame.tensors |= {t: shared_copy(array) for t, array in whole.items()}
             if stage.coded:
                 for frame, received in zip(frames, results, strict=True):
@@ -105,8 +104,7 @@ def run_stages(network: Network, stages: Sequence[Stage], frames: list[Frame], s
                     trial.recovery_error[frame.wire] = max(trial.recovery_error.get(frame.wire, 0.0), error)
                 trial.loss_sets += len(loss_sets(stage, seed))
             # pages of what no later stage reads are given back
-            for outputs, received in zip(kept, results, strict=True):
-                outputs.update({(number, piece): arrays for piece, arrays in received.items()})
+            for outputs in kept:
                 for maker in [maker for maker in outputs if max(feeds.takers(*maker), default=(0, 0))[0] <= number]:
                     del outputs[maker]
             later = {tensor for other in stages[number + 1 :] for tensor in other.inputs} | set(network.outputs)
@@ -116,8 +114,26 @@ def run_stages(network: Network, stages: Sequence[Stage], frames: list[Frame], s
     return trial
 
 
-def _feeding(feeds: Feeds, stage: int, kept: list[Kept]) -> Feeding:
-    return lambda frame, piece: fed(feeds, stage, piece.index, kept[frame])
+def _run_levels(
+    network: Network, feeds: Feeds, number: int, frames: list[Frame], folder: Path, peaks: Peaks, kept: list[Kept]
+) -> list[dict[int, list[np.ndarray]]]:
+    """Outputs of every piece of a stage for each frame, also in `kept`; those that take strips of others run last."""
+    results: list[dict[int, list[np.ndarray]]] = [{} for _ in frames]
+
+    def feeding(frame: int, piece: Piece) -> dict[int, np.ndarray]:
+        return fed(feeds, number, piece.index, kept[frame])
+
+    for level in feeds.stages[number].levels:
+        found = _run_pieces(network, level, frames, folder, peaks, feeding)
+        for received, result, outputs in zip(found, results, kept, strict=True):
+            result.update(received)
+            outputs.update({(number, piece): arrays for piece, arrays in received.items()})
+    return results
+
+
+def _reported(feeds: Feeds, stage: int, received: dict[int, list[np.ndarray]]) -> dict[int, list[np.ndarray]]:
+    """What the aggregator gets of what pieces gave."""
+    return {piece: [arrays[n] for n in feeds.result(stage, piece)] for piece, arrays in received.items()}
 
 
 def stage_differences(
@@ -136,11 +152,14 @@ def stage_differences(
                 for received in _run_pieces(network, whole, frames, Path(folder), Peaks())
             ]
             if stage.distributed:
-                results = _run_pieces(network, stage, frames, Path(folder), Peaks())
+                reader = replace(stage, direct=False, pieces=(), inputs=stage.outputs)
+                alone = Feeds(network, (replace(stage, direct=False), reader))
+                kept: list[Kept] = [{} for _ in frames]
+                results = _run_levels(network, alone, 0, frames, Path(folder), Peaks(), kept)
                 gaps[stage] = max(
                     difference(expected[tensor], array)
                     for expected, received in zip(outputs, results, strict=True)
-                    for tensor, array in merge(network, stage, received).items()
+                    for tensor, array in merge(network, alone.seen[0], _reported(alone, 0, received)).items()
                 )
             for frame, arrays in zip(frames, outputs, strict=True):
                 frame.tensors.update(arrays)

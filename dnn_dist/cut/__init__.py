@@ -3,7 +3,9 @@
 
     piece.py    Port, Piece, Stage: values that say what each piece takes and gives
     walk.py     a tile walked back from its outputs to its inputs, op by op
+    tile.py     a tile as a piece, and a piece as a tile
     tiles.py    cut_tiles: Fused Tile Partitioning of a range of ops
+    reuse.py    tiles that give each other what both would compute
     balance.py  tiles of equal work
     memory.py   what a stage of tiles costs a robot in memory
     auto.py     auto_stages: tiled stages for a whole network, between ops that cannot be tiled

@@ -45,6 +45,7 @@ def auto_stages(
     first: int = 0,
     last: int | None = None,
     balanced: bool = False,
+    reuse: bool = False,
     most_work: float = MOST_WORK,
     least_share: float = LEAST_SHARE,
 ) -> tuple[Stage, ...]:
@@ -67,7 +68,7 @@ def auto_stages(
     for start, end in groups:
         if start > done:
             stages.append(cut_local(network, done, start - 1))
-        stages.append(cut_tiles(network, grid, start, end, balanced))
+        stages.append(cut_tiles(network, grid, start, end, balanced, reuse))
         done = end + 1
     if done <= last:
         stages.append(cut_local(network, done, last))

@@ -9,13 +9,13 @@ straight from robot to robot (feeds.py), or all of them by the aggregator.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
-from dnn_dist.cut.piece import Piece, Stage, make_port
+from dnn_dist.cut.piece import Piece, Stage
 from dnn_dist.cut.shares import Speeds, least_time
+from dnn_dist.cut.tile import tile_piece
 from dnn_dist.cut.tiles import NothingToTile, front_end, is_closed
-from dnn_dist.cut.walk import TileWalk, form_of, walk_tile
+from dnn_dist.cut.walk import walk_tile
 from dnn_dist.errors import CutError
 from dnn_dist.graph.geometry import Pad
 from dnn_dist.graph.network import Network, Op
@@ -75,20 +75,10 @@ def _stage(network: Network, speeds: Speeds, text: str, first: int, last: int) -
     for band in range(len(speeds)):
         wanted = {t: box for t in outputs if not (box := band_of(network, t, speeds, band)).empty}
         if wanted:
-            pieces.append(_piece(network, len(pieces), wanted, walk_tile(network, first, last, wanted)))
+            pieces.append(tile_piece(network, len(pieces), walk_tile(network, first, last, wanted)))
     read = {port.tensor for piece in pieces for port in piece.inputs}
     inputs = tuple(t for t in network.live_before(first, last) if t in read)
     return Stage("bands", f"bands:{text}@{first}..{last}", first, last, tuple(pieces), inputs, outputs)
-
-
-def _piece(network: Network, index: int, outputs: dict[int, Region], walk: TileWalk) -> Piece:
-    return Piece(
-        index=index,
-        inputs=tuple(make_port(network, tensor, region) for tensor, region in walk.inputs.items()),
-        outputs=tuple(make_port(network, tensor, region) for tensor, region in outputs.items()),
-        macs=walk.macs,
-        form=hashlib.sha256(form_of(walk, network).encode()).hexdigest()[:16],
-    )
 
 
 def band_of(network: Network, tensor: int, speeds: Speeds, band: int) -> Region:

@@ -2,7 +2,8 @@
 """A piece as a .tflite file.
 
 What a tile adds to the network's own ops: PAD before a convolution and PADV2 before a max-pool, for the rows
-and columns that the crop lacks on its outer sides only, and SLICE where an op reads less than the tile holds.
+and columns that the crop lacks on its outer sides only, SLICE where an op reads less than the tile holds, and
+CONCATENATION where it stitches strips of its neighbours to what it made (reuse.py).
 The runtime then computes each value by the same instructions as in the whole, so that results are equal bit
 for bit. The same piece gives the same bytes, and so do pieces of one stage with equal form.
 """
@@ -15,7 +16,8 @@ import numpy as np
 
 from dnn_dist.cut.piece import Piece, Stage
 from dnn_dist.cut.slices import slice_file
-from dnn_dist.cut.walk import Step, TileWalk, operands, walk_tile
+from dnn_dist.cut.tile import piece_walk
+from dnn_dist.cut.walk import Step, beside, operands, without
 from dnn_dist.graph.flatbuffer import BrokenBuffer
 from dnn_dist.graph.geometry import Dilated, Downsample, Pad, Pads, Transposed, Upsample, Window
 from dnn_dist.graph.network import Network, Op
@@ -54,8 +56,7 @@ def piece_file(network: Network, stage: Stage, piece: Piece) -> PieceFile:
         if stage.kind == "slices":
             return slice_file(network, stage, piece)
         if stage.kind in ("tiles", "bands"):
-            outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
-            return _Tile(network, walk_tile(network, stage.first, stage.last, outputs)).build()
+            return _Tile(network, stage, piece).build()
         return _run_of_ops(network, stage)
     except BrokenBuffer as error:  # in what reading did not look at
         raise network.file.broken(error) from None
@@ -77,21 +78,57 @@ def _run_of_ops(network: Network, stage: Stage) -> PieceFile:
 class _Tile:
     """The graph of one tile while it is being written."""
 
-    def __init__(self, network: Network, walk: TileWalk) -> None:
-        self._network, self._walk = network, walk
+    def __init__(self, network: Network, stage: Stage, piece: Piece) -> None:
+        self._network, self._piece = network, piece
+        self._walk = piece_walk(network, stage, piece)
         self._writer = GraphWriter(network)
         self._held: dict[int, int] = {}  # the network's tensor -> the writer's, of the box that the tile holds
+        self._lent: dict[int, list[int]] = {}  # the network's tensor -> strips of it, in order
         self._cropped: dict[tuple[int, Region], int] = {}
         self._padded: dict[tuple[int, Region, Pads, str], int] = {}
 
     def build(self) -> PieceFile:
-        for tensor, region in self._walk.inputs.items():
-            self._held[tensor] = self._tensor(tensor, "", region.height, region.width)
-        inputs = list(self._held.values())
+        inputs = []
+        for port in self._piece.inputs:
+            inputs.append(self._tensor(port.tensor, "/strip" if port.strip else "", *port.shape[:2]))
+            if port.strip:
+                self._lent.setdefault(port.tensor, []).append(inputs[-1])
+            else:
+                self._held[port.tensor] = inputs[-1]
+        made = {tensor for step in self._walk.steps for tensor in self._network.ops[step.op].outputs}
+        for tensor in [tensor for tensor in self._lent if tensor not in made]:
+            self._stitch(tensor, Region(0, 0, 0, 0))
         for step in self._walk.steps:
             self._add(step)
-        outputs = [self._crop(tensor, region) for tensor, region in self._walk.outputs.items()]
+            for tensor in self._network.ops[step.op].outputs:
+                if tensor in self._lent:
+                    self._stitch(tensor, step.need.output)
+        outputs = [self._crop(port.tensor, port.region) for port in self._piece.outputs if port.region is not None]
         return self._writer.finish(inputs, outputs)
+
+    def _stitch(self, tensor: int, made: Region) -> None:
+        """The tile holds what it wants of a tensor: what is right of the box that it made, and strips around it."""
+        strips, wanted = self._walk.strips[tensor], self._walk.wanted[tensor]
+        box = without(wanted, strips)
+        whole = None if box.empty else self._slice(tensor, self._held[tensor], made, box)
+        for strip, number in zip(reversed(strips), reversed(self._lent[tensor]), strict=True):
+            if whole is None:
+                box, whole = strip, number
+                continue
+            side = beside(strip, box)
+            parts = [(strip.x0 if side else strip.y0, number), (box.x0 if side else box.y0, whole)]
+            box |= strip
+            whole = self._tensor(tensor, "/stitched", box.height, box.width)
+            self._writer.add_op(
+                "CONCATENATION",
+                self._version(tensor),
+                [part for _, part in sorted(parts)],
+                [whole],
+                "ConcatenationOptions",
+                axis=2 if side else 1,
+            )
+        assert whole is not None and box == wanted, "strips and the rest are all of it"
+        self._held[tensor] = whole
 
     def _tensor(self, like: int, suffix: str, height: int, width: int) -> int:
         tensor = self._network.tensors[like]
@@ -179,18 +216,20 @@ class _Tile:
         if region == held:
             return self._held[tensor]
         if (tensor, region) not in self._cropped:
-            channels = self._network.tensors[tensor].shape[3]
-            begin = np.array((0, region.y0 - held.y0, region.x0 - held.x0, 0), np.int32)
-            size = np.array((1, region.height, region.width, channels), np.int32)
-            output = self._tensor(tensor, "/slice", region.height, region.width)
-            inputs = [
-                self._held[tensor],
-                self._writer.add_constant("begin", begin),
-                self._writer.add_constant("size", size),
-            ]
-            self._writer.add_op("SLICE", self._version(tensor), inputs, [output], "SliceOptions")
-            self._cropped[tensor, region] = output
+            self._cropped[tensor, region] = self._slice(tensor, self._held[tensor], held, region)
         return self._cropped[tensor, region]
+
+    def _slice(self, tensor: int, number: int, held: Region, region: Region) -> int:
+        """A box of a tensor, out of what holds another box of it."""
+        if region == held:
+            return number
+        channels = self._network.tensors[tensor].shape[3]
+        begin = np.array((0, region.y0 - held.y0, region.x0 - held.x0, 0), np.int32)
+        size = np.array((1, region.height, region.width, channels), np.int32)
+        output = self._tensor(tensor, "/slice", region.height, region.width)
+        inputs = [number, self._writer.add_constant("begin", begin), self._writer.add_constant("size", size)]
+        self._writer.add_op("SLICE", self._version(tensor), inputs, [output], "SliceOptions")
+        return output
 
     def _pad(self, tensor: int, region: Region, pads: Pads, fill: str) -> int:
         """The box of a tensor with pads around it: of what stands for zero, or of the lowest value."""

@@ -4,13 +4,14 @@
 A chain is a run of stages joined by direct boundaries; a stage with gathered ones is a chain by itself. Within a chain
 each input of a piece comes from the pieces of whichever earlier stage made the tensor; tensors from before the chain
 come with the work, and what lives on after it goes to the aggregator from its maker. The boxes that come cover each
-input exactly once, since the pieces of a stage cover what they make exactly once.
+input exactly once, since the pieces of a stage cover what they make exactly once. Tiles that reuse each other's
+overlap (reuse.py) give strips within their stage; those who give stand before those who take.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -54,6 +55,11 @@ class Box:
 Boxes = tuple[Box, ...]
 
 
+def lenders(taker: Maker, makers: Iterable[Maker]) -> frozenset[Maker]:
+    """Of those who give a piece something, the ones of its own stage: it can do without their strips (reuse.py)."""
+    return frozenset(maker for maker in makers if maker[0] == taker[0])
+
+
 def chains(stages: Sequence[Stage]) -> tuple[range, ...]:
     """The stages' numbers, chain by chain."""
     starts = [number for number, stage in enumerate(stages) if number == 0 or not stage.direct]
@@ -85,10 +91,16 @@ class Feeds:
         made: dict[int, _Made] = {}
         for stage in chain:
             self._made[stage] = frozenset(made)
-            for piece in self.stages[stage].pieces if made else ():
+            lent = _lent(self.stages[stage])
+            for piece in self.stages[stage].pieces if made or lent else ():
                 taker = stage, piece.index
                 found: dict[Maker, list[Box]] = {}
                 for number, port in enumerate(piece.inputs):
+                    if port.strip:
+                        lender, output = lent[port.tensor, port.region]
+                        box = Box(number, output, port.region, port.shape, port.dtype)
+                        found.setdefault((stage, lender), []).append(box)
+                        continue
                     for maker, box in made[port.tensor].boxes(number, port) if port.tensor in made else ():
                         found.setdefault(maker, []).append(box)
                 self._feeds[taker] = {maker: tuple(boxes) for maker, boxes in found.items()}
@@ -99,7 +111,7 @@ class Feeds:
 
     def _as_seen(self, stage: int) -> Stage:
         whole = self.stages[stage]
-        if len(self.chain(stage)) == 1:
+        if not self.chained(stage):
             return whole
         pieces = [
             replace(
@@ -115,6 +127,10 @@ class Feeds:
         """The chain that a stage belongs to."""
         return self._chain_of[stage]
 
+    def chained(self, stage: int) -> bool:
+        """Whether pieces of its chain may give each other something."""
+        return len(self.chain(stage)) > 1 or self.stages[stage].reuses
+
     def feeds(self, stage: int, piece: int) -> Mapping[Maker, Boxes]:
         """What a piece gets from other pieces of its chain."""
         return self._feeds.get((stage, piece), {})
@@ -126,7 +142,8 @@ class Feeds:
     def given(self, stage: int, piece: int) -> tuple[int, ...]:
         """Numbers of the inputs that come with the work: their tensors were made before the chain."""
         made = self._made[stage]
-        return tuple(n for n, port in enumerate(self.stages[stage].pieces[piece].inputs) if port.tensor not in made)
+        inputs = self.stages[stage].pieces[piece].inputs
+        return tuple(n for n, port in enumerate(inputs) if port.tensor not in made and not port.strip)
 
     def reported(self, stage: int) -> tuple[int, ...]:
         """Tensors of a stage that the aggregator gets: they live on after the chain."""
@@ -135,7 +152,19 @@ class Feeds:
     def result(self, stage: int, piece: int) -> tuple[int, ...]:
         """Numbers of the outputs of a piece that the aggregator gets."""
         outputs = self.stages[stage].pieces[piece].outputs
-        return tuple(number for number, port in enumerate(outputs) if port.tensor in self._reported[stage])
+        reported = self._reported[stage]
+        return tuple(n for n, port in enumerate(outputs) if port.tensor in reported and not port.strip)
+
+
+def _lent(stage: Stage) -> dict[tuple[int, Region | None], tuple[int, int]]:
+    """(tensor, box) -> piece of a stage that gives others this strip, and number of its output. Where several do, what
+    they give is the same."""
+    return {
+        (port.tensor, port.region): (piece.index, number)
+        for piece in reversed(stage.pieces)
+        for number, port in enumerate(piece.outputs)
+        if port.strip
+    }
 
 
 def made_before(network: Network, seen: Piece) -> tuple[Port, ...]:
@@ -151,7 +180,7 @@ class _Made:
         rows: dict[tuple[int, int], list[tuple[int, int, Maker, int]]] = {}
         for piece in stages[stage].pieces:
             for output, port in enumerate(piece.outputs):
-                if port.tensor == tensor:
+                if port.tensor == tensor and not port.strip:
                     maker = stage, piece.index
                     if port.region is None:
                         self.whole = maker, output
@@ -197,12 +226,15 @@ def put(piece: Piece, box: Box, array: np.ndarray, inputs: dict[int, np.ndarray]
 
 
 def fed(
-    feeds: Feeds, stage: int, piece: int, outputs: Mapping[Maker, Sequence[np.ndarray]]
+    feeds: Feeds, stage: int, piece: int, outputs: Mapping[Maker, Sequence[np.ndarray]], alone: bool = False
 ) -> dict[int, np.ndarray]:
-    """The inputs of a piece that come from its chain (number of the port -> array), of what their makers gave."""
+    """The inputs of a piece that come from its chain (number of the port -> array), of what their makers gave; `alone`:
+    but for strips."""
     taker, inputs = feeds.stages[stage].pieces[piece], dict[int, np.ndarray]()
-    for maker, boxes in feeds.feeds(stage, piece).items():
-        for box in boxes:
+    given = feeds.feeds(stage, piece)
+    lent = lenders((stage, piece), given) if alone else ()
+    for maker, boxes in given.items():
+        for box in boxes if maker not in lent else ():
             put(taker, box, take(feeds.stages[maker[0]].pieces[maker[1]], box, outputs[maker]), inputs)
     return inputs
 

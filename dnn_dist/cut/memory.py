@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from dnn_dist.cut.piece import Piece, Stage
+from dnn_dist.cut.tile import piece_walk
 from dnn_dist.cut.walk import operands, walk_tile
 from dnn_dist.graph.geometry import Need, Pad, Pointwise
 from dnn_dist.graph.network import Network, Op
@@ -80,12 +81,12 @@ def _layers(network: Network, stage: Stage, piece: Piece | None) -> dict[int, in
     """Op -> bytes of its input and output; of the whole when `piece` is None."""
     if piece is None:
         outputs = {t: Region.whole(network.tensors[t].height, network.tensors[t].width) for t in stage.outputs}
+        walk = walk_tile(network, stage.first, stage.last, outputs)
     else:
-        outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
-    steps = walk_tile(network, stage.first, stage.last, outputs).steps
+        walk = piece_walk(network, stage, piece)
     return {
         step.op: _bytes(network, network.ops[step.op], step.need)
-        for step in steps
+        for step in walk.steps
         if not isinstance(network.ops[step.op].geometry, Pointwise | Pad)
     }
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from dnn_dist.graph.network import Network
@@ -26,6 +26,8 @@ class Port:
     """Of the array: H x W x C of the box, without the batch axis."""
     channels: tuple[int, int] | None = None
     """Which channels [c0, c1) of the tensor's last axis; None: all, or (a parity's output) a sum of several."""
+    strip: bool = False
+    """Whether it goes from one piece of a stage to another: no share of what the stage makes, see reuse.py."""
 
     @property
     def bytes(self) -> int:
@@ -44,6 +46,8 @@ class Piece:
     """Multiply-accumulates of one run."""
     form: str
     """Pieces of one stage with equal form share one .tflite file."""
+    alone: Piece | None = None
+    """Of a piece that takes strips: what gives the same without them, of the same other inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Stage:
     """"tiles", "bands", "slices", "layers" (one piece, run elsewhere), "front" (one piece, run where the image is),
     "rest" (one piece, run on a server), or "local": one piece, run where the results are gathered."""
     spec: str
-    """The text that cuts this stage alone: tiles:3x3@0..15. How it meets the stage before it is `direct`."""
+    """The text that cuts this stage alone: tiles:3x3@0..15. How it meets the one before: `direct`, `group`."""
     first: int
     last: int
     """Ops first to last, both included, in the network's order."""
@@ -67,6 +71,9 @@ class Stage:
     """How many of the pieces, the last ones, are parities: sums of the others' weights (see coding.py)."""
     direct: bool = False
     """Whether the stage takes what it can straight from the workers of the stages before it, see feeds.py."""
+    group: bool = False
+    """Whether the stage begins a group: other robots compute it than the stages before, so that these have the next
+    frame meanwhile. Only of direct ones."""
     finish: str = ""
     """Coded stages: the fused activation (schema's name) that the merged tensors still lack; else empty."""
     chosen: tuple[int, ...] = ()
@@ -94,8 +101,25 @@ class Stage:
     def distributed(self) -> bool:
         return self.kind != "local"
 
+    @property
+    def reuses(self) -> bool:
+        """Whether pieces give each other strips."""
+        return any(piece.alone is not None for piece in self.pieces)
 
-def make_port(network: Network, tensor: int, region: Region | None, channels: tuple[int, int] | None = None) -> Port:
+    @property
+    def levels(self) -> tuple[Stage, ...]:
+        """The stage with its pieces that take no strips, and with those that do, if there are any."""
+        levels = ([p for p in self.pieces if p.alone is None], [p for p in self.pieces if p.alone is not None])
+        return tuple(replace(self, pieces=tuple(pieces)) for pieces in levels if pieces)
+
+
+def make_port(
+    network: Network,
+    tensor: int,
+    region: Region | None,
+    channels: tuple[int, int] | None = None,
+    strip: bool = False,
+) -> Port:
     """The port of a tensor, or of a box of it, or of some of its channels."""
     value = network.tensors[tensor]
     if channels is not None:
@@ -104,4 +128,4 @@ def make_port(network: Network, tensor: int, region: Region | None, channels: tu
     if region is None:
         return Port(tensor, value.name, value.dtype, None, value.array_shape)
     shape = (region.height, region.width, value.shape[3])
-    return Port(tensor, value.name, value.dtype, region, shape)
+    return Port(tensor, value.name, value.dtype, region, shape, strip=strip)

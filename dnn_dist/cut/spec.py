@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of a cut, and the stages it gives.
 
-    cut     = stage *((";" | ">") stage)             ";" gathered: tensors meet at the aggregator, and go out anew;
-                                                     ">" direct: straight from the workers that made them, feeds.py
+    cut     = stage *((";" | ">" | ">>") stage)      ";" gathered: tensors meet at the aggregator, and go out anew;
+                                                     ">" direct: straight from the workers that made them, feeds.py;
+                                                     ">>" direct, to other robots: a pipeline of groups
     stage   = "tiles:" group *("+" group)            Fused Tile Partitioning, each group a stage
             | "tiles:auto"                           tiled ranges between ops that cannot be tiled
             | "bands:" robots ["g"] [range]          MoDNN's row bands, a stage for each layer
@@ -12,13 +13,15 @@
             | "front" [ops] | "rest" [ops]           on the source's own robot, and on a server: layers, in any
                                                      closed sets, see sides.py
             | "local" [range]                        at the robot that gathers
-    group   = ROWS "x" COLUMNS ["b"] [range | "@auto"]   b: balanced, border tiles larger
+    group   = ROWS "x" COLUMNS ["b"] ["r"] [range | "@auto"]   b: balanced, border tiles larger; r: neighbours reuse
+                                                     what both would compute, see reuse.py
     robots  = COUNT | SPEED *("," SPEED)             equal robots, or what each can do in relation to the others
     range   = "@" FIRST [".." [LAST]]                ops, both included; "@FIRST" is one op
     ops     = "@" FIRST [".." LAST] *("+" FIRST [".." LAST])
 
-Between the stages of one `bands` or `layers` boundaries are direct, or gathered with "g". Slices and local stages
-have gathered boundaries on both sides; fronts and rests are joined directly to each other alone.
+Between the stages of one `bands` boundaries are direct (">"), between those of one `layers` to other robots (">>"), or
+gathered with "g". Slices and local stages have gathered boundaries on both sides; fronts and rests are joined
+directly to each other alone.
 
 Without a range a stage starts where the one before it ended. Tiles and bands then go as deep as they can, layers as
 far as shapes are known, slices and local to the end. What no stage names becomes local stages, so that stages always
@@ -46,7 +49,7 @@ from dnn_dist.graph.flatbuffer import BrokenBuffer
 from dnn_dist.graph.network import Network
 
 _CURES = {
-    "tiles": "write tiles:ROWSxCOLUMNS, tiles:3x3@FIRST..LAST, tiles:5x5b (balanced) or tiles:auto",
+    "tiles": "write tiles:ROWSxCOLUMNS, tiles:3x3@FIRST..LAST, tiles:5x5b (balanced), tiles:5x5r (reuse) or tiles:auto",
     "bands": "write bands:COUNT or bands:SPEED,SPEED,..., for example bands:4 or bands:2,1,1@0..15",
     "slices": "write slices:COUNT, slices:COUNT+PARITIES or slices:SPEED,SPEED,..., for example slices:4+1@16..20",
     "layers": "write layers:COUNT or layers:SPEED,SPEED,..., for example layers:3",
@@ -54,12 +57,12 @@ _CURES = {
     "rest": "write rest, or rest@FIRST..LAST+FIRST..LAST, for example front@0..5+9..12>rest",
     "local": "write local or local@FIRST..LAST",
 }
-_CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3, front, rest or local, separated by ';' or '>'"
+_CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3, front, rest or local, separated by ';', '>' or '>>'"
 # re.ASCII: \d would be digits of any script
 _RANGE = r"(?:@(?P<first>\d{1,6})(?P<more>\.\.(?P<last>\d{1,6})?)?)?"
 _OPS = r"(?:@(?P<ops>\d{1,6}(?:\.\.\d{1,6})?(?:\+\d{1,6}(?:\.\.\d{1,6})?)*))?"
 _ROBOTS = r"(?P<robots>\d{1,6}(?:\.\d{1,3})?(?:,\d{1,6}(?:\.\d{1,3})?){0,255})"
-_GRID = r"(?P<rows>\d{1,4})x(?P<columns>\d{1,4})(?P<balanced>b)?"
+_GRID = r"(?P<rows>\d{1,4})x(?P<columns>\d{1,4})(?P<balanced>b)?(?P<reuse>r)?"
 _GROUP = re.compile(rf"{_GRID}(?:(?P<auto>@auto)|{_RANGE})", re.ASCII)
 _STAGES = {
     "bands": re.compile(rf":{_ROBOTS}(?P<gathered>g)?{_RANGE}", re.ASCII),
@@ -69,6 +72,7 @@ _STAGES = {
     "rest": re.compile(_OPS, re.ASCII),
     "local": re.compile(_RANGE, re.ASCII),
 }
+_MARK = re.compile(">>|[;>]")
 _MOST_ROBOTS = 256
 
 
@@ -80,6 +84,8 @@ class StageSpec:
     grid: tuple[int, int] = (2, 2)
     """Of tiles: rows, columns."""
     balanced: bool = False
+    reuse: bool = False
+    """Whether neighbours give each other strips."""
     auto: bool = False
     """Tiles between ops that cannot be tiled."""
     speeds: Speeds = ()
@@ -88,7 +94,9 @@ class StageSpec:
     robots: str = ""
     """Speeds (and parities) as written."""
     direct: bool = False
-    """Whether '>' stands before it."""
+    """Whether '>' or '>>' stands before it."""
+    group: bool = False
+    """Whether '>>' does."""
     gathered: bool = False
     """Whether bands or layers have gathered boundaries between them."""
     ops: Ranges = ()
@@ -101,12 +109,12 @@ class StageSpec:
 
 def parse_cut(text: str) -> tuple[StageSpec, ...]:
     """The stages that the text names; raises CutError with the cure when it is not understood."""
-    marks = [";", *re.findall("[;>]", text)]
-    parts = re.split("[;>]", " ".join(text.split()))
+    marks = [";", *re.findall(_MARK, text)]
+    parts = re.split(_MARK, " ".join(text.split()))
     found: list[StageSpec] = []
-    for mark, part in zip(marks, parts, strict=True):
+    for before, part in zip(marks, parts, strict=True):
         first, *more = _parse_stage(part.strip())
-        found += [replace(first, direct=mark == ">"), *more]
+        found += [replace(first, direct=before != ";", group=before == ">>"), *more]
     return tuple(found)
 
 
@@ -143,7 +151,8 @@ def _parse_group(text: str, group: str) -> StageSpec:
     if min(grid) < 1:
         raise CutError(f"the cut '{text[:80]}' has no tiles: rows and columns start at 1")
     first, last = _range(match)
-    return StageSpec("tiles", grid, bool(match["balanced"]), bool(match["auto"]), first=first, last=last)
+    balanced, reuse, auto = (bool(match[name]) for name in ("balanced", "reuse", "auto"))
+    return StageSpec("tiles", grid, balanced, reuse, auto, first=first, last=last)
 
 
 def _range(match: re.Match[str]) -> tuple[int | None, int | None]:
@@ -217,15 +226,20 @@ def _together(specs: Sequence[StageSpec]) -> Iterator[list[StageSpec]]:
 
 def cut_text(stages: Sequence[Stage]) -> str:
     """The text of a cut that gives these stages again, each with its range."""
-    marks = ["", *(">" if stage.direct else ";" for stage in stages[1:])]
-    return "".join(mark + stage.spec for mark, stage in zip(marks, stages, strict=False))
+    marks = ["", *(mark(stage) for stage in stages[1:])]
+    return "".join(before + stage.spec for before, stage in zip(marks, stages, strict=False))
+
+
+def mark(stage: Stage) -> str:
+    """What stands in a cut's text before a stage that is not the first."""
+    return (">>" if stage.group else ">") if stage.direct else ";"
 
 
 def _cut(network: Network, spec: StageSpec, first: int) -> tuple[Stage, ...]:
     if spec.kind == "tiles" and spec.auto:
-        return auto_stages(network, spec.grid, first, balanced=spec.balanced)
+        return auto_stages(network, spec.grid, first, balanced=spec.balanced, reuse=spec.reuse)
     if spec.kind == "tiles":
-        return (cut_tiles(network, spec.grid, first, spec.last, balanced=spec.balanced),)
+        return (cut_tiles(network, spec.grid, first, spec.last, spec.balanced, spec.reuse),)
     if spec.kind == "bands":
         return cut_bands(network, spec.speeds, spec.robots, first, spec.last)
     if spec.kind == "slices":
@@ -239,7 +253,8 @@ def _joined(spec: StageSpec, stages: tuple[Stage, ...]) -> Iterator[Stage]:
     """The stages of one spec with the boundaries that it asks for."""
     inner = spec.kind in ("bands", "layers") and not spec.gathered
     for number, stage in enumerate(stages):
-        yield replace(stage, direct=inner if number else spec.direct)
+        group = inner and spec.kind == "layers" if number else spec.group
+        yield replace(stage, direct=inner if number else spec.direct, group=group)
 
 
 def _check_direct(text: str, before: Stage | None, stage: Stage) -> None:

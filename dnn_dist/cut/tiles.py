@@ -7,12 +7,13 @@ columns is [floor(W*j/M), floor(W*(j+1)/M)), which is never empty while M <= W.
 
 from __future__ import annotations
 
-import hashlib
 from itertools import pairwise
 
 from dnn_dist.cut.balance import balanced_cuts
-from dnn_dist.cut.piece import Piece, Stage, make_port
-from dnn_dist.cut.walk import form_of, walk_tile
+from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.reuse import reusing_pieces
+from dnn_dist.cut.tile import tile_piece
+from dnn_dist.cut.walk import walk_tile
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.region import Region
@@ -38,12 +39,20 @@ def tile_regions(height: int, width: int, grid: Grid) -> tuple[Region, ...]:
     return tuple(Region(*y, *x) for y in split(height, grid[0]) for x in split(width, grid[1]))
 
 
-def cut_tiles(network: Network, grid: Grid, first: int = 0, last: int | None = None, balanced: bool = False) -> Stage:
+def cut_tiles(
+    network: Network,
+    grid: Grid,
+    first: int = 0,
+    last: int | None = None,
+    balanced: bool = False,
+    reuse: bool = False,
+) -> Stage:
     """Ops first..last (None: the deepest that can be) in grid[0] x grid[1] tiles.
 
     Every tensor that is live after `last` is an output, cut by the same grid on its own size. Tiles are equal
     parts of the outputs; when `balanced`, equal parts of the work: those at the border, which need less of
-    their surroundings, are then larger.
+    their surroundings, are then larger. With `reuse` neighbours give each other what both would compute (reuse.py);
+    those that give come first.
     Raises CutError when an op of the range cannot be tiled or the grid is finer than an output.
     """
     if min(grid) < 1:
@@ -67,13 +76,15 @@ def cut_tiles(network: Network, grid: Grid, first: int = 0, last: int | None = N
     if not fits(grid, largest):
         raise CutError(_too_fine(grid, first, last, largest))
     tiles = _regions(network, first, last, outputs, grid, balanced)
-    pieces = tuple(
-        _piece(network, first, last, index, dict(zip(outputs, regions, strict=True)))
-        for index, regions in enumerate(zip(*tiles, strict=True))
-    )
+    shares = [dict(zip(outputs, regions, strict=True)) for regions in zip(*tiles, strict=True)]
+    walks = [walk_tile(network, first, last, share) for share in shares]
+    if reuse:
+        pieces = reusing_pieces(network, first, last, grid, walks)
+    else:
+        pieces = tuple(tile_piece(network, index, walk) for index, walk in enumerate(walks))
     read = {port.tensor for piece in pieces for port in piece.inputs}
     inputs = tuple(t for t in network.live_before(first, last) if t in read)
-    spec = f"tiles:{grid[0]}x{grid[1]}{'b' if balanced else ''}@{first}..{last}"
+    spec = f"tiles:{grid[0]}x{grid[1]}{'b' * balanced}{'r' * reuse}@{first}..{last}"
     return Stage("tiles", spec, first, last, pieces, inputs, outputs)
 
 
@@ -89,17 +100,6 @@ def _regions(
         tuple(Region(*y, *x) for y in pairwise(rows) for x in pairwise(columns))
         for rows, columns in (cuts.of(height, width) for height, width in sizes)
     ]
-
-
-def _piece(network: Network, first: int, last: int, index: int, outputs: dict[int, Region]) -> Piece:
-    walk = walk_tile(network, first, last, outputs)
-    return Piece(
-        index=index,
-        inputs=tuple(make_port(network, tensor, region) for tensor, region in walk.inputs.items()),
-        outputs=tuple(make_port(network, tensor, region) for tensor, region in outputs.items()),
-        macs=walk.macs,
-        form=hashlib.sha256(form_of(walk, network).encode()).hexdigest()[:16],
-    )
 
 
 def front_end(network: Network, first: int = 0) -> int | None:

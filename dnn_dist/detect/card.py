@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model card: what a .tflite file does not say about itself. A YAML file beside the model.
+"""The model card: what is to be known of a model beyond its graph. A YAML file beside the model; modelcard.py says
+what stands in for it where there is none.
 
     classes: [cone, crate, barrel]
     input:
@@ -21,13 +22,11 @@ Other keys (a name, a licence, measured figures) are for people and are left alo
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dnn_dist.errors import ConfigError
 from dnn_dist.yamlfile import Keys, read_yaml
 
 Shape = Sequence[int]
@@ -43,7 +42,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What is known about a model beyond its graph. Made by `card_for`, `load_card` or `parse_card`."""
+    """What is known about a model beyond its graph. Made by `load_card` or `parse_card`."""
 
     head: str
     classes: tuple[str, ...]
@@ -63,23 +62,6 @@ def card_path(model: Path) -> Path | None:
     """The card beside a model, or None: `<stem>.yaml`, also with the stem less its `_float32` or `_int8`."""
     stems = (model.stem, re.sub("_(float32|float16|int8)$", "", model.stem))
     return next((path for stem in stems if (path := model.with_name(stem + ".yaml")).is_file()), None)
-
-
-def card_for(model: Path, input_shape: Shape, output_shapes: Sequence[Shape]) -> ModelCard:
-    """The card of a model, checked against its input; without a file, that of a plain classifier.
-
-    Shapes are NHWC without batch. ConfigError when the card is wrong, or missing and needed.
-    """
-    path = card_path(model)
-    if path is None:
-        return _classifier(model, input_shape, output_shapes)
-    card = load_card(path)
-    if (card.height, card.width) != tuple(input_shape[:2]):
-        raise ConfigError(
-            f"{path}: input is {card.height}x{card.width}, but {model.name} takes "
-            f"{'x'.join(map(str, input_shape[:2]))}; correct input.shape in the card"
-        )
-    return card
 
 
 def load_card(path: Path) -> ModelCard:
@@ -134,18 +116,6 @@ def _anchor(output: Keys, anchor: object) -> tuple[float, float]:
         case [int() | float() as width, int() | float() as height] if 0 < width < 1e9 and 0 < height < 1e9:
             return float(width), float(height)
     raise output.wrong("anchors", anchor, "[width, height], both above 0, in pixels of the input")
-
-
-def _classifier(model: Path, input_shape: Shape, output_shapes: Sequence[Shape]) -> ModelCard:
-    one_vector = len(output_shapes) == 1 and math.prod(output_shapes[0]) == max(output_shapes[0], default=0)
-    if not one_vector or len(input_shape) != 3:
-        shapes = ", ".join("x".join(map(str, shape)) for shape in output_shapes)
-        raise ConfigError(
-            f"{model}: no model card, and outputs {shapes} are not one vector of class scores; "
-            f"write {model.with_suffix('.yaml').name} beside it with classes, input and output"
-        )
-    names = tuple(f"class {k}" for k in range(max(output_shapes[0])))
-    return ModelCard(head="classification", classes=names, height=input_shape[0], width=input_shape[1])
 
 
 def _is_size(value: object) -> bool:

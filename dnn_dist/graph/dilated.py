@@ -23,7 +23,7 @@ def join_dilated(ops: Sequence[Op], facts: Sequence[OpFacts], outputs: Sequence[
     """The ops, with the three of each dilated convolution made one: see Op.inner and Op.part_of."""
     joined = list(ops)
     makers = {tensor: op.index for op in ops for tensor in op.outputs}
-    readers: dict[int, int] = {tensor: 1 for tensor in outputs}
+    readers: dict[int, int] = dict.fromkeys(outputs, 1)
     for op in ops:
         for tensor in op.inputs:
             readers[tensor] = readers.get(tensor, 0) + 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FlatBuffers, both ways, after a schema given as data (`schema.py`). Every access is checked.
+"""FlatBuffers, both ways, after schemas given as data (`schema.py`, `metadataschema.py`). Every access is checked.
 
 Reading: a `Table` is a lazy view; nothing is touched but what is asked for, so a mapped file of 500 MB costs
 a few pages. Whatever a broken or hostile file holds, an access gives a value or raises `BrokenBuffer`:
@@ -21,8 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from dnn_dist.graph.schema import TABLES, UNIONS, Field
+from dnn_dist.graph import metadataschema, schema
+from dnn_dist.graph.schema import Field
 
+TABLES = {**schema.TABLES, **metadataschema.TABLES}
+UNIONS = {**schema.UNIONS, **metadataschema.UNIONS}
 _MAX_STRING_BYTES = 1 << 16  # a name longer than this is an attack: many tensors can share one string
 _NUMPY = {
     **{"?": "?", "b": "i1", "B": "u1", "h": "<i2", "H": "<u2", "i": "<i4", "I": "<u4"},

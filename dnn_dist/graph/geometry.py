@@ -161,7 +161,8 @@ class Upsample:
 @dataclass(frozen=True, slots=True)
 class Downsample:
     """Each output pixel comes from `block` input pixels, `step` from the next one's: a slice with strides,
-    or space to depth."""
+    or space to depth.
+    """
 
     start: Pair
     step: Pair

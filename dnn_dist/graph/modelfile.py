@@ -50,6 +50,7 @@ class ModelFile:
             self.operators = self._entries(self.graph, "operators")
             self.operator_codes = self._entries(model, "operator_codes")
             self.buffers = self._entries(model, "buffers")
+            self.metadata = self._entries(model, "metadata")
         except BrokenBuffer as error:
             raise self.broken(error) from None
 

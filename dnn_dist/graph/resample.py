@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of the ops that change the number of pixels without being windows: resizing, slicing, blocks to
-channels and back, transposed convolutions."""
+channels and back, transposed convolutions.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def nearest(op: OpFacts) -> Geometry:
 
 def bilinear(op: OpFacts) -> Geometry:
     """RESIZE_BILINEAR by powers of two: their scale is exact in binary, so that a tile's rows get the
-    weights that they have in the whole."""
+    weights that they have in the whole.
+    """
     size, factor = _factor(op)
     if op.options("align_corners"):
         raise NotTileable("align_corners makes its weights depend on the size of the whole")

@@ -224,32 +224,10 @@ STABLEHLO_RNG_BIT_GENERATOR REDUCE_WINDOW STABLEHLO_COMPOSITE STABLEHLO_SHIFT_LE
 STABLEHLO_CASE
 """
 
-DTYPES = tuple(
-    [
-        "float32",
-        "float16",
-        "int32",
-        "uint8",
-        "int64",
-        "string",
-        "bool",
-        "int16",
-        "complex64",
-        "int8",
-        "float64",
-        "complex128",
-        "uint64",
-        "resource",
-        "variant",
-        "uint32",
-        "uint16",
-        "int4",
-        "bfloat16",
-        "int2",
-        "uint4",
-        "float8_e4m3fn",
-        "float8_e5m2",
-    ]
+DTYPES = (
+    "float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8",
+    "float64", "complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2",
+    "uint4", "float8_e4m3fn", "float8_e5m2",
 )
 """Names of tensor types in order of their number. Where NumPy has the type the name is NumPy's."""
 
@@ -285,11 +263,12 @@ def _field(text: str) -> Field | None:
     return Field(name, kind, float(default or 0) if kind in "fd" else int(default or 0))
 
 
-def _parse_tables() -> dict[str, tuple[Field | None, ...]]:
-    tables: dict[str, tuple[Field | None, ...]] = {name: () for name in _EMPTY_TABLES.split()}
+def parse_tables(text: str) -> dict[str, tuple[Field | None, ...]]:
+    """Tables as `TABLES` has them, from lines as above."""
+    tables: dict[str, tuple[Field | None, ...]] = {}
     name = ""
     fields: list[Field | None] = []
-    for word in _TABLES.split():
+    for word in text.split():
         if word.endswith(":"):
             name, fields = word[:-1], []
         else:
@@ -298,7 +277,7 @@ def _parse_tables() -> dict[str, tuple[Field | None, ...]]:
     return tables
 
 
-TABLES = _parse_tables()
+TABLES = {**dict.fromkeys(_EMPTY_TABLES.split(), ()), **parse_tables(_TABLES)}
 UNIONS: dict[str, dict[int, str]] = {
     line.split(":")[0]: dict(enumerate(line.split(":")[1].split(), start=1))
     for line in _UNIONS.strip().replace("\n    ", " ").splitlines()

@@ -12,6 +12,8 @@
     shell.py        what all nodes share: executor, timer, session, notes to log and diagnostics, start and stop
     alarms.py       calls to come, on the one timer of a node
     workertopics.py workers' states, a topic of each worker, as they come and go
+    expected.py     a subscription to tensors whose QoS deadline changes
+    observing.py    listens to what a cluster measured, for `dnn_dist fleet`
     disturb.py      loses, doubles and delays messages by seed, when the environment asks for it
     watch.py        listens to a cluster from outside, for demo, benches and tests
     planning.py     from parameters to the plan in force

@@ -18,15 +18,17 @@ from dnn_dist import msg
 from dnn_dist.detect.boxes import Detection
 from dnn_dist.detect.letterbox import Letterbox
 from dnn_dist.graph.network import Network
+from dnn_dist.modelcard import card_of, guesses
 from dnn_dist.nodes import convert
+from dnn_dist.nodes.expected import Expected
 from dnn_dist.nodes.images import to_rgb
 from dnn_dist.nodes.imagetopic import ImageReader
 from dnn_dist.nodes.outputs import Outputs
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.peers import Peers
 from dnn_dist.nodes.picture import Picture
-from dnn_dist.nodes.planning import load_card, load_head, load_network
-from dnn_dist.nodes.qos import FRAME, LATCHED_IN, SCATTER, STATE, tensors
+from dnn_dist.nodes.planning import load_head, load_network
+from dnn_dist.nodes.qos import FRAME, LATCHED_IN, SCATTER, STATE
 from dnn_dist.nodes.shell import NodePart, Shell, run
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
@@ -34,7 +36,8 @@ from dnn_dist.plan.plan import Plan
 from dnn_dist.run.aggregator import Aggregator
 from dnn_dist.run.events import Tick
 from dnn_dist.run.gathered import GathererSettings
-from dnn_dist.run.state import Progress
+from dnn_dist.run.partition import Partition
+from dnn_dist.run.state import Progress, WorkerState
 from dnn_dist.run.store import TensorStore
 from dnn_dist.run.values import Feed, PlanText
 from dnn_dist.run.wire import WireError
@@ -56,9 +59,12 @@ class AggregatorTopics(NodePart):
         self._shell, self._world, self._settings = shell, world, settings
         shell.parts.append(self)
         self.source = convert.name_of(settings.now.source, "source")
-        self._head = load_head(network, load_card(network))
+        self._head = load_head(network, card_of(network))
+        for guess in guesses(network):
+            shell.get_logger().warning(f"no model card, and a guess for {guess} (dnn_dist card writes one)")
         self._card_thresholds = (self._head.score_threshold, self._head.nms_threshold)
-        self._results: dict[str, Any] = {}  # worker -> subscription
+        self._results: dict[str, Expected] = {}  # worker -> subscription
+        self._partition: Partition | None = None  # in this process; it knows what workers owe
         self.part = Aggregator(
             world, world.loop, self.source, shell.session, self._adopted(), self._detect, make_store
         )
@@ -74,13 +80,14 @@ class AggregatorTopics(NodePart):
         self._head.score_threshold = p.score_threshold if p.score_threshold >= 0 else score
         self._head.nms_threshold = p.nms_threshold if p.nms_threshold >= 0 else nms
 
-    def start(self, workers: WorkerTopics) -> None:
-        """Make the topics and begin."""
+    def start(self, workers: WorkerTopics, partition: Partition | None = None) -> None:
+        """Make the topics and begin. `partition`: in this process."""
+        self._partition = partition
         shell, world = self._shell, self._world
         self._outputs = Outputs(shell, world, self._settings)
         progress = shell.offer(msg.Progress, "progress", STATE)
         world.route(Progress, lambda value, to: shell.send(progress, convert.progress_message(value)))
-        workers.add(WorkerListener(self.part.post, self._connect, self._disconnect, self._most_workers))
+        workers.add(WorkerListener(self._hear_worker, self._connect, self._disconnect, self._most_workers))
         self.part.post(Tick())
 
     def health(self) -> dict[str, Any]:
@@ -95,13 +102,27 @@ class AggregatorTopics(NodePart):
     def _connect(self, worker: str) -> None:
         # Before it has said a word: each end that waits for the other costs another round of discovery.
         topic = f"{self.source}/{worker}/result"
-        self._results[worker] = self._shell.receive(
-            msg.Result, topic, tensors(), lambda result: self._hear_result(worker, result)
+        self._results[worker] = Expected(
+            self._shell,
+            msg.Result,
+            topic,
+            lambda result: self._hear_result(worker, result),
+            lambda result: (str(result.key), result.attempt),
+            lambda deadline: self._miss(worker, deadline),
         )
 
     def _disconnect(self, worker: str) -> None:
-        self._shell.destroy_subscription(self._results.pop(worker))
+        self._results.pop(worker).destroy()
         self.part.forget(worker)
+
+    def _hear_worker(self, state: WorkerState) -> None:
+        self.part.post(state)
+        if self._partition is not None:
+            self._results[state.worker].follow(self._partition.due())
+
+    def _miss(self, worker: str, deadline: float) -> None:
+        if self._partition is not None and (note := self._partition.missed(worker, deadline)):
+            self._shell.tell(note)
 
     def _hear_result(self, worker: str, message: msg.Result) -> None:
         result = convert.read_result(message)

@@ -15,7 +15,7 @@ from dnn_dist.nodes.images import rgb_to_compressed, rgb_to_image
 from dnn_dist.nodes.imagetopic import image_topic
 from dnn_dist.nodes.lane import Lane, one_line
 from dnn_dist.nodes.parameters import Parameters
-from dnn_dist.nodes.qos import images
+from dnn_dist.nodes.qos import OVERRIDES, images
 from dnn_dist.nodes.shell import Shell, run
 from dnn_dist.run.notes import Note
 from dnn_dist.settings import CameraSettings
@@ -39,7 +39,7 @@ class Camera(Shell):
 
     def start(self) -> None:
         type_, topic = image_topic(self._settings.now.compressed)
-        self._publisher = self.offer(type_, topic, images(reliable=True))
+        self._publisher = self.offer(type_, topic, images(reliable=True), OVERRIDES)
         self._reading = Lane(self, "camera")
         self._due = self.now()
         self._retime()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -18,12 +17,16 @@ from std_msgs.msg import Header
 from dnn_dist import msg
 from dnn_dist.detect.boxes import Detection
 from dnn_dist.graph.region import Region
-from dnn_dist.plan.plan import Plan
+from dnn_dist.nodes.images import ImageError, decoded, encoded
+from dnn_dist.plan.plan import WIRES, Plan
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
 from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Route, Scatter, Work
-from dnn_dist.run.wire import NAME, TaskKey, WireError, WireTensor, array_from_bytes
+from dnn_dist.run.wire import TaskKey, WireError, WireTensor, array_from_bytes
+from dnn_dist.settings import NAME
 
 T = TypeVar("T")
+LONGEST_DUE = 3600.0
+"""Seconds of a QoS deadline; more is no camera of ours."""
 MOST = 4096
 """Entries of any list in a control message; a longer one is not ours."""
 
@@ -65,10 +68,8 @@ def work_number(value: int) -> int:
 
 @cache
 def _fields(kind: Any) -> tuple[str, ...]:
-    """Names of a message's fields, or of a dataclass's."""
-    if is_dataclass(kind):
-        return tuple(entry.name for entry in fields(kind))
-    return tuple(kind.get_fields_and_field_types())
+    """Names of a message's fields, or of a value's."""
+    return kind._fields if issubclass(kind, tuple) else tuple(kind.get_fields_and_field_types())
 
 
 def _made(kind: Callable[..., T], of: Any, **own: Any) -> T:
@@ -93,14 +94,15 @@ def tensor_message(tensor: WireTensor) -> msg.Tensor:
     region = tensor.region
     message = msg.Tensor(
         name=tensor.name,
-        dtype=tensor.array.dtype.name,
+        dtype="jpeg" if tensor.jpeg else tensor.array.dtype.name,
         scale=tensor.scale,
         zero_point=tensor.zero_point,
         shape=list(tensor.array.shape),
         region=[] if region is None else [region.y0, region.x0, region.y1, region.x1],
     )
     # frombytes copies once; assigning the array would convert value by value, a thousand times slower.
-    message.data.frombytes(np.ascontiguousarray(tensor.array).data.cast("B"))
+    sent = encoded(tensor.array, "jpeg", tensor.jpeg) if tensor.jpeg else np.ascontiguousarray(tensor.array)
+    message.data.frombytes(sent.data.cast("B"))
     return message
 
 
@@ -113,8 +115,22 @@ def read_tensor(message: msg.Tensor) -> WireTensor:
         y0, x0, y1, x1 = (int(edge) for edge in message.region)
         region = Region(y0=y0, y1=y1, x0=x0, x1=x1)
     shape = tuple(int(extent) for extent in message.shape)
-    array = array_from_bytes(message.name[:80], message.dtype, shape, memoryview(message.data).cast("B"))
+    name, data = message.name[:80], memoryview(message.data).cast("B")
+    if message.dtype == "jpeg":
+        array = _from_jpeg(name, shape, data)
+    else:
+        array = array_from_bytes(name, message.dtype, shape, data)
     return WireTensor(message.name, array, float(message.scale), int(message.zero_point), region)
+
+
+def _from_jpeg(name: str, shape: tuple[int, ...], data: memoryview) -> np.ndarray:
+    try:
+        pixels = decoded(np.frombuffer(data, np.uint8), f"tensor {name!r}")
+    except ImageError as error:
+        raise WireError(str(error)) from None
+    if pixels.shape != shape:
+        raise WireError(f"tensor {name!r}: a JPEG of {pixels.shape[:2]} pixels, expected {shape}")
+    return pixels
 
 
 # Plans and tasks
@@ -145,9 +161,16 @@ def read_work(message: msg.Work) -> Work:
         key=read_key(message.key),
         number=work_number(message.number),
         budget=seconds(message.budget, "budget"),
+        wire=_wire(message.wire),
         inputs=[read_tensor(tensor) for tensor in message.inputs],
         routes=_read_routes(message),
     )
+
+
+def _wire(text: str) -> str:
+    if text not in WIRES:
+        raise WireError(f"wire is {text[:32]!r}, expected one of {', '.join(WIRES)}")
+    return text
 
 
 def _read_routes(message: msg.Work | msg.Scatter) -> tuple[Route, ...]:
@@ -210,7 +233,8 @@ def read_frame(message: msg.Frame, about: Any) -> Frame:
         raise WireError(f"frame {message.frame}: its image has {message.height} x {message.width} pixels")
     source, budget = name_of(message.source, "source"), seconds(message.budget, "budget")
     image = [read_tensor(tensor) for tensor in _few(message.image, "image")]
-    return _made(Frame, message, source=source, budget=budget, about=about, error=message.error[:200], image=image)
+    told = {"error": message.error[:200], "saving": message.saving[:80]}
+    return _made(Frame, message, source=source, budget=budget, about=about, image=image, **told)
 
 
 # States
@@ -250,7 +274,10 @@ def source_message(state: SourceState) -> msg.SourceState:
 
 
 def read_source(message: msg.SourceState) -> SourceState:
-    return _made(SourceState, message, source=name_of(message.source, "source"))
+    source = name_of(message.source, "source")
+    if not 0 <= message.deadline <= LONGEST_DUE:
+        raise WireError(f"state of source {source!r}: deadline is {message.deadline} s, expected 0 to {LONGEST_DUE:g}")
+    return _made(SourceState, message, source=source)
 
 
 def progress_message(progress: Progress) -> msg.Progress:
@@ -312,6 +339,7 @@ def report_message(outcome: Outcome) -> msg.FrameReport:
         source=frame.source,
         session=frame.session,
         dropped=frame.dropped,
+        saving=frame.saving,
         status=int(report.status),
         workers=[_made(msg.WorkerShare, share, worker=name) for name, share in sorted(report.workers.items())],
     )

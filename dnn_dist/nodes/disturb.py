@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loses, doubles and delays the messages that a node receives, by seed: for tests and `dnn_dist demo --chaos`.
+"""Loses, doubles and delays the messages that a node receives, and makes some of its computing slow, by seed: for
+tests, benches and `dnn_dist demo --chaos`.
 
-Asked for by the environment, DNN_DIST_DISTURB="seed=1,loss=0.05,doubling=0.05,delay=0.02"; never by a parameter, so
-that no parameter file of a real cluster can hold it by mistake.
+Asked for by the environment, DNN_DIST_DISTURB="seed=1,loss=0.05,doubling=0.05,delay=0.02,straggling=0.05,slowdown=10";
+never by a parameter, so that no parameter file of a real cluster can hold it by mistake.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ VARIABLE = "DNN_DIST_DISTURB"
 
 
 class Disturbance:
-    """What happens to messages. `loss`, `doubling`: probabilities; `delay`: seconds at the most."""
+    """What happens. Of messages: `loss`, `doubling`, probabilities; `delay`, seconds at the most. Of jobs of a node
+    that computes at a pace: `straggling`, the probability that one takes `slowdown` times as long.
+    """
 
     def __init__(self, name: str, text: str) -> None:
         """`name`: of the node, so that each has troubles of its own; ConfigError when the text is not understood."""
@@ -26,6 +29,7 @@ class Disturbance:
             values = {key: float(value) for key, value in (entry.split("=") for entry in text.split(","))}
             self.seed, self.loss = int(values.pop("seed")), values.pop("loss", 0.0)
             self.doubling, self.delay = values.pop("doubling", 0.0), values.pop("delay", 0.0)
+            self.straggling, self.slowdown = values.pop("straggling", 0.0), values.pop("slowdown", 10.0)
         except (ValueError, KeyError):
             values = {"?": 0.0}
         if values:
@@ -38,6 +42,10 @@ class Disturbance:
         text = os.environ.get(VARIABLE, "")
         return cls(name, text) if text else None
 
+    def pace(self, pace: float) -> float:
+        """The pace of the next job, of which this is the usual one."""
+        return pace / self.slowdown if self._random.random() < self.straggling else pace
+
     def around(
         self,
         handle: Callable[[Any], None],
@@ -48,6 +56,8 @@ class Disturbance:
 
         `now` is the steady clock, `later(when, call)` has a call made by the executor.
         """
+        if not (self.loss or self.doubling or self.delay):
+            return handle
         last = 0.0
 
         def disturbed(message: Any) -> None:

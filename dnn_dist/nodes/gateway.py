@@ -44,7 +44,7 @@ class Gateway(Shell):
     def start(self) -> None:
         workers = WorkerTopics(self)
         partition, aggregator = self._topics
-        aggregator.start(workers)
+        aggregator.start(workers, partition.part)
         partition.start(workers)
 
 

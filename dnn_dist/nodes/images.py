@@ -94,10 +94,14 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     """
     if "compressedDepth" in message.format:
         raise ImageError(f"compressed image of format '{message.format}' holds depth, not a picture")
-    content = _bytes_of(message)
+    return decoded(_bytes_of(message), f"'{message.format}'")
+
+
+def decoded(content: np.ndarray, what: str) -> np.ndarray:
+    """Bytes of a JPEG or PNG -> RGB uint8 (H, W, 3). ImageError when they are none; it says `what` they should be."""
     size = _declared_size(content.tobytes())
     if size is None:
-        raise ImageError(f"compressed image of {content.size} bytes ('{message.format}') is neither JPEG nor PNG")
+        raise ImageError(f"compressed image of {content.size} bytes ({what}) is neither JPEG nor PNG")
     if not 0 < size[0] * size[1] <= MAX_PIXELS:
         raise ImageError(f"compressed image claims {size[0]}x{size[1]} pixels, at most {MAX_PIXELS} are taken")
     try:
@@ -106,7 +110,7 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     except cv2.error as error:
         raise ImageError(f"compressed image can't be decoded: {_line(error)}") from error
     if image is None:
-        raise ImageError(f"compressed image of {content.size} bytes ('{message.format}') can't be decoded")
+        raise ImageError(f"compressed image of {content.size} bytes ({what}) can't be decoded")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
@@ -125,14 +129,19 @@ def rgb_to_compressed(rgb: np.ndarray, header: Header, kind: str = "jpeg", quali
     """RGB uint8 (H, W, 3) -> CompressedImage, kind "jpeg" (quality 1..100) or "png" (exact)."""
     from sensor_msgs.msg import CompressedImage
 
+    # The format in image_transport's words, so that its decoders read the colours right.
+    message = CompressedImage(header=header, format=f"rgb8; {kind} compressed bgr8")
+    message.data.frombytes(encoded(rgb, kind, quality))
+    return message
+
+
+def encoded(rgb: np.ndarray, kind: str, quality: int) -> np.ndarray:
+    """RGB uint8 (H, W, 3) -> bytes of a "jpeg" (quality 1..100) or "png" (exact)."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if kind == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
     good, content = cv2.imencode("." + kind, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
     if not good:
         raise ImageError(f"OpenCV can't write {rgb.shape} as '{kind}'")
-    # The format in image_transport's words, so that its decoders read the colours right.
-    message = CompressedImage(header=header, format=f"rgb8; {kind} compressed bgr8")
-    message.data.frombytes(content)
-    return message
+    return np.asarray(content)
 
 
 @cache

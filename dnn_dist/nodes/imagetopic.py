@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.qos import ReliabilityPolicy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from dnn_dist.nodes.qos import images
+from dnn_dist.errors import ConfigError
+from dnn_dist.nodes.qos import OVERRIDES, images
 from dnn_dist.nodes.shell import Shell
 from dnn_dist.nodes.transport import WANTED
 from dnn_dist.run.notes import Note
@@ -32,7 +34,8 @@ class ImageReader:
     Many cameras publish best effort, and a reliable subscription would get nothing from them. But of a best-effort
     image one lost datagram loses all, and with the socket buffers that most systems grant (208 kB) more than half of
     the images of a megabyte are lost even within a machine. So it begins with best effort, which gets on with
-    everybody, unless the publishers that are known already are all reliable, and changes when they do.
+    everybody, unless the publishers that are known already are all reliable, and changes when they do. The parameter
+    `qos_overrides.TOPIC.subscription.reliability` has the last word.
     """
 
     def __init__(
@@ -43,12 +46,26 @@ class ImageReader:
         self._since = shell.now()  # s; the newest image, or when somebody began to publish
         self._gap = 0.0  # s between the two newest images
         self._silent = ""  # why it may be that images are published and none comes
+        self._overridden = self._override()
         self._subscribe(reliable=bool(_all_reliable(self._publishers())))
         shell.every(LOOK, self._look)
 
+    def _override(self) -> bool:
+        """Whether a parameter says how reliable the subscription is. ConfigError when it says something else."""
+        name = f"qos_overrides.{self._shell.resolve_topic_name(self._topic)}.subscription.reliability"
+        known = ("system_default", "best_effort", "reliable")
+        descriptor = ParameterDescriptor(description="system_default: as images are offered", read_only=True)
+        value = self._shell.declare_parameter(name, known[0], descriptor).value
+        if value not in known:
+            raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+        return bool(value != known[0])
+
     def _subscribe(self, reliable: bool) -> None:
         self._reliable = reliable
-        self._subscription = self._shell.receive(self._type, self._topic, images(reliable), self._hear)
+        overrides = [kind for kind in OVERRIDES if self._overridden or kind is not QoSPolicyKind.RELIABILITY]
+        self._subscription = self._shell.receive(
+            self._type, self._topic, images(reliable), self._hear, overrides=overrides
+        )
 
     def _hear(self, message: Any) -> None:
         now = self._shell.now()
@@ -61,7 +78,7 @@ class ImageReader:
     def _look(self) -> None:
         publishers = self._publishers()
         reliable = _all_reliable(publishers)
-        if reliable not in (None, self._reliable):
+        if reliable not in (None, self._reliable) and not self._overridden:
             self._shell.destroy_subscription(self._subscription)
             self._subscribe(reliable)
         now = self._shell.now()

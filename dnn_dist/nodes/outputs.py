@@ -15,7 +15,7 @@ from dnn_dist.nodes import convert
 from dnn_dist.nodes.images import rgb_to_image
 from dnn_dist.nodes.lane import one_line
 from dnn_dist.nodes.parameters import Parameters
-from dnn_dist.nodes.qos import OUTPUT, RECORD
+from dnn_dist.nodes.qos import OUTPUT, OVERRIDES, RECORD, detections
 from dnn_dist.nodes.shell import Shell
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.run.notes import Note
@@ -28,9 +28,9 @@ class Outputs:
 
     def __init__(self, shell: Shell, world: RosWorld, settings: Parameters[AggregatorSettings]) -> None:
         self._shell, self._settings, self._drawing = shell, settings, world.lane("drawing")
-        self._detections = shell.offer(msg.Detections, "detections", RECORD)
-        self._report = shell.offer(msg.FrameReport, "report", RECORD)
-        self._overlay = shell.offer(Image, "overlay", OUTPUT)
+        self._detections = shell.offer(msg.Detections, "detections", detections(), OVERRIDES, owed=False)
+        self._report = shell.offer(msg.FrameReport, "report", RECORD, OVERRIDES)
+        self._overlay = shell.offer(Image, "overlay", OUTPUT, OVERRIDES)
         self._vision = self._offer_vision()
         world.route(Outcome, lambda outcome, to: self._publish(outcome))
 
@@ -40,17 +40,17 @@ class Outputs:
         except ImportError:
             self._shell.get_logger().info("vision_msgs is not installed: no detections_2d topic, only our detections")
             return None
-        return self._shell.offer(Detection2DArray, "detections_2d", OUTPUT)
+        return self._shell.offer(Detection2DArray, "detections_2d", OUTPUT, OVERRIDES)
 
     def _publish(self, outcome: Outcome) -> None:
         report, send = outcome.report, self._shell.send
-        detections: list[Detection] = outcome.outputs or []
+        found: list[Detection] = outcome.outputs or []
         messages = [  # all are made before one is sent: what cannot be said of a frame is not said by half
-            (self._detections, convert.detections_message(outcome, detections)),
+            (self._detections, convert.detections_message(outcome, found)),
             (self._report, convert.report_message(outcome)),
         ]
         if self._vision is not None:
-            messages.append((self._vision, convert.vision_message(outcome.frame.about.header, detections)))
+            messages.append((self._vision, convert.vision_message(outcome.frame.about.header, found)))
         for publisher, message in messages:
             send(publisher, message)
         late = report.latency - report.budget - self._settings.now.timer_slack
@@ -59,7 +59,7 @@ class Outputs:
             self._shell.note(Note("report late", f"{text}; this machine is overloaded"))
         watched = self._overlay.get_subscription_count() and outcome.frame.about.image is not None
         if watched and not self._drawing.busy:
-            self._draw(outcome, detections)
+            self._draw(outcome, found)
 
     def _draw(self, outcome: Outcome, detections: list[Detection]) -> None:
         report, picture, tiles = outcome.report, outcome.frame.about, []

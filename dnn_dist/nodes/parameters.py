@@ -35,8 +35,8 @@ class Parameters(Generic[T]):
     def _refusal(self, name: str, value: Any) -> str:
         if name not in self._meanings:
             return ""
-        choices = self._meanings[name][1].choices
-        return f"{name} is {value!r}, expected one of {', '.join(choices)}" if choices and value not in choices else ""
+        expected = self._meanings[name][1].expects(value)
+        return f"{name} is {value!r}, expected {expected}" if expected else ""
 
     def _check(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         refusals = [self._refusal(parameter.name, parameter.value) for parameter in parameters]

@@ -111,7 +111,7 @@ class PartitionTopics(NodePart):
     def _connect(self, worker: str) -> None:
         # Before it has said a word: each end that waits for the other costs another round of discovery.
         topic = f"{self.source}/{worker}/work"
-        self._work[worker] = self._shell.offer(msg.Work, topic, tensors(self._settings.now.lifespan))
+        self._work[worker] = self._shell.offer(msg.Work, topic, tensors(self._settings.now.lifespan), owed=False)
 
     def _disconnect(self, worker: str) -> None:
         self._shell.destroy_publisher(self._work.pop(worker))

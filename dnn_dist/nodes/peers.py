@@ -58,7 +58,7 @@ class Peers:
         topics = named_topics(shell, FEED, TYPE)
         for worker in sorted(topics.keys() - self._publishers.keys() - {self._name}):
             if len(self._publishers) < MOST:
-                self._publishers[worker] = shell.offer(msg.Feed, topics[worker], tensors(self._lifespan))
+                self._publishers[worker] = shell.offer(msg.Feed, topics[worker], tensors(self._lifespan), owed=False)
                 self._seen[worker] = now
         for worker, publisher in list(self._publishers.items()):
             reachable = publisher.get_subscription_count() > 0

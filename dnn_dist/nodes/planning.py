@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dnn_dist.detect.card import ModelCard, card_for
+from dnn_dist.detect.card import ModelCard
 from dnn_dist.detect.head import Head, make_head
 from dnn_dist.errors import ConfigError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
+from dnn_dist.modelcard import card_of
 from dnn_dist.plan.plan import Pixels, Plan
 from dnn_dist.settings import PartitionSettings, image_topics
 from dnn_dist.shipped import find_model
@@ -37,13 +38,6 @@ def load_network(model: str, images: str = "") -> Network:
     return network
 
 
-def load_card(network: Network) -> ModelCard:
-    """The card of a model; ConfigError when it is missing and needed, or does not fit."""
-    tensors = network.tensors
-    outputs = [tensors[index].array_shape for index in network.outputs]
-    return card_for(network.path, tensors[network.inputs[0]].array_shape, outputs)
-
-
 def load_head(network: Network, card: ModelCard) -> Head:
     """The detection head that the card names, checked against the model's outputs."""
     return make_head(card, [network.tensors[index].array_shape for index in network.outputs])
@@ -55,7 +49,7 @@ def plan_in_force(network: Network, settings: PartitionSettings) -> Plan:
         return Plan.read(Path(settings.plan).expanduser())
     return make_plan(
         network,
-        load_card(network),
+        card_of(network),
         settings.cut,
         fill=settings.fill,
         wire=settings.wire,
@@ -69,7 +63,7 @@ def plan_of_text(network: Network, text: str, settings: PartitionSettings) -> Pl
         plan = Plan.from_yaml(text)
     else:
         options = {"fill": settings.fill, "wire": settings.wire, "replicas": settings.replicas}
-        plan = make_plan(network, load_card(network), text.strip(), **options)
+        plan = make_plan(network, card_of(network), text.strip(), **options)
     plan.stages(network)
     return plan
 

@@ -9,7 +9,13 @@ steady clock decide what is late.
 from __future__ import annotations
 
 from rclpy.duration import Duration
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+
+from dnn_dist.run.due import OFFERED
+
+OVERRIDES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
+"""What users may override of topics whose other end is theirs, by the parameters that rclpy has for it, e.g.
+`qos_overrides./detections.publisher.depth`. Of our own topics both ends stand here."""
 
 
 def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
@@ -43,15 +49,26 @@ def images(reliable: bool) -> QoSProfile:
     return _profile(reliable, depth=1)
 
 
-def tensors(lifespan: float | None = None) -> QoSProfile:
+def tensors(lifespan: float | None = None, deadline: float = 0.0) -> QoSProfile:
     """Work, results and feeds. One lost fragment would lose a whole best-effort message, hence reliable. Deep enough
     for all works of several frames' chains, which go out at once: beyond its depth DDS drops what was not sent yet.
 
-    `lifespan` (s) is the publisher's: readers compare it with the sender's wall clock, so they ask for none.
+    `lifespan` (s) is the publisher's: readers compare it with the sender's wall clock, so they ask for none. A
+    publisher offers a deadline of OFFERED; `deadline` (s) is what a subscriber asks for, 0: none.
     """
     profile = _profile(reliable=True, depth=256)
     if lifespan is not None:
         profile.lifespan = Duration(seconds=lifespan)
+        deadline = OFFERED
+    if deadline:
+        profile.deadline = Duration(seconds=deadline)
+    return profile
+
+
+def detections() -> QoSProfile:
+    """As RECORD, with the deadline that tensors have: a robot's subscriber may ask to be told when none come."""
+    profile = _profile(reliable=True, depth=100)
+    profile.deadline = Duration(seconds=OFFERED)
     return profile
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import itertools
+import os
 import random
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 import rclpy
@@ -27,11 +29,14 @@ from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallba
 from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from dnn_dist.errors import PERMANENT, UNEXPECTED, DnnDistError
+from dnn_dist.errors import PERMANENT, UNEXPECTED, ConfigError, DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
 from dnn_dist.nodes.joining import join, joined
+from dnn_dist.nodes.lifesign import LifeSign
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
 from dnn_dist.run.health import HOLD, judge
@@ -97,12 +102,13 @@ class Shell(Node):
         self.ending = ""  # why the process must end; see run()
         self.parts: list[NodePart] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
+        self._life_sign = LifeSign(os.environ)
         self._alarms = Alarms()
         # Not the node's own clock, which may stand still (use_sim_time) or be set back.
         self._timer = self.create_timer(IDLE, self._ring, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._rings_at = NEVER  # s; when `_timer` was told to
         self.every(1.0, self._publish_diagnostics)
-        self._disturbance = Disturbance.of(self.get_name())
+        self.disturbance = Disturbance.of(self.get_name())
         self.get_logger().info(transport_asked_for())
         if said := transport_refused():
             self.note(said)
@@ -162,6 +168,11 @@ class Shell(Node):
         if self.executor is not None:
             self.executor.create_task(lambda: self.net.run(call, "a job ended"))
 
+    def tell(self, note: Note) -> None:
+        """A note that /diagnostics has at once."""
+        self.note(note)
+        self._publish_diagnostics()
+
     def _end(self, why: str) -> None:
         self.ending = why
 
@@ -182,6 +193,10 @@ class Shell(Node):
         now = self.now()
         self._log(self.notes.sum_up(now), warn=True)
         found = judge(self.troubles(), self.notes.warned(now - HOLD))
+        try:
+            self._life_sign.say(found)
+        except OSError as error:
+            self.note(Note("no sign of life", f"whoever started this node can't be told that it lives: {error}"))
         values = {f"trouble {number}": trouble for number, trouble in enumerate(found.troubles, start=1)}
         values |= {key: str(value) for key, value in self.health().items()}
         values |= {kind: f"{n} x, last: {self.notes.texts[kind]}" for kind, n in self.notes.counts.items()}
@@ -216,10 +231,20 @@ class Shell(Node):
         except RCLError as error:
             self.note(Note("publish failed", f"{publisher.topic_name}: {' '.join(str(error).split())}"))
 
-    def receive(self, type_: type, topic: str, qos: Any, handle: Callable[[Any], None], sender: str = "") -> Any:
+    def receive(
+        self,
+        type_: type,
+        topic: str,
+        qos: QoSProfile,
+        handle: Callable[[Any], None],
+        sender: str = "",
+        missed: Callable[[], None] | None = None,
+        overrides: Sequence[QoSPolicyKind] = (),
+    ) -> Any:
         """Subscribe; a message that is wrong is a note, and QoS events are notes that name the topic.
 
-        `sender`: the only one on this topic, for what is said of missed deadlines.
+        `sender`: the only one on this topic, for what is said of missed deadlines; or `missed`, called instead.
+        `overrides`: what parameters may override of its QoS; ConfigError when these are wrong.
         """
 
         def checked(message: Any) -> None:
@@ -231,31 +256,65 @@ class Shell(Node):
         def guarded(message: Any) -> None:
             self.net.run(lambda: checked(message), f"hearing {topic}")
 
-        taken = self._disturbance.around(guarded, self.now, self.later) if self._disturbance else guarded
+        taken = self.disturbance.around(guarded, self.now, self.later) if self.disturbance else guarded
         pair = f"{sender} to {self.get_name()}: " if sender else ""
+
+        def late(event: Any) -> None:
+            if missed is not None:
+                self.net.run(missed, f"a QoS deadline on {topic}")
+            else:
+                self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
+
         return self._with_events(
-            self.create_subscription, SubscriptionEventCallbacks, topic, type_, topic, taken, qos, pair=pair
+            self.create_subscription,
+            SubscriptionEventCallbacks,
+            late,
+            topic,
+            *(type_, topic, taken, copy(qos)),  # rclpy writes overrides into it
+            overrides=overrides,
         )
 
-    def offer(self, type_: type, topic: str, qos: Any) -> Any:
-        """A publisher whose QoS events are notes that name the topic."""
-        return self._with_events(self.create_publisher, PublisherEventCallbacks, topic, type_, topic, qos)
+    def offer(
+        self, type_: type, topic: str, qos: QoSProfile, overrides: Sequence[QoSPolicyKind] = (), owed: bool = True
+    ) -> Any:
+        """A publisher whose QoS events are notes that name the topic. `overrides`: as `receive` has them. `owed`: it is
+        a fault when nothing is sent within the deadline that it offers.
+        """
+
+        def late(event: Any) -> None:
+            self.note(Note(f"QoS deadline missed on {topic}", f"{event.total_count} x nothing was sent in time"))
+
+        told = late if owed else None
+        arguments = (type_, topic, copy(qos))
+        return self._with_events(
+            self.create_publisher, PublisherEventCallbacks, told, topic, *arguments, overrides=overrides
+        )
 
     def _with_events(
-        self, create: Callable[..., Any], callbacks: type, topic: str, *arguments: Any, pair: str = ""
+        self,
+        create: Callable[..., Any],
+        callbacks: type,
+        late: Callable[[Any], None] | None,
+        topic: str,
+        *arguments: Any,
+        overrides: Sequence[QoSPolicyKind] = (),
     ) -> Any:
+        options = QoSOverridingOptions(overrides)
+
         def incompatible(event: Any) -> None:
             self.note(Note(f"incompatible QoS on {topic}", f"the other end wants another {event.last_policy_kind}"))
 
-        def deadline(event: Any) -> None:
-            self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
-
         try:
-            return create(*arguments, event_callbacks=callbacks(incompatible_qos=incompatible, deadline=deadline))
+            events = callbacks(incompatible_qos=incompatible, deadline=late)
+            return create(*arguments, event_callbacks=events, qos_overriding_options=options)
         except UnsupportedEventTypeError:
             # The clock of the aggregator decides anyway.
             self.note(Note("no QoS events", f"{topic}: this middleware tells of no missed deadlines", warn=False))
-            return create(*arguments)
+            return create(*arguments, qos_overriding_options=options)
+        except (ParameterException, RuntimeError) as error:
+            if overrides and not isinstance(error, RCLError):
+                raise ConfigError(f"qos_overrides of {topic}: {' '.join(str(error).split())}") from None
+            raise
 
 
 def _no_page_faults() -> None:

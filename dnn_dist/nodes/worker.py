@@ -8,6 +8,7 @@ from typing import Any
 
 from dnn_dist import msg
 from dnn_dist.nodes import convert
+from dnn_dist.nodes.expected import Expected
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.peers import FEED, Peers
 from dnn_dist.nodes.planning import load_network
@@ -36,7 +37,7 @@ class WorkerNode(Shell):
         self._settings = Parameters(self, Declared, self.change)
         self.robot = self._settings.now.robot
         self._name = convert.name_of(self._settings.now.worker, "worker")
-        self._pairs: dict[str, tuple[Any, Any]] = {}  # source -> subscription to work, publisher of results
+        self._pairs: dict[str, tuple[Expected, Any]] = {}  # source -> subscription to work, publisher of results
         self._reachable: dict[str, bool] = {}
 
     def configure(self) -> None:
@@ -75,17 +76,25 @@ class WorkerNode(Shell):
             self._let_go(forgotten)
         if self.part.knows(state.source):
             self._meet(state.source)
+            self._pairs[state.source][0].follow(state.deadline)
 
     def _meet(self, source: str) -> None:
         """Connect the topics of a source, and tell whether both ends have met."""
         if source not in self._pairs:
             pair = f"{source}/{self._name}"
             self._pairs[source] = (
-                self.receive(msg.Work, f"{pair}/work", tensors(), lambda work: self._hear_work(source, work)),
-                self.offer(msg.Result, f"{pair}/result", tensors(self._settings.now.lifespan)),
+                Expected(
+                    self,
+                    msg.Work,
+                    f"{pair}/work",
+                    lambda work: self._hear_work(source, work),
+                    lambda work: (work.key.session, work.number),
+                    lambda deadline: self._miss(source, deadline),
+                ),
+                self.offer(msg.Result, f"{pair}/result", tensors(self._settings.now.lifespan), owed=False),
             )
         work, result = self._pairs[source]
-        reachable = result.get_subscription_count() > 0 and work.get_publisher_count() > 0
+        reachable = result.get_subscription_count() > 0 and work.met
         if self._reachable.get(source) is not reachable:
             self._reachable[source] = reachable
             self.part.post(SourceReachable(source, reachable))
@@ -93,10 +102,14 @@ class WorkerNode(Shell):
     def _let_go(self, source: str) -> None:
         """Let go of the topics of a source that is remembered no longer."""
         work, result = self._pairs.pop(source)
-        self.destroy_subscription(work)
+        work.destroy()
         self.destroy_publisher(result)
         self._reachable.pop(source, None)
         self.part.post(SourceReachable(source, False))
+
+    def _miss(self, source: str, deadline: float) -> None:
+        if note := self.part.missed(source, deadline):
+            self.tell(note)
 
     def _hear_work(self, source: str, message: msg.Work) -> None:
         work = convert.read_work(message)

@@ -13,7 +13,8 @@ from dnn_dist.nodes.qos import heartbeats
 from dnn_dist.nodes.shell import Shell
 from dnn_dist.run.notes import Note
 from dnn_dist.run.state import WorkerState
-from dnn_dist.run.wire import NAME, WireError
+from dnn_dist.run.wire import WireError
+from dnn_dist.settings import NAME
 
 ENDING = "/state"
 TYPE = "dnn_dist/msg/WorkerState"

@@ -46,7 +46,9 @@ class RosWorld(NodePart):
         self._shell.net.caught(error, where)
 
     def run(self, job: Job, done: Done) -> None:
-        pace = self._pace()
+        pace, disturbance = self._pace(), self._shell.disturbance
+        if disturbance and job.macs:
+            pace = disturbance.pace(pace)
 
         def call() -> tuple[Any, float]:
             began = self.now()

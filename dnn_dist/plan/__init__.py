@@ -12,6 +12,10 @@
     options.py    ways to cut a range of ops for a crew of workers
     search.py     the best plan of each family
     rules.py      what is wanted, and the rules that pick one of these
+    delay.py      how long a message takes, as a distribution: published or measured (needs SciPy)
+    quality.py    what a deadline costs in quality: NoS's model, with coding
+    deadlines.py  shares of a deadline: even ones, and those of the best quality (needs SciPy)
+    observed.py   the fleet of a cluster that runs, from what its nodes measured
     coverage.py   how many devices may fail, and what that costs in extra ones (CDC + 2MR)
     front.py      closed sets of layers: where to cut between a robot and a server
     between.py    the cut of a network between a robot and a server, a stage for each path
@@ -19,5 +23,5 @@
     minimum_cut.py   the cut of the least sum, which overlaps nothing (needs networkx)
     task_assignment.py   the greedy pipeline assignment of the edge-centric framework, beside the exact one
 
-Robots import plan.py and policy.py alone.
+Of these robots need plan.py and policy.py; fleet.py says their links, and with SciPy they share deadlines by quality.
 """

@@ -7,7 +7,7 @@ the rest, with what the server can go on with when its tensor has come. Stages s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from dnn_dist.cut.layers import last_known, layer_starts
 from dnn_dist.cut.sides import side_text
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.cost import op_seconds
-from dnn_dist.plan.fleet import Link, Robot
+from dnn_dist.plan.fleet import Fleet, Link, Robot
 from dnn_dist.plan.front import Division, Front, Layer, LayerGraph, best_cut, members, source
 from dnn_dist.plan.plan import tensor_bytes
 
@@ -92,3 +92,12 @@ def between(network: Network, robot: Robot, server: Robot, link: Link, wire: str
     found = layered(network, op_seconds(network, robot), op_seconds(network, server), send)
     division = best_cut(found.graph)
     return Between(found.cut(division), division)
+
+
+def servers(fleet: Fleet, own: str, speeds: Mapping[str, float]) -> Iterator[str]:
+    """Robots that the robot `own` could give the rest of a network to; of those that are alike the first."""
+    alike: dict[object, str] = {}
+    for robot in fleet.robots:
+        if robot.name != own:
+            alike.setdefault((speeds[robot.name], robot.memory, fleet.link(own, robot.name)), robot.name)
+    yield from alike.values()

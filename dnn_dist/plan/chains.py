@@ -21,7 +21,7 @@ from dnn_dist.cut.bands import band_of, cut_bands
 from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.tiles import cut_tiles, fits, is_closed, largest_grid, tile_regions
-from dnn_dist.cut.walk import Step, operands, step_macs
+from dnn_dist.cut.walk import Step, operands, step_pixels
 from dnn_dist.graph.network import Network, Op
 from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import wire_dtype
@@ -86,10 +86,10 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class _Walk:
+class Walk:
     """A stage, as far as costs need it."""
 
-    macs: tuple[int, ...]  # of each piece
+    macs: tuple[float, ...]  # of each piece
     inputs: Mapping[int, np.ndarray]  # tensor -> box (y0, y1, x0, x1) of each piece, none: of no size
 
 
@@ -98,20 +98,21 @@ class _Piece:
     """A piece on the way back, as cut/walk.py goes it."""
 
     wanted: dict[int, Region] = field(default_factory=dict)  # tensor -> box that is needed and not made yet
-    macs: int = 0
+    macs: float = 0.0
 
-    def step_back(self, network: Network, op: Op, made: Mapping[int, Region]) -> None:
-        """Take an op in, of whose results these boxes are wanted after the stage."""
+    def step_back(self, network: Network, op: Op, macs: float, made: Mapping[int, Region]) -> None:
+        """Take an op of so many MACs in, of whose results these boxes are wanted after the stage."""
         boxes = [*made.values(), *(self.wanted.pop(t) for t in op.outputs if t in self.wanted)]
         if boxes and op.geometry is not None:
             need = op.geometry.need(reduce(or_, boxes))
             for tensor, box in operands(network, op, need).items():
                 self.wanted[tensor] = self.wanted[tensor] | box if tensor in self.wanted else box
-            self.macs += step_macs(network, Step(op.index, need))
+            part, whole = step_pixels(network, Step(op.index, need))
+            self.macs += macs * part / whole
 
 
-_Cut = tuple[int, int, Kind]  # first op, op after the last
-_Best = dict[tuple[int, Kind], tuple[float, _Cut, Kind | None]]  # (op after, last kind) -> s, last cut, kind before it
+Cut = tuple[int, int, Kind]  # first op, op after the last
+_Best = dict[tuple[int, Kind], tuple[float, Cut, Kind | None]]  # (op after, last kind) -> s, last cut, kind before it
 
 
 @dataclass(frozen=True, eq=False)  # no slots: it remembers
@@ -119,22 +120,23 @@ class Chains:
     """Chains of one network between some of its ops."""
 
     network: Network
+    macs: tuple[float, ...]  # of each op; where ops were measured, in proportion to their seconds
     places: tuple[int, ...]  # ops at which stages may begin, and at last the number of ops
     layers: frozenset[int]  # ops at which a stage of bands begins anew
     small: bool = False  # so that all may be looked at
-    _stages: dict[_Cut, tuple[Stage, ...]] = field(default_factory=dict)
-    _walks: dict[tuple[int, Kind], dict[int, _Walk]] = field(default_factory=dict)
+    _stages: dict[Cut, tuple[Stage, ...]] = field(default_factory=dict)
+    _walks: dict[tuple[int, Kind], dict[int, Walk]] = field(default_factory=dict)
     _made: dict[tuple[Kind, int], np.ndarray] = field(default_factory=dict)
-    _moved: dict[tuple[Kind, _Cut, tuple[int, ...], str], int] = field(default_factory=dict)
+    _moved: dict[tuple[Kind, Cut, tuple[int, ...], str], int] = field(default_factory=dict)
     _found: dict[tuple[int, Terms, float], _Best] = field(default_factory=dict)
 
-    def between(self, first: int, last: int, terms: Terms) -> list[tuple[_Cut, ...]]:
+    def between(self, first: int, last: int, terms: Terms) -> list[tuple[Cut, ...]]:
         """The most promising chains of two stages or more for ops first..last."""
-        found: dict[tuple[_Cut, ...], float] = {}
+        found: dict[tuple[Cut, ...], float] = {}
         for price in PRICES:
             best = self._from(first, terms, price)
             for kind in terms.kinds:
-                cuts: list[_Cut] = []
+                cuts: list[Cut] = []
                 at: tuple[int, Kind] | None = (last + 1, kind)
                 while at in best:
                     _, cut, before = best[at]
@@ -145,7 +147,7 @@ class Chains:
         most = MOST_CHAINS if self.small or last + 1 == self.places[-1] else 1
         return sorted(found, key=lambda cuts: found[cuts])[:most]
 
-    def stages(self, cuts: Sequence[_Cut]) -> tuple[Stage, ...]:
+    def stages(self, cuts: Sequence[Cut]) -> tuple[Stage, ...]:
         """The stages of a chain; CutError where one cannot be cut so."""
         for cut in cuts:
             if cut not in self._stages:
@@ -163,8 +165,10 @@ class Chains:
                 before = [(best[place, kind][0], kind) for kind in terms.kinds if (place, kind) in best]
                 for kind in terms.kinds if before or not number else ():
                     for after in places[number + 1 :]:
+                        if kind.whole and after != places[-1] and not self.small:
+                            continue  # one robot hardly helps but at the end
                         cut = (place, after, kind)
-                        walk = self._walk(cut)
+                        walk = self.walk(cut)
                         if walk is None:
                             continue
                         seconds = terms.overhead + _slowest(walk.macs, terms.speeds)
@@ -173,28 +177,27 @@ class Chains:
                             best[after, kind] = seconds, cut, None
                         for spent, other in before:
                             if spent + seconds < least:
-                                feeds = price * terms.byte * self._bytes(other, cut, first, terms.wire)
+                                feeds = price * terms.byte * self.moved(other, cut, first, terms.wire)
                                 if spent + seconds + feeds < least:
                                     least, last = spent + seconds + feeds, other
                         if last is not None:
                             best[after, kind] = least, cut, last
         return self._found[key]
 
-    def _walk(self, cut: _Cut) -> _Walk | None:
+    def walk(self, cut: Cut) -> Walk | None:
         """None: this range cannot be cut so, or not well."""
         first, after, kind = cut
         if (after, kind) not in self._walks:
             self._walks[after, kind] = dict(self._back_from(after, kind))
         return self._walks[after, kind].get(first)
 
-    def _back_from(self, after: int, kind: Kind) -> Iterator[tuple[int, _Walk]]:
+    def _back_from(self, after: int, kind: Kind) -> Iterator[tuple[int, Walk]]:
         """Stages that end before op `after`, by their first op: one walk back through the ops gives them all."""
         network, places = self.network, frozenset(self.places)
         if kind.whole:
-            if after == self.places[-1] or self.small:  # elsewhere one robot hardly helps
-                for first in self.places[: self.places.index(after)]:
-                    inputs = {t: self._boxes(WHOLE, t) for t in network.live_before(first, after - 1)}
-                    yield first, _Walk((network.macs_of(first, after - 1),), inputs)
+            for first in self.places[: self.places.index(after)]:
+                inputs = {t: self._boxes(WHOLE, t) for t in network.live_before(first, after - 1)}
+                yield first, Walk((sum(self.macs[first:after]),), inputs)
             return
         live = frozenset(network.live_after(0, after - 1))
         pieces: list[_Piece] = []
@@ -207,14 +210,15 @@ class Chains:
                 if len(boxes) != len(pieces):
                     return  # tensors of unlike size, which too fine bands do not cut alike
             for number, piece in enumerate(pieces):
-                piece.step_back(network, op, {t: kind.boxes(network, t)[number] for t in made})
+                macs = sum(self.macs[inner] for inner in (op.index, *op.inner))
+                piece.step_back(network, op, macs, {t: kind.boxes(network, t)[number] for t in made})
             if op.index in places and pieces and is_closed(network, op.index, after - 1):
-                macs = tuple(piece.macs for piece in pieces)
-                if sum(macs) > MOST_WORK * network.macs_of(op.index, after - 1):
+                work = tuple(piece.macs for piece in pieces)
+                if sum(work) > MOST_WORK * sum(self.macs[op.index : after]):
                     return  # of longer stages more is done twice
                 tensors = dict.fromkeys(t for piece in pieces for t in piece.wanted)
                 inputs = {t: np.array([_box(piece.wanted.get(t)) for piece in pieces]) for t in tensors}
-                yield op.index, _Walk(macs, inputs)
+                yield op.index, Walk(work, inputs)
             if kind.bands and op.index in self.layers:
                 return
 
@@ -228,29 +232,46 @@ class Chains:
             self._made[key] = np.array([_box(box) for box in boxes])
         return self._made[key]
 
-    def _bytes(self, before: Kind, cut: _Cut, first: int, wire: str) -> int:
+    def moved(self, before: Kind, cut: Cut, first: int, wire: str) -> int:
         """What moves over the boundary before a stage of a chain from `first` on, if stages before it are like this."""
-        walk = self._walk(cut)
-        assert walk is not None
+        walk = self.walk(cut)
+        assert walk is not None, "only stages that can be cut are asked about"
         producers = self.network.producers
         tensors = tuple(t for t in walk.inputs if producers.get(t, -1) >= first)
         key = (before, cut, tensors, wire)
         if key not in self._moved:
             total, shared = 0.0, np.zeros((1, 1))
             for tensor in tensors:
-                value, need, made = self.network.tensors[tensor], walk.inputs[tensor], self._boxes(before, tensor)
+                need, made = walk.inputs[tensor], self._boxes(before, tensor)
                 low = np.maximum(need[:, None, 0::2], made[None, :, 0::2])
                 high = np.minimum(need[:, None, 1::2], made[None, :, 1::2])
-                size = np.dtype(wire_dtype(value.dtype, wire)).itemsize * prod(value.array_shape)
-                pixel = size / int(np.prod(self._boxes(WHOLE, tensor)[0, 1::2]))
+                pixel = self._pixel(tensor, wire)
                 shared = shared + pixel * np.clip(high - low, 0, None).prod(axis=2)
-                total += pixel * (need[:, 1::2] - need[:, 0::2]).prod(axis=1).sum()
+                total += pixel * _pixels(need)
             stays = shared.max(axis=1).sum() if shared.shape[1] > 1 else shared.max()
             self._moved[key] = int(total - stays)
         return self._moved[key]
 
+    def taken(self, cut: Cut, first: int, wire: str) -> int:
+        """Bytes that a stage takes of what was made before op `first`."""
+        walk, producers = self.walk(cut), self.network.producers
+        assert walk is not None, "only stages that can be cut are asked about"
+        before = {tensor: boxes for tensor, boxes in walk.inputs.items() if producers.get(tensor, -1) < first}
+        return int(sum(self._pixel(tensor, wire) * _pixels(boxes) for tensor, boxes in before.items()))
 
-def _slowest(macs: Sequence[int], speeds: Sequence[float]) -> float:
+    def _pixel(self, tensor: int, wire: str) -> float:
+        """Bytes of a pixel as it travels, or of a tensor that is no image."""
+        value = self.network.tensors[tensor]
+        dtype = np.dtype("uint8" if tensor in self.network.inputs else wire_dtype(value.dtype, wire))
+        return dtype.itemsize * prod(value.array_shape) / _pixels(self._boxes(WHOLE, tensor))
+
+
+def _pixels(boxes: np.ndarray) -> float:
+    """Of all boxes together."""
+    return float((boxes[:, 1::2] - boxes[:, 0::2]).prod(axis=1).sum())
+
+
+def _slowest(macs: Sequence[float], speeds: Sequence[float]) -> float:
     """Seconds until the last of the workers has done its pieces."""
     busy = [0.0] * len(speeds)
     for load, worker in zip(macs, deal(alike(macs, speeds)), strict=True):

@@ -15,7 +15,7 @@ from dnn_dist.cut.feeds import Feeds, Maker
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Piece, Stage
 from dnn_dist.cut.sides import SIDES
-from dnn_dist.cut.walk import walk_tile
+from dnn_dist.cut.tile import piece_walk
 from dnn_dist.graph.geometry import Pad, Pointwise
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.fleet import Robot
@@ -60,14 +60,22 @@ def _op_shares(network: Network, stage: Stage, piece: Piece) -> Mapping[int, flo
         return {stage.first: piece.outputs[0].shape[-1] / filters}
     if stage.kind not in ("tiles", "bands"):
         return {number: 1.0 for number in stage.ops if not network.ops[number].folded}
-    outputs = {port.tensor: port.region for port in piece.outputs if port.region is not None}
     shares = {}
-    for step in walk_tile(network, stage.first, stage.last, outputs).steps:
+    for step in piece_walk(network, stage, piece).steps:
         op = network.ops[step.op]
         whole = network.tensors[op.outputs[0]]
         share = step.need.output.size / (whole.height * whole.width)
         shares.update(dict.fromkeys((*op.inner, op.index), share))  # ops cut as one are measured one by one
     return shares
+
+
+def op_macs(network: Network, robots: Sequence[Robot]) -> tuple[float, ...]:
+    """MACs of each op; where a robot measured its ops, all MACs divided in proportion to their seconds."""
+    found: list[tuple[float, ...]] = [robot.measured.get(network.sha256, ()) for robot in robots]
+    seconds = next((times for times in found if len(times) == len(network.ops) and sum(times) > 0), None)
+    if seconds is None:
+        return tuple(float(op.macs) for op in network.ops)
+    return tuple(network.macs * second / sum(seconds) for second in seconds)
 
 
 def piece_weights(network: Network, stage: Stage, piece: Piece) -> int:
@@ -116,7 +124,7 @@ class StageLoad:
     needed: int  # pieces that suffice, whichever they are; uncoded: all
     replicas: int = 1  # workers that compute each piece; the first answer counts
     direct: bool = False  # joined to the stage before it by feeds
-    pipelined: bool = False  # meant for a robot of its own
+    group: bool = False  # begins a group: of robots that have none of the stages before
     side: str = ""  # "front" or "rest"
 
 
@@ -157,9 +165,9 @@ def chain_load(
                 local=stage.kind == "local",
                 pieces=tuple(pieces),
                 needed=stage.needed,
-                replicas=1 if stage.coded or stage.kind == "local" or len(chain) > 1 else replicas,
+                replicas=1 if stage.coded or stage.kind == "local" or feeds.chained(number) else replicas,
                 direct=number > 0,
-                pipelined=stage.kind == "layers",
+                group=number > 0 and stage.group,
                 side=stage.kind if stage.kind in SIDES else "",
             )
         )

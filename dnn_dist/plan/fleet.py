@@ -304,10 +304,28 @@ def _robot_tree(robot: Robot) -> dict[str, Any]:
 
 
 def _rule_tree(rule: LinkRule, order: tuple[str, ...]) -> dict[str, Any]:
-    link = rule.link
     groups = [[name for name in order if name in group] for group in rule.groups]
+    return {"robots": [group[0] if len(group) == 1 else group for group in groups] or "all", **_link_tree(rule.link)}
+
+
+def link_text(link: Link) -> str:
+    """A link as one line of a fleet file; `parse_link` gives an equal one back."""
+    return str(yaml.safe_dump(_link_tree(link), sort_keys=False, width=1_000_000, default_flow_style=True)).strip()
+
+
+def parse_link(text: str, where: str) -> Link:
+    """The link in a line like that; `where` opens the error messages."""
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError:
+        tree = None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: {text[:60]!r} is no link, expected e.g. {{bandwidth: 60 Mbit/s, latency: 2 ms}}")
+    return _rule({**tree, "robots": "all"}, where, {}).link
+
+
+def _link_tree(link: Link) -> dict[str, Any]:
     return {
-        "robots": [group[0] if len(group) == 1 else group for group in groups] or "all",
         "bandwidth": "unlimited" if math.isinf(link.bandwidth) else BANDWIDTH.write(link.bandwidth),
         **({"latency": DURATION.write(link.latency)} if link.latency else {}),
         **({"loss": SHARE.write(link.loss)} if link.loss else {}),

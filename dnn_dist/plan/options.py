@@ -22,13 +22,18 @@ from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.between import Between, between
 from dnn_dist.plan.chains import WHOLE, Chains, Kind, Terms, joined
+from dnn_dist.plan.groups import Pipelines
 from dnn_dist.plan.predict import Circumstances
 from dnn_dist.settings import PartitionSettings
 
 SMALL, FEW = 16, 4
 """Layers up to which a network is cut at each of them, and workers up to which it is then cut in every grid."""
+FINE = ((3, 3), (4, 4), (5, 5))
+"""Grids for few workers with little memory."""
 EXCHANGES = 48
 """Places at which a chain may exchange borders, at most."""
+BEGINNINGS = 28
+"""Places at which a group of a pipeline may begin, or exchange borders, at most."""
 PLACES = 12
 """Places between layers that are looked at in a larger one."""
 MOST_WORK = 2.0
@@ -49,6 +54,7 @@ class Crew:
     byte: float = 0.0  # s that a byte takes between two of them, all on the way together
     overhead: float = 0.0  # s of a stage, whatever it does
     wire: str = PartitionSettings.wire
+    tight: bool = False  # a robot may be too small for what it is given
 
     @property
     def shares(self) -> str:
@@ -63,6 +69,7 @@ class Space:
     """All ways to cut one network that a search may try."""
 
     network: Network
+    macs: tuple[float, ...]  # of each op; where ops were measured, in proportion to their seconds
     _stages: dict[object, Stages] = field(default_factory=dict)
     _work: dict[tuple[int, tuple[int, int]], list[tuple[int, float]]] = field(default_factory=dict)
     _between: dict[str, Between] = field(default_factory=dict)
@@ -90,7 +97,15 @@ class Space:
         if len(inner) > EXCHANGES:
             inner = list(_narrow(self.network, inner, EXCHANGES))
         places = tuple(sorted({*inner, *self.places}))
-        return Chains(self.network, places, frozenset(first for first, _ in self.layers), self.small)
+        return Chains(self.network, self.macs, places, frozenset(first for first, _ in self.layers), self.small)
+
+    @cached_property
+    def pipelines(self) -> Pipelines:
+        """Groups begin, and exchange, at some of the places where chains exchange."""
+        inner = self.chains.places[1:-1]
+        if len(inner) > BEGINNINGS:
+            inner = _narrow(self.network, inner, BEGINNINGS)
+        return Pipelines(self.chains, (0, *inner, len(self.network.ops)))
 
     @cached_property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -147,7 +162,7 @@ class Space:
         return self._between[server]
 
     def pipeline(self, count: int) -> Stages:
-        """The network in so many runs of layers."""
+        """The network in so many runs of layers, gathered."""
         if ("pipeline", count) not in self._stages:
             self._stages["pipeline", count] = cut_layers(self.network, (1.0,) * count, str(count))
         return self._stages["pipeline", count]
@@ -201,6 +216,22 @@ def _tiles(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
                 return space.filled(stages, first, last)
 
             yield ("tiles", first, last, grid, balanced), cut
+
+
+def _reuse(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
+    """The same tiles, and many for few robots with little memory, that lend each other strips: those are not kept for
+    a robot that may not be missed.
+    """
+    network, workers = space.network, len(crew.names)
+    runs = [(max(a, first), min(b, last)) for a, b in space.tileable if a <= last and b >= first]
+    if crew.tolerate or not runs or (runs != [(first, last)] and (space.small or not space.adjacent(first, last))):
+        return
+    for grid in dict.fromkeys((*_grids(workers, fine=False), *(FINE if crew.tight and workers <= FEW else ()))):
+
+        def cut(grid: tuple[int, int] = grid) -> Stages:
+            return space.filled([cut_tiles(network, grid, *run, reuse=True) for run in runs], first, last)
+
+        yield ("reuse", first, last, grid), cut
 
 
 def _chain(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
@@ -264,6 +295,7 @@ WAYS: dict[str, Callable[[Space, int, int, Crew], Iterator[Way]]] = {
     "local": _local,
     "remote": _remote,
     "tiles": _tiles,
+    "reuse": _reuse,
     "bands": _bands,
     "slices": _slices,
     "chain": _chain,

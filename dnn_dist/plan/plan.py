@@ -78,6 +78,12 @@ def check_wire(network: Network, stages: Sequence[Stage], wire: str) -> None:
                     f"plan: wire int8, but float32 tensors go straight from robot to robot (>) before "
                     f"{stages[number].spec[:60]}; take wire float16, or ';' there (of bands and layers: bands:4g)"
                 )
+    for stage in stages if wire == "int8" else ():
+        if any(port.strip and port.dtype == "float32" for piece in stage.pieces for port in piece.inputs):
+            raise PlanError(
+                f"plan: wire int8, but float32 strips go from robot to robot in {stage.spec[:60]}; take wire float16, "
+                f"or leave out the r"
+            )
 
 
 def takes_part(robot: str, robots: Collection[str]) -> bool:
@@ -164,7 +170,8 @@ class Plan:
 
     def stages(self, network: Network) -> tuple[Stage, ...]:
         """The stages with all their pieces; raises PlanError when the plan is for another model, or
-        its wire does not suit its cut."""
+        its wire does not suit its cut.
+        """
         if network.sha256 != self.model:
             raise PlanError(
                 f"plan {self.hash}: made for model {self.model[:12]}, {network.path} is {network.sha256[:12]}; "

@@ -14,9 +14,11 @@ from functools import cached_property
 from dnn_dist.cut.feeds import chains
 from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.spec import cut_text
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.cost import StageLoad, chain_load, piece_activations, piece_memory, piece_weights
 from dnn_dist.plan.fleet import Fleet, Robot
+from dnn_dist.plan.policy import in_work
 from dnn_dist.plan.schedule import Handling, Site, Timeline, schedule
 from dnn_dist.settings import PartitionSettings, WorkerSettings
 
@@ -33,10 +35,12 @@ class Circumstances:
     fleet: Fleet
     gateway: str  # robot of the camera and of what gathers
     wire: str = PartitionSettings.wire  # as in a plan
-    max_frames: int = PartitionSettings.max_frames  # in work at once
+    max_frames: int = PartitionSettings.max_frames  # in work at once; 0: as many as the plan needs, see policy.in_work
+    alone: int = 1  # those of a plan that is no pipeline, where `max_frames` is 0
     prefetch: int = WorkerSettings.prefetch  # pieces that wait at a worker
     window: int = PartitionSettings.window  # bytes on the way, as the gateway's parameter
     handling: Handling = GATEWAY  # of messages
+    redundancy: str = PartitionSettings.redundancy  # as the gateway's parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +96,9 @@ class Predictor:
         """What the plan of these stages does when these robots have workers, `replicas` for each uncoded piece."""
         given = self.given
         loads = [load for chain in chains(stages) for load in self.load(stages[chain.start : chain.stop], replicas)]
-        one = schedule(loads, self.site(workers))
-        full = one
-        if given.max_frames > 1:
-            full = schedule(loads, self.site(workers), max(LEAST_FRAMES, FRAMES * given.max_frames), given.max_frames)
+        open_ = in_work(given.max_frames, stages, given.alone)
+        frames = max(LEAST_FRAMES, FRAMES * open_) if open_ > 1 else 1
+        full = schedule(loads, self.site(workers), frames, open_)
         interval = full.interval
         names, count = given.fleet.names, len(full.ended)
         busy = {names[robot]: seconds / count for robot, seconds in full.busy.items()}
@@ -116,7 +119,7 @@ class Predictor:
         self, chain: Sequence[Stage], workers: tuple[str, ...], replicas: int = 1, memory: bool = True
     ) -> ChainCost:
         """One chain by itself; without `memory` its bytes of memory are left at 0, which is much quicker for tiles."""
-        key = (_name(chain), workers, replicas, memory)
+        key = (cut_text(chain), workers, replicas, memory)
         if key not in self._costs:
             timeline = schedule(self.load(chain, replicas), self.site(workers))
             weights: dict[tuple[int, int], int] = defaultdict(int)
@@ -140,7 +143,7 @@ class Predictor:
         return self._costs[key]
 
     def load(self, chain: Sequence[Stage], replicas: int = 1) -> tuple[StageLoad, ...]:
-        key = (_name(chain), replicas)
+        key = (cut_text(chain), replicas)
         if key not in self._loads:
             self._loads[key] = chain_load(self.network, chain, self.given.fleet.robots, self.given.wire, replicas)
         return self._loads[key]
@@ -154,7 +157,16 @@ class Predictor:
     def site(self, workers: tuple[str, ...]) -> Site:
         speeds = tuple(self.speeds[name] for name in workers)
         given = self.given
-        return Site(given.fleet, given.gateway, workers, given.prefetch, given.window, speeds, given.handling)
+        return Site(
+            given.fleet,
+            given.gateway,
+            workers,
+            given.prefetch,
+            given.window,
+            speeds,
+            given.handling,
+            given.redundancy,
+        )
 
     def _memory(self, stages: Sequence[Stage], timeline: Timeline) -> dict[str, int]:
         """Robot -> bytes: the weights of all that it runs of a frame, and its largest layer."""
@@ -188,10 +200,6 @@ class Predictor:
                 return None
             total += robot.busy * seconds + robot.idle * max(0.0, interval - seconds)
         return total
-
-
-def _name(chain: Sequence[Stage]) -> str:
-    return ">".join(stage.spec for stage in chain)
 
 
 def _speed(network: Network, robot: Robot) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dnn_dist.cut.piece import Stage
 from dnn_dist.errors import PlanError
+from dnn_dist.graph.network import Network
 from dnn_dist.plan.coverage import Division, extras_needed
 from dnn_dist.plan.plan import MOST_REPLICAS
 from dnn_dist.plan.predict import Prediction
@@ -19,6 +20,8 @@ TIE = 0.01
 _LISTED = 16
 ONE_ROBOT = "one robot"
 """Family of the plans in which one robot computes everything."""
+ROBOT_A_FRAME, GROUPS = "a robot a frame", "pipeline of groups"
+"""Families of plans for throughput: each robot computes whole frames, or each group of robots a part of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,28 @@ def remarks(chosen: Candidate, candidates: Sequence[Candidate], goal: Goal) -> t
     return ("; ".join(lines),)
 
 
+def pipelining(chosen: Candidate, candidates: Sequence[Candidate], goal: Goal) -> Iterator[str]:
+    """Why groups or why a robot a frame, where both were looked at: memory, latency, or what the link lets through."""
+    families = {candidate.family: candidate for candidate in candidates}
+    if goal.objective != "throughput" or not {ROBOT_A_FRAME, GROUPS} <= families.keys():
+        return
+    whole, groups = families[ROBOT_A_FRAME].prediction, families[GROUPS].prediction
+    told = [
+        f"{p.throughput:.3g} frames/s, a frame takes {brief(p.latency)}, a robot needs {p.memory / 1e6:.3g} MB"
+        for p in (whole, groups)
+    ]
+    if chosen.family == ROBOT_A_FRAME:
+        yield f"a robot a frame: {told[0]}; a pipeline of groups: {told[1]}"
+    elif chosen.family == GROUPS:
+        if whole.too_small:
+            why = f"the model is too large for {len(whole.too_small)} robots"
+        elif goal.deadline is not None and whole.latency > goal.deadline:
+            why = f"one robot takes too long for a frame (deadline {brief(goal.deadline)})"
+        else:
+            why = f"window and link keep {len(whole.busy)} robots busy with whole frames"
+        yield f"groups, since {why}: a robot a frame {told[0]}; the groups {told[1]}"
+
+
 def direct_boundaries(chosen: Candidate, gathered: Prediction) -> Iterator[str]:
     """Which boundaries are direct, and what that is worth: against the same stages, gathered."""
     before = [str(stage.first) for stage in chosen.stages if stage.direct]
@@ -152,6 +177,29 @@ def direct_boundaries(chosen: Candidate, gathered: Prediction) -> Iterator[str]:
         figures = [f"{brief(p.latency)} and {p.traffic / 1e6:.3g} MB" for p in (prediction, gathered)]
         where = f"direct boundaries before op{'s' if len(before) > 1 else ''} {ops}"
         yield f"{where}: {figures[0]} a frame; the same stages gathered: {figures[1]}"
+
+
+def on_reuse(network: Network, chosen: Candidate, candidates: Sequence[Candidate]) -> Iterator[str]:
+    """Why tiles lend each other strips, or why they do not: work and traffic against the best of the other kind."""
+    reusing = any(stage.reuses for stage in chosen.stages)
+    others = [c for c in candidates if any(stage.reuses for stage in c.stages) is not reusing]
+    others = [c for c in others if c.family != ONE_ROBOT] or others
+    others = [c for c in others if not c.prediction.too_small] or others
+    if not others or not any(stage.distributed for stage in chosen.stages):
+        return
+    other = min(others, key=lambda c: c.prediction.latency)
+    with_, without = (chosen, other) if reusing else (other, chosen)
+    taken = "taken" if reusing else "not taken"
+    figures = [
+        f"{brief(c.prediction.latency)}, {_work(network, c):.2f} x the work and {c.prediction.traffic / 1e6:.3g} MB"
+        for c in (with_, without)
+    ]
+    yield f"reuse of overlapped tiles is {taken}: {figures[0]} with it; {without.family}, without: {figures[1]}"
+
+
+def _work(network: Network, candidate: Candidate) -> float:
+    """MACs of all pieces against the network's."""
+    return sum(piece.macs for stage in candidate.stages for piece in stage.pieces) / max(1, network.macs)
 
 
 def redundancy(chosen: Candidate, goal: Goal) -> Iterator[str]:

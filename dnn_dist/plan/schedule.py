@@ -27,7 +27,7 @@ from typing import Any
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.cost import StageLoad
 from dnn_dist.plan.fleet import WITHIN, Fleet, Link
-from dnn_dist.plan.policy import alike, columns, deal, keep_sides, rank, window_takes
+from dnn_dist.plan.policy import columns, deal, keep_sides, rank, window_takes
 from dnn_dist.settings import PartitionSettings, WorkerSettings
 
 
@@ -55,6 +55,7 @@ class Site:
     window: int = PartitionSettings.window  # bytes of work on the way and of results expected
     speeds: tuple[float, ...] = ()  # of `workers`; what the gateway measures of them. Empty: the robots' own
     handling: Handling = Handling()
+    redundancy: str = PartitionSettings.redundancy  # of a healthy fleet: on demand there is none
 
 
 @dataclass(slots=True)
@@ -156,17 +157,18 @@ class _Run:
             stop = first + 1
             while stop < len(self.stages) and self.stages[stop].direct:
                 stop += 1
-            if stop > first + 1 or self.stages[first].side:
+            fed = any(piece.feeds for piece in self.stages[first].pieces)
+            if stop > first + 1 or fed or self.stages[first].side:
                 yield self._chain(self.stages[first:stop], first)
             first = stop
 
     def _chain(self, stages: Sequence[StageLoad], first: int) -> _Chain:
         column_of = columns(stages, range(len(stages)))
-        work = [0] * (1 + max(column_of.values()))
+        seconds = [[0.0] * len(self.workers) for _ in range(1 + max(column_of.values()))]
         for (stage, piece), column in column_of.items():
-            work[column] += stages[stage].pieces[piece].macs
+            for worker in self.workers:
+                seconds[column][worker.number] += stages[stage].pieces[piece].seconds[worker.place]
         own = [worker.number for worker in self.workers if worker.place == self.gateway]
-        seconds = alike(work, [worker.speed for worker in self.workers])
         keep_sides(seconds, {c: stages[n].side for (n, _), c in column_of.items() if stages[n].side}, own)
         dealt = deal(seconds, own[0] if own else None)
         at = {key: self.workers[dealt[column]] for key, column in column_of.items()}
@@ -246,10 +248,14 @@ class _Run:
             self._call(self._compute(self.gateway, now, stage, 0), self._start, frame, stage + 1)
         else:
             self._came[frame, stage] = set()
-            for piece in range(1 if stage in self._chain_of else len(self.stages[stage].pieces)):
+            for piece in range(1 if stage in self._chain_of else self._begun_with(self.stages[stage])):
                 self._queue.append((frame, stage, piece))
                 self._had[frame, stage, piece] = []
             self._assign(now)
+
+    def _begun_with(self, load: StageLoad) -> int:
+        """Pieces of a stage that go out at once."""
+        return len(load.pieces) if self.site.redundancy == "always" else load.needed
 
     # Tasks
 
@@ -266,7 +272,7 @@ class _Run:
                 self._queue.remove(task)
                 self._place(now, task[0], chain)
                 continue
-            while len(had) < load.replicas:
+            while len(had) < (load.replicas if self.site.redundancy == "always" else 1):
                 if not window_takes(size, self._bytes, self.site.window):
                     return
                 able = [worker for worker in self.workers if worker.load < room and worker not in had]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain as flat
 from itertools import combinations, pairwise
 from statistics import fmean
@@ -22,13 +23,28 @@ from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network, cut_text
 from dnn_dist.graph.network import Network
-from dnn_dist.plan.chains import joined
-from dnn_dist.plan.cost import piece_memory
+from dnn_dist.plan.between import servers
+from dnn_dist.plan.chains import Terms
+from dnn_dist.plan.cost import op_macs, piece_memory
 from dnn_dist.plan.finer import ends, finer
 from dnn_dist.plan.fleet import Fleet
+from dnn_dist.plan.groups import piped
 from dnn_dist.plan.options import Crew, Space
+from dnn_dist.plan.policy import in_work
 from dnn_dist.plan.predict import ChainCost, Circumstances, Prediction, Predictor
-from dnn_dist.plan.rules import ONE_ROBOT, Candidate, Goal, choose, direct_boundaries, redundancy, remarks
+from dnn_dist.plan.rules import (
+    GROUPS,
+    ONE_ROBOT,
+    ROBOT_A_FRAME,
+    Candidate,
+    Goal,
+    choose,
+    direct_boundaries,
+    on_reuse,
+    pipelining,
+    redundancy,
+    remarks,
+)
 
 LABELS = 12
 """Ways kept at each place when several figures count."""
@@ -44,14 +60,15 @@ TOO_LARGE = 1e15
 Evaluator = Callable[[Sequence[Stage], tuple[str, ...], int], Prediction]
 """(stages, robots with workers, replicas) -> what the plan would do."""
 
-ROBOT_A_FRAME, PIPELINE, SIDED = "a robot a frame", "pipeline", "robot and server"
+PIPELINE, SIDED = "pipeline", "robot and server"
 FAMILIES: dict[str, tuple[str, ...]] = {
     "front and rest": ("local", "remote"),
     "tiles": ("local", "tiles"),
+    "reuse": ("local", "reuse"),
     "bands": ("local", "bands"),
     "slices": ("local", "slices"),
     "direct": ("local", "chain"),
-    "mixture": ("local", "remote", "tiles", "bands", "slices", "chain"),
+    "mixture": ("local", "remote", "tiles", "reuse", "bands", "slices", "chain"),
 }
 """Family -> kinds of stages that its plans consist of. The best way of each is shown; the last holds them all."""
 
@@ -74,7 +91,7 @@ def search(
 ) -> Choice:
     """The plan that serves the goal best. `evaluate` has the last word on the best few; default: the cost model."""
     predictor = predictor or Predictor(network, given)
-    space = Space(network)
+    space = Space(network, op_macs(network, given.fleet.robots))
     finalists = _finalists(proposals(space, given, goal, predictor))
     candidates = [_candidate(space, proposal, predictor) for proposal in finalists]
     different = {(c.cut, c.workers if c.cut != "local" else ()): c for c in reversed(candidates)}.values()
@@ -84,9 +101,10 @@ def search(
         best = [replace(c, prediction=evaluate(c.stages, c.workers, c.replicas)) for c in best]
     chosen, why = choose(best, goal)
     ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
-    told = (*remarks(chosen, best, goal), *_on_boundaries(chosen, predictor), *redundancy(chosen, goal))
+    told = [*remarks(chosen, best, goal), *pipelining(chosen, best, goal), *_on_boundaries(chosen, predictor)]
+    told += [*on_reuse(network, chosen, best), *redundancy(chosen, goal)]
     if chosen.family == SIDED:
-        told += (str(space.between(given, chosen.workers[0])),)
+        told.append(str(space.between(given, chosen.workers[0])))
     return Choice(chosen, tuple(ordered), (*why, *told))
 
 
@@ -103,7 +121,7 @@ def _finer(candidate: Candidate, goal: Goal, predictor: Predictor) -> Candidate:
 
 
 def _on_boundaries(chosen: Candidate, predictor: Predictor) -> Iterator[str]:
-    gathered = [replace(stage, direct=False) for stage in chosen.stages]
+    gathered = [replace(stage, direct=False, group=False) for stage in chosen.stages]
     yield from direct_boundaries(chosen, predictor(gathered, chosen.workers, chosen.replicas))
 
 
@@ -112,13 +130,18 @@ def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candid
     cut = cut_text(distributed) or "local"
     # as `cut_network` would: what is local between two others is one stage
     stages = space.filled(distributed, 0, len(space.network.ops) - 1)
-    prediction = predictor(stages, proposal.workers, proposal.replicas)
+    workers, prediction = proposal.workers, predictor(stages, proposal.workers, proposal.replicas)
+    busy = tuple(name for name in workers if name in prediction.busy)
+    if busy and len(busy) < len(workers):  # who would have nothing need not take part
+        without = predictor(stages, busy, proposal.replicas)
+        if (without.latency, -without.throughput) <= (prediction.latency, -prediction.throughput):
+            workers, prediction = busy, without
     family = proposal.family
     if len(prediction.busy) == 1:  # whatever it was thought of as
         family = ONE_ROBOT
     elif len(stages) == 1 and stages[0].kind == "layers":
         family = ROBOT_A_FRAME
-    return Candidate(family, cut, stages, proposal.workers, proposal.replicas, prediction)
+    return Candidate(family, cut, stages, workers, proposal.replicas, prediction)
 
 
 def _by_family(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
@@ -147,19 +170,24 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
     network = space.network
     layers = len(layer_starts(network, 0, len(network.ops) - 1))
     yield Proposal(ONE_ROBOT, cut_network(network, "local"), ())
-    for server in servers(given, predictor) if not goal.tolerate else ():
-        crew = _crew(given, predictor, (server, given.gateway), 0)
+    for server in servers(given.fleet, given.gateway, predictor.speeds) if not goal.tolerate else ():
         stages = cut_network(network, space.between(given, server).cut)
-        costs = _Costs(space, predictor, crew, goal)
+        costs = _Costs(space, predictor, _crew(given, predictor, (server, given.gateway), 0), goal)
         yield costs.proposal(SIDED, costs.total(stages), stages)
-    for crew in crews(given, predictor, goal.tolerate):
+    found = crews(given, predictor, goal.tolerate)
+    if goal.objective == "throughput" and not goal.tolerate:
+        crew = max(found, key=lambda crew: len(crew.names))
+        yield Proposal(ONE_ROBOT, cut_network(network, "layers:1"), crew.names)  # a robot a frame
+        yield from _Costs(space, predictor, crew, goal).pipelines()
+    for crew in found:
         costs = _Costs(space, predictor, crew, goal)
+        costs.crew = replace(crew, tight=costs.tight or goal.objective == "memory")
         if len(crew.names) == 1 and crew.names != (given.gateway,):
             yield Proposal(ONE_ROBOT, cut_network(network, "layers:1"), crew.names)
         for count in range(2, min(len(crew.names), layers) + 1):
             stages = space.pipeline(count)
             if costs.may_chain(0, len(network.ops) - 1):
-                stages = joined(stages)
+                stages = piped(stages)
             yield costs.proposal(PIPELINE, costs.total(stages), stages)
         for family, kinds in FAMILIES.items():
             yield from (costs.proposal(family, cost, stages) for cost, stages in costs.best_ways(kinds))
@@ -167,22 +195,12 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
 
 def _finalists(proposed: Iterable[Proposal]) -> Iterator[Proposal]:
     """The most promising few of each family."""
-    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, SIDED, *FAMILIES)}
+    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, GROUPS, SIDED, *FAMILIES)}
     for proposal in proposed:
         families[proposal.family].append(proposal)
     for family, group in families.items():
         group.sort(key=lambda proposal: proposal.promise)
         yield from group if family == ONE_ROBOT else group[:FINALISTS]
-
-
-def servers(given: Circumstances, predictor: Predictor) -> Iterator[str]:
-    """Robots that the gateway's could give the rest of a network to; of those that are alike the first."""
-    alike: dict[object, str] = {}
-    for robot in given.fleet.robots:
-        if robot.name != given.gateway:
-            sign = predictor.speeds[robot.name], robot.memory, _link_sign(given.fleet, given.gateway, robot.name)
-            alike.setdefault(sign, robot.name)
-    yield from alike.values()
 
 
 def crews(given: Circumstances, predictor: Predictor, tolerate: int = 0) -> tuple[Crew, ...]:
@@ -235,7 +253,7 @@ class _Label:
 _Way = tuple[ChainCost, tuple[Stage, ...]]
 
 
-@dataclass(slots=True)
+@dataclass  # no slots: cached properties need a __dict__
 class _Costs:
     """The ways of one crew. Costs are asked for once, whatever the family."""
 
@@ -249,20 +267,31 @@ class _Costs:
     def replicas(self) -> int:
         return self.goal.tolerate + 1
 
-    @property
+    @cached_property
     def _smallest(self) -> float:
         """Bytes of the robot that has the least."""
         given = self.predictor.given
         limits = (given.fleet.robot(name).memory for name in {*self.crew.names, given.gateway})
         return min((limit for limit in limits if limit is not None), default=float("inf"))
 
-    @property
+    @cached_property
     def tight(self) -> bool:
         """Whether a robot may be too small for what it is given: then memory counts, whatever the goal."""
         return self.predictor.whole_memory > self._smallest
 
     def proposal(self, family: str, cost: ChainCost, stages: Sequence[Stage]) -> Proposal:
         return Proposal(family, stages, self.crew.names, self.replicas, self.promise(cost))
+
+    def pipelines(self) -> Iterator[Proposal]:
+        """Pipelines of groups that meet the deadline, if any does: with as many frames in work as they need, a frame
+        takes so many times the slowest group's time.
+        """
+        crew, given = self.crew, self.predictor.given
+        terms = Terms((), crew.speeds, crew.overhead, crew.byte, crew.wire)
+        for pipeline in self.space.pipelines.best(terms, self._smallest if self.tight else float("inf")):
+            frames = in_work(given.max_frames, pipeline.stages)
+            if self.goal.deadline is None or frames * pipeline.seconds <= self.goal.deadline:
+                yield Proposal(GROUPS, pipeline.stages, crew.names, promise=pipeline.seconds)
 
     def best_ways(self, kinds: tuple[str, ...]) -> list[_Way]:
         """The most promising ways of these kinds from end to end that give some worker something to do."""
@@ -356,7 +385,7 @@ class _Costs:
             return cost.latency
         if self.goal.objective == "throughput":
             robots = len({*self.crew.names, given.gateway})
-            return max(cost.latency / given.max_frames, cost.work / robots, cost.local, cost.air)
+            return max(cost.latency / (given.max_frames or given.alone), cost.work / robots, cost.local, cost.air)
         return memory
 
 

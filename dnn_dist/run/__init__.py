@@ -12,6 +12,9 @@
     notes.py       counted and named: whatever was late, doubled, foreign or broken
     store.py       the tensors that belong to the machines' keys
     report.py      how a frame ended
+    delays.py      what pieces of a stage, and works on a link, took of late
+    shares.py      until when each chain of a plan is waited for
+    due.py         when the next message of a pair is due: the QoS deadline to ask for
     pieces.py      a plan made ready to compute on one robot
 
 The three machines are `handle(event, now) -> [action]` with `next_wake() -> time`: they never block, sleep or read a

@@ -31,8 +31,10 @@ from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.gatherer import Gatherer
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
+from dnn_dist.run.shares import Problem, SharesSolved, Solved
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.store import Store
+from dnn_dist.run.trust import WORKERS, names_in
 from dnn_dist.run.values import Feed, Frame, Installed, Outcome, PlanText, Result, Scatter
 from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.run.world import Job, Loop, Part, World
@@ -73,6 +75,7 @@ class Aggregator(Part):
         super().__init__(world, loop)
         self.source, self._finish, self._make_store = source, finish, make_store
         self.machine: Gatherer = Gatherer(source, settings, session)
+        self.trusted = names_in(settings.trusted)
         self._robots: dict[str, str] = {}  # worker -> robot
         self._coming: _Open | None = None  # the frame that is being announced
         self._open: dict[int, _Open] = {}
@@ -82,11 +85,11 @@ class Aggregator(Part):
 
     def change(self, settings: GathererSettings) -> None:
         """Parameters have changed."""
-        self.machine.settings = settings
+        self.machine.settings, self.trusted = settings, names_in(settings.trusted)
 
     def health(self) -> dict[str, Any]:
         """What diagnostics say of it."""
-        return {"frames open": len(self._open)}
+        return {"frames open": len(self._open), **self.machine.shares.health()}
 
     @property
     def wants_peers(self) -> bool:
@@ -130,7 +133,7 @@ class Aggregator(Part):
         if store is None:
             raise WireError(f"frame {frame.frame} names plan {frame.plan[:32]!r}, not installed here")
         self._coming = _Open(frame, store, None if frame.error else store.read_image(frame.image))
-        self.handle(FrameAnnounced(frame.session, frame.frame, frame.plan, frame.budget, frame.error))
+        self.handle(FrameAnnounced(frame.session, frame.frame, frame.plan, frame.budget, frame.error, frame.level))
         if self._coming is not None:  # it was not taken
             self._coming = None
             self.world.send(FrameRefused(frame.frame))
@@ -217,6 +220,14 @@ class Aggregator(Part):
         key = TaskKey(self.source, action.session, action.frame, action.stage, 0)
         self.world.run(Job("local", call, key, action.plan, store.macs(action.stage)), done)
 
+    def _solve(self, problem: Problem) -> None:
+        def done(solved: Solved | None, error: str, seconds: float) -> None:
+            if solved is None:
+                self.world.note(Note("no shares", f"plan {problem.plan}: {error}", warn=False, about=problem.plan))
+            self.post(SharesSolved(solved))
+
+        self.world.run(Job("prepare", problem.solve), done)
+
     def _publish(self, action: Publish) -> None:
         report = action.report
         open_ = self._open.pop(report.frame)
@@ -225,7 +236,7 @@ class Aggregator(Part):
             self.world.send(Outcome(report, open_.frame, outputs, open_.tiles, open_.store))
         except Exception as error:  # noqa: BLE001  the net; the frame is reported all the same
             self.world.caught(error, "publishing a frame's outcome")
-            report = replace(report, status=Status.NO_RESULT, quality=0.0)
+            report = replace(report, status=Status.NO_RESULT, quality=0.0, macs_share=0.0)
             self.world.send(Outcome(report, open_.frame, None, {}, open_.store))
         finally:
             open_.store.release(report.frame)
@@ -239,6 +250,7 @@ class Aggregator(Part):
         if isinstance(frame, int) and not isinstance(what, (Publish, FrameFailed)) and frame in self._open:
             self.post(FrameFailed(frame, why))
 
+    speakers = WORKERS
     takes = {
         Frame: _hear_frame,
         Scatter: _hear_scatter,
@@ -255,4 +267,5 @@ class Aggregator(Part):
         RunLocal: _run_local,
         Publish: _publish,
         PublishProgress: _publish_progress,
+        Problem: _solve,
     }

@@ -7,6 +7,8 @@ A piece that was computed is kept by its worker until the chain is settled. What
 far as somebody still needs it: its feeds are sent again by those who keep them, or come of pieces that are computed
 anew themselves, back to the chain's own inputs, which the source keeps.
 A piece whose feeds do not come although all who give them have answered is fed once more; then it goes elsewhere.
+A tile can do without strips of its neighbours (cut/reuse.py): nothing is computed anew for them. Where they do not
+come, or a neighbour was lost that nobody computes again since its result is there, the tile is computed in full.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from dnn_dist.cut.feeds import Maker
+from dnn_dist.cut.feeds import Maker, lenders
 from dnn_dist.plan.policy import columns, window_takes
 from dnn_dist.run.crew import Columns, crew_of, travelling
 from dnn_dist.run.events import SendScatter, SendWork
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState
 from dnn_dist.run.lineage import needed
-from dnn_dist.run.sending import send, send_again, send_aside
+from dnn_dist.run.sending import awaited, send, send_again, send_alone, send_aside
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.tasks import Books, OpenFrame, Task
 from dnn_dist.run.values import Route
@@ -77,6 +79,7 @@ class Chains:
         sent = []
         for maker in _in_turn(placed):
             piece, view = shape.stages[maker[0]].pieces[maker[1]], placed[maker]
+            tasks[maker].alone |= not lenders(maker, piece.feeds) <= at.keys()
             sent.append(send(books, view, tasks[maker], now, in_flight, _routes(piece.takers, at)))
             in_flight += piece.bytes_in + piece.bytes_out
         for maker, view in at.items():
@@ -159,7 +162,7 @@ class Chains:
 
     def _note_fed(self, shape: PlanShape, tasks: Tasks, taker: Maker, now: float) -> None:
         books = self._books
-        feeds = shape.stages[taker[0]].pieces[taker[1]].feeds
+        feeds = awaited(tasks[taker], shape.stages[taker[0]].pieces[taker[1]])
         told = all(_is(tasks[maker], LeaseState.ANSWERED) for maker in feeds if maker in tasks)
         for name, lease in tasks[taker].leases.items():
             if lease.state in (LeaseState.SENT, LeaseState.ARRIVED) and (told or lease.fed_by < float("inf")):
@@ -202,13 +205,32 @@ class Chains:
             tasks = _tasks(frame)
             at = self._at(tasks)
             taker = key.stage, key.piece
+            lent = lenders(taker, books.piece(key).feeds)
+            if lent and taker in at:
+                sent.append(send_alone(books, at[taker], tasks[taker], now))
             for maker in books.piece(key).feeds:
-                if maker in at and taker in at:
+                if maker in at and taker in at and maker not in lent:
                     sent.append(send_again(books, at[maker], tasks[maker].key, now, _routes([taker], at)))
             if books.scattered(key):
                 routes = (Route(*taker, name, lease.session) for name, lease in tasks[taker].leases.items())
                 sent.append(SendScatter(key.frame, frame.plan, tuple(routes)))
         books.unfed.clear()
+        return sent
+
+    def do_without(self, now: float) -> list[SendWork]:
+        """Have those tiles computed in full that wait for strips of a neighbour which nobody computes."""
+        books = self._books
+        sent: list[SendWork] = []
+        for key in dict.fromkeys(books.unlent):
+            frame = books.frames.get(key.frame)
+            if frame is None or key not in frame.tasks:
+                continue
+            tasks, taker = _tasks(frame), (key.stage, key.piece)
+            at = self._at(tasks)
+            if taker in at and not tasks[taker].alone and not lenders(taker, books.piece(key).feeds) <= at.keys():
+                sent.append(send_alone(books, at[taker], tasks[taker], now))
+                self._note_fed(books.shape(key), tasks, taker, now)
+        books.unlent.clear()
         return sent
 
 
@@ -241,9 +263,14 @@ def _lost(shape: PlanShape, tasks: Tasks) -> list[Maker]:
     """
     tasks = {maker: task for maker, task in tasks.items() if not task.given_up}
     have = {maker for maker, task in tasks.items() if _is(task, LeaseState.ANSWERED) or _is(task, LeaseState.RUNNING)}
-    wanted = {maker for maker, task in tasks.items() if task.leases or shape.stages[maker[0]].reports}
+    wanted = {
+        maker
+        for maker, task in tasks.items()
+        if task.leases or (shape.stages[maker[0]].reports and not task.reported)
+    }
 
     def feeds(maker: Maker) -> Iterable[Maker]:
-        return shape.stages[maker[0]].pieces[maker[1]].feeds if maker in tasks else ()
+        feeds = shape.stages[maker[0]].pieces[maker[1]].feeds if maker in tasks else ()
+        return frozenset(feeds) - lenders(maker, feeds)
 
     return [maker for maker in needed(feeds, have, wanted) if maker in tasks and tasks[maker].wanting]

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dnn_dist.cut.feeds import Maker
+from dnn_dist.cut.feeds import Maker, lenders
 from dnn_dist.run.events import (
     BuildPlan,
     Compute,
@@ -30,8 +30,10 @@ from dnn_dist.run.events import (
     Unready,
     WorkArrived,
 )
+from dnn_dist.run.notes import Note
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import Progress, SourceState
+from dnn_dist.run.trust import SOURCES, names_in
 from dnn_dist.run.values import Feed, PlanText, Result, Route, Work
 from dnn_dist.run.wire import TaskKey, WireError
 from dnn_dist.run.worker import Worker
@@ -52,6 +54,7 @@ class _Task:
     routes: dict[Maker, Route] = field(default_factory=dict)  # piece that gets something of it -> where that is
     unsent: set[Maker] = field(default_factory=set)  # of these, those that did not get it yet
     failed: bool = False  # its weights cannot be read
+    alone: bool = False  # strips that it lacks will not come
 
     def reroute(self, routes: Sequence[Route]) -> None:
         """Feeds go there, those to other pieces as before."""
@@ -69,6 +72,7 @@ class Computer(Part):
         """`model`: SHA-256 of the model file."""
         super().__init__(world, loop)
         self.machine: Worker = Worker(settings.worker, settings.robot, session, model, settings)
+        self.trusted = names_in(settings.trusted)
         self._pieces = pieces
         self._offered: dict[str, PlanText] = {}  # plans that are built or being built
         self._tasks: dict[TaskKey, _Task] = {}
@@ -78,8 +82,8 @@ class Computer(Part):
         self._unreported: dict[tuple[str, int, int], float] = {}  # frame -> s of computing that no result told yet
 
     def change(self, settings: WorkerSettings) -> None:
-        """Parameters have changed."""
-        self.machine.settings = settings
+        """Parameters have changed. Tasks of a source that is trusted no longer are finished."""
+        self.machine.settings, self.trusted = settings, names_in(settings.trusted)
 
     def health(self) -> dict[str, Any]:
         """What diagnostics say of it."""
@@ -97,6 +101,18 @@ class Computer(Part):
         machine = self.machine
         refused = [f"plan {plan} is refused: {why}" for plan, why in machine.refused.items()]
         return [*refused, *([] if machine.sources else ["no source is heard"])]
+
+    def missed(self, source: str, deadline: float) -> Note | None:
+        """No work came of a source within its QoS deadline (s): what there is to say, if it has tasks that wait, and
+        this worker's room was offered to it and to nobody else.
+        """
+        machine = self.machine
+        view = machine.sources.get(source)
+        waits = view is not None and view.state.queued > 0 and view.state.deadline > 0
+        if not waits or machine.held or machine.offered_to(self.world.now()) != source:
+            return None
+        text = f"worker {machine.name!r}: no work of source {source!r} within {deadline:.2f} s, though tasks wait there"
+        return Note("QoS deadline missed", text, about=source)
 
     @property
     def hungry(self) -> bool:
@@ -116,7 +132,16 @@ class Computer(Part):
 
     def ready(self, key: TaskKey, plan: str) -> bool:
         """Whether the weights of a task's piece need not be read first."""
-        return self._pieces.ready(plan, key.stage, key.piece)
+        return self._pieces.ready(plan, key.stage, key.piece, self._alone(key))
+
+    def _alone(self, key: TaskKey) -> bool:
+        """Whether a task is to be computed without strips that it lacks."""
+        task = self._tasks.get(key)
+        if task is None or not task.alone:
+            return False
+        plan = task.work.plan
+        role = self._pieces.role(plan, key.stage, key.piece, task.work.inputs)
+        return not lenders((key.stage, key.piece), role.awaits) <= self._fed.get((key, plan), NOTHING).keys()
 
     def plan_of(self, key: TaskKey) -> str:
         """Hash of the plan of one of these."""
@@ -163,19 +188,24 @@ class Computer(Part):
         ready, role = True, Role()
         if self.machine.plans.get(plan, False):
             role = self._pieces.role(plan, key.stage, key.piece, work.inputs)  # WireError where there is no such piece
-            ready = self._pieces.ready(plan, key.stage, key.piece)
+            ready = self._pieces.ready(plan, key.stage, key.piece, work.alone)
             astray = [route for route in work.routes if (route.stage, route.piece) not in role.feeds]
             if astray:
                 taker = f"{astray[0].stage}/{astray[0].piece}"
                 raise WireError(f"work {key}: feeds of it go to piece {taker}, which gets none")
+            if work.alone:
+                role = role._replace(awaits=role.awaits - lenders((key.stage, key.piece), role.awaits))
         task = self._tasks.get(key)
         if task is not None and task.work.plan != plan:
             raise WireError(f"work {key}: plan {plan[:32]!r}, which is not the task's")
         if task is None:
             task = self._tasks[key] = _Task(work, self.world.now())
             task.reroute(work.routes)
+        task.alone |= work.alone
         self._coming = work
-        self.handle(WorkArrived(key, plan, work.worker_session, work.number, work.budget, ready, role, work.again))
+        self.handle(
+            WorkArrived(key, plan, work.worker_session, work.number, work.budget, ready, role, work.again, work.alone)
+        )
 
     def _hear_feed(self, feed: Feed) -> None:
         key, maker, machine = feed.key, (feed.stage, feed.piece), self.machine
@@ -223,8 +253,8 @@ class Computer(Part):
 
     def _prepare(self, action: Prepare) -> None:
         key, plan = action.key, self._tasks[action.key].work.plan
-        job = Job("prepare", lambda: self._pieces.prepare(plan, key.stage, key.piece), key, plan)
-        task = self._tasks[key]
+        task, alone = self._tasks[key], self._alone(key)
+        job = Job("prepare", lambda: self._pieces.prepare(plan, key.stage, key.piece, alone), key, plan)
 
         def done(result: Any, error: str, seconds: float) -> None:
             task.failed = bool(error)  # it comes again, and counts, when the piece is run
@@ -234,9 +264,9 @@ class Computer(Part):
 
     def _compute(self, action: Compute) -> None:
         key, task = action.key, self._tasks[action.key]
-        plan, inputs = task.work.plan, task.work.inputs
-        macs = self._pieces.macs(plan, key.stage, key.piece)
-        if not self._pieces.ready(plan, key.stage, key.piece) and not task.failed:
+        plan, inputs, wire, alone = task.work.plan, task.work.inputs, task.work.wire, self._alone(key)
+        macs = self._pieces.macs(plan, key.stage, key.piece, alone)
+        if not self._pieces.ready(plan, key.stage, key.piece, alone) and not task.failed:
             self.post(Unready(key))
             return
 
@@ -248,7 +278,7 @@ class Computer(Part):
             self.post(Computed(key, plan, seconds, macs, error, result.bytes if result is not None else 0))
 
         fed = self._fed.get((key, plan), NOTHING)
-        call = lambda: self._pieces.run(plan, key.stage, key.piece, inputs, fed)  # noqa: E731
+        call = lambda: self._pieces.run(plan, key.stage, key.piece, inputs, fed, alone, wire)  # noqa: E731
         self.world.run(Job("compute", call, key, plan, macs), done)
 
     def _reroute(self, action: Reroute) -> None:
@@ -265,7 +295,7 @@ class Computer(Part):
         for taker in sorted(task.unsent):
             _, _, worker, session = task.routes[taker]
             fed = key._replace(stage=taker[0], piece=taker[1])
-            boxes = self._pieces.boxes(plan, taker, maker, task.made.outputs)
+            boxes = self._pieces.boxes(plan, taker, maker, task.made.outputs, task.work.wire)
             if (worker, session) == (machine.name, machine.session):
                 self.post(Feed(fed, *maker, plan, worker, session, session, boxes))
             else:
@@ -302,6 +332,7 @@ class Computer(Part):
         elif isinstance(what, BuildPlan):
             self.post(PlanBuilt(what.plan, why))
 
+    speakers = SOURCES
     takes = {
         PlanText: _hear_plan,
         Work: _hear_work,

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dnn_dist import __version__
 from dnn_dist.run import leases
 from dnn_dist.run.assignment import owners
 from dnn_dist.run.chains import Chains
@@ -39,10 +38,12 @@ from dnn_dist.run.events import (
 )
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.handout import able, hand_out
+from dnn_dist.run.kinds import Kinds
 from dnn_dist.run.lease import LeaseState
 from dnn_dist.run.notes import Note
 from dnn_dist.run.planswitch import PlanSwitch
 from dnn_dist.run.restarts import Restarts
+from dnn_dist.run.spares import Spares
 from dnn_dist.run.state import Progress, SourceState, WorkerState, newer, next_sequence
 from dnn_dist.run.tasks import Books, DispatcherSettings, OpenFrame, Task
 from dnn_dist.run.wire import TaskKey
@@ -59,7 +60,9 @@ class Dispatcher:
         self.workers, self.frames, self.queue = self._books.workers, self._books.frames, self._books.queue
         self._restarts = Restarts(source, session, self.settings.max_orphans)
         self._switch = PlanSwitch(self._books)
+        self._kinds = Kinds()
         self._chains = Chains(self._books)
+        self._spares = Spares(self._books)
         self._next_frame = 0  # no frame of this or a higher number was begun
         self._reachable: set[str] = set()  # also of workers not heard yet
         self._progress: Progress | None = None  # the newest
@@ -103,6 +106,16 @@ class Dispatcher:
         return frozenset(self._books.plans)
 
     @property
+    def in_chains(self) -> bool:
+        """Whether a plan in use has chains, which are placed by the speeds of all workers."""
+        return any(stage.chained for shape in self._books.plans.values() for stage in shape.stages)
+
+    @property
+    def saving(self) -> int:
+        """How much new frames should save of their bytes, as the aggregator says."""
+        return self._progress.saving if self._progress else 0
+
+    @property
     def orphans(self) -> set[tuple[int, int]]:
         """(session, frame) of which nobody will report."""
         return self._restarts.orphans
@@ -114,17 +127,18 @@ class Dispatcher:
         actions = self._handlers[type(event)](event, now)
         if now >= books.due:
             actions += leases.end_overdue(books, now)
-        if self._books.settings.recover_after:
-            actions += leases.double_overdue(books, now)
         if overdue := [number for number, frame in self.frames.items() if now >= frame.deadline]:
             actions += self._close_overdue(overdue, now)
         if self._switch.next:
             actions += self._switch.look(self._progress.plans if self._progress else frozenset(), now)
         if books.unfed:
             actions += self._chains.feed_again(now)
+        actions += self._spares.call(now)
         if self.queue:
             given = [*hand_out(books, now), *self._place_chains(now)]
             actions += given + self._chains.scatter(given, now)
+        if books.unlent:
+            actions += self._chains.do_without(now)
         return actions + self._publish(now)
 
     def _come(self, now: float) -> None:
@@ -146,12 +160,7 @@ class Dispatcher:
         due = min(self._published_at + settings.heartbeat, books.due, self._switch.by)
         for frame in self.frames.values():
             due = min(due, frame.deadline)
-        if books.some_on_demand:
-            waiting = (task.ready_at for frame in self.frames.values() for task in frame.tasks.values() if task.wanting)
-            due = min([due, *(end for at in waiting if (end := at + settings.lease_min) > self._now)])
-        if settings.recover_after:
-            due = min([due, *(task.ready_at + settings.recover_after for task in leases.single(books))])
-        return due
+        return min(due, self._spares.due(self._now))
 
     def in_flight(self) -> int:
         """Bytes of work on the way, given up or not, plus results expected."""
@@ -197,8 +206,10 @@ class Dispatcher:
         for number in chain:
             for piece in range(len(shape.stages[number].pieces)):
                 key = TaskKey(books.source, books.session, frame_number, number, piece)
-                frame.tasks[key] = Task(key, now, stage.replicas, owner=owned[piece] if owned else "")
-                self.queue.append(key)
+                copies = self._spares.copies(frame, number, piece, now)
+                frame.tasks[key] = Task(key, now, copies, owner=owned[piece] if owned else "")
+                if copies:
+                    self.queue.append(key)
 
     def _handle_refused(self, event: FrameRefused, now: float) -> list[Any]:
         self._next_frame = max(self._next_frame, event.frame + 1)
@@ -208,6 +219,7 @@ class Dispatcher:
         self._books.close(number, now)
         if len(self._books.plans) > 1:
             self._switch.drop_unused()
+            self._spares.keep(self._books.plans)
         return [ReleaseFrame(number)]
 
     def _close_overdue(self, overdue: list[int], now: float) -> list[Any]:
@@ -240,9 +252,12 @@ class Dispatcher:
         for number, frame in self.frames.items():
             if (stage := progress.open_stage(number)) is not None:
                 self._begin(number, stage, now)
-            for key in [key for key in frame.tasks if progress.done(key)]:
+            for key in progress.over(frame.tasks):
                 if progress.settled(key) or not books.piece(key).takers:
+                    self._spares.done(frame, frame.tasks[key], now)
                     books.forget(frame, key, LeaseState.DONE, now)
+                else:
+                    frame.tasks[key].reported = True
         for number in [number for number in self.frames if number < progress.oldest_open]:
             result += self._close(number, now)
         self._oldest_open = max(self._oldest_open, progress.oldest_open)
@@ -317,7 +332,7 @@ class Dispatcher:
             books.due = min(books.due, view.due)
             text = f"worker {state.worker!r} on robot {state.robot!r} joined"
             joined = Note("worker joined", text, warn=False, about=state.worker)
-            return [joined, *said, *self._refusal(frozenset(), state), *self._foreign(state)]
+            return [joined, *said, *self._refusal(frozenset(), state), *self._kinds.notes(state)]
         before, silent = view.state, view.silent
         if not view.hear(state, now):
             another = state.session != view.state.session
@@ -329,7 +344,7 @@ class Dispatcher:
             self._published_at = float("-inf")
         if before.session != state.session:
             lost = [] if silent and not view.leases else leases.lose(books, view, "restarted", now)
-            return [*lost, *said, *self._refusal(frozenset(), state), *self._foreign(state)]
+            return [*lost, *said, *self._refusal(frozenset(), state), *self._kinds.notes(state)]
         self._chains.stepped(view.note_tasks(books.source, books.session, now), now)
         return [*said, *self._refusal(before.refused, state)]
 
@@ -347,12 +362,6 @@ class Dispatcher:
         text = f"worker {state.worker!r} cannot serve plan {', '.join(refused)}: its model is {state.model[:12]}"
         text += "; see its log, and give every robot the same file"
         return [Note("plan refused by worker", text, about=state.worker)] if refused else []
-
-    def _foreign(self, state: WorkerState) -> list[Any]:
-        if state.version == __version__:
-            return []
-        text = f"worker {state.worker!r} has dnn_dist {state.version[:32]!r}, this is {__version__!r}: it gets no work"
-        return [Note("another version", f"{text}; install one version everywhere", about=state.worker)]
 
     def _make_place(self) -> None:
         """Forget workers that fell silent, when there are as many as may be remembered."""

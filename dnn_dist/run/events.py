@@ -100,6 +100,7 @@ class SendWork(NamedTuple):
     budget: float  # s left of the frame's deadline
     routes: tuple[Route, ...] = ()
     again: bool = False  # no task: feeds of one that the worker has go there as well
+    alone: bool = False  # strips that are not there will not come: compute the full tile
 
 
 class SendScatter(NamedTuple):
@@ -152,6 +153,7 @@ class FrameAnnounced(NamedTuple):
     plan: str
     budget: float  # s
     error: str = ""  # why it has no pixels; then it ends at once, without a result
+    level: int = 0  # of saving
 
 
 class ResultArrived(NamedTuple):
@@ -263,7 +265,7 @@ class Role(NamedTuple):
 
 
 class WorkArrived(NamedTuple):
-    """Event: a task, as its message names it; `again` as in `SendWork`."""
+    """Event: a task, as its message names it; `again` and `alone` as in `SendWork`."""
 
     key: TaskKey
     plan: str
@@ -273,6 +275,7 @@ class WorkArrived(NamedTuple):
     ready: bool = True  # its piece need not be made ready first
     role: Role = Role()
     again: bool = False
+    alone: bool = False  # then the role awaits no strips
 
 
 class FeedArrived(NamedTuple):

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from dnn_dist import __version__
+from dnn_dist.plan.policy import idle_uses
 from dnn_dist.run.lease import Lease, LeaseState, Stray, silence
 from dnn_dist.run.pace import Pace
 from dnn_dist.run.state import REPLAY, WorkerState, newer
@@ -29,12 +30,14 @@ class WorkerView:
     left_out_until: float = float("-inf")  # s; it fails too often
     next_number: int = 1  # of this pair's work; goes on over the worker's restarts
     leases: dict[TaskKey, Lease] = field(default_factory=dict)  # tasks this worker has a right to, oldest first
-    given: set[tuple[str, int, int]] = field(default_factory=set)  # (plan, stage, piece) that it had in this session
+    # (plan, stage, form) that it was given in this session and should still have -> number of the last such work
+    given: dict[tuple[str, int, int], int] = field(default_factory=dict)
     due: float = float("-inf")  # s; until then neither silence nor a lease nor a stray ends by time alone
     strays: list[Stray] = field(default_factory=list)  # works given up before the worker had seen them
     measured_at: float = float("-inf")  # s; when it was given a piece only to measure its speed
     pace: Pace = field(default_factory=Pace)  # of its acknowledgements
     twins: Twins = field(default_factory=Twins)
+    lost: tuple[int, float] | None = None  # stage of the task that it lost last, when that was sent (s); until told
     name: str = ""  # the worker's
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=32))  # s; when it was lost
 
@@ -108,7 +111,17 @@ class WorkerView:
         del self.leases[lease.key]
         if not lease.acknowledged:
             self.strays.append(Stray(lease.number, lease.sent_at, lease.bytes_in, lease.ahead))
+        if why is LeaseState.LOST:
+            self.lost = lease.key.stage, lease.sent_at
         lease.step(why, now)
+
+    def owes(self) -> tuple[int, float] | None:
+        """(stage, s when it was sent) of the oldest task that it has not answered, or lost when it fell silent."""
+        sent = [(one.sent_at, one.key.stage) for one in self.leases.values() if one.state is not LeaseState.ANSWERED]
+        if not sent:
+            return self.lost if self.silent else None
+        at, stage = min(sent)
+        return stage, at
 
     def forgive(self, seconds: float) -> None:
         """Do not count so long a time, in which nobody listened, against the worker."""
@@ -143,7 +156,8 @@ class WorkerView:
 
     def set_due(self, now: float, settings: PartitionSettings) -> None:
         """Bring `due` up to date, after leases or what is known of the worker have changed."""
-        due = float("inf") if self.silent else self.heard_at + silence(self.state, settings)
+        spoken = self.leases or not self.silent
+        due = self.heard_at + silence(self.state, settings) if spoken else float("inf")
         if self.leases:
             due = min(due, *[lease.end(self.state, settings) for lease in self.leases.values()])
         if self.strays:
@@ -156,9 +170,16 @@ class WorkerView:
         known = plan in state.plans and state.version == __version__
         return known and self.reachable and not self.silent and now >= self.left_out_until
 
-    def has_ready(self, plan: str, stage: int, piece: int) -> bool:
-        """True when the worker need not read the piece's weights first, as far as is known here."""
-        return plan not in self.state.on_demand or (plan, stage, piece) in self.given
+    def has_ready(self, plan: str, stage: int, form: int) -> bool:
+        """True when the worker need not read a form's weights first, as far as is known here."""
+        return plan not in self.state.on_demand or (plan, stage, form) in self.given
+
+    def note_given(self, plan: str, stage: int, form: int, number: int) -> None:
+        """A work of this form goes out; the worker drops those that it was not given for long."""
+        if plan in self.state.on_demand:
+            self.given[plan, stage, form] = number
+            idle = number - idle_uses(len(self.given))
+            self.given = {one: last for one, last in self.given.items() if last >= idle}
 
     def room_for(self, source: str) -> int:
         """Tasks that this worker still takes from `source`: its offer, less what is on its way there."""

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a gatherer is told by its settings, what it holds of an open frame, its report, and how long stages take."""
+"""What a gatherer is told by its settings, what it holds of an open frame, and its report."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from dnn_dist.run.events import ResultArrived
@@ -37,6 +36,7 @@ class GatheredFrame:
     decoded: int = 0
     recomputed: int = 0
     filled: int = 0
+    level: int = 0  # of saving
     computed: float = 0.0
     stage_computed: dict[str, float] = field(default_factory=dict)  # worker -> s in the open stage
     local: float = 0.0
@@ -69,6 +69,7 @@ class GatheredFrame:
 
     def report(self, number: int, status: Status, shape: PlanShape, now: float) -> FrameReport:
         """The report in which the frame ends."""
+        lost = status is Status.NO_RESULT
         reporting = [(n, stage) for n, stage in enumerate(shape.stages) if stage.reports and not stage.local]
         total = sum(_macs(stage) for stage in shape.stages if not stage.local)
         done = sum(_done(shape, n, self.held.get(n, set())) for n, _ in reporting)
@@ -76,7 +77,8 @@ class GatheredFrame:
             frame=number,
             plan=self.plan,
             status=status,
-            quality=0.0 if status is Status.NO_RESULT else done / total if total else 1.0,
+            quality=0.0 if lost else _quality(shape, self.held),
+            macs_share=0.0 if lost else done / total if total else 1.0,
             pieces=sum(len(stage.pieces) for _, stage in reporting),
             came=sum(len(pieces) for pieces in self.held.values()) - self.recomputed,
             decoded=self.decoded,
@@ -88,6 +90,27 @@ class GatheredFrame:
             local=self.local,
             workers=self.workers,
         )
+
+
+def _quality(shape: PlanShape, held: Mapping[int, Collection[int]]) -> float:
+    """What the quality model of plan/quality.py says of the pieces that came: chains are channels in a row, as in
+    `dataflow` of run/shares.py, and a piece's weight squared is its share of the bytes that its chain gives.
+    """
+    quality = 1.0
+    for chain in shape.chains:
+        if shape.stages[chain.start].local:
+            continue
+        stages = [(shape.stages[number], held.get(number, ())) for number in shape.reporting(chain.start)]
+        came = sum(_bytes(stage, None if len(pieces) >= stage.enough else pieces) for stage, pieces in stages)
+        quality *= came / sum(_bytes(stage) for stage, _ in stages)
+    return quality
+
+
+def _bytes(stage: StageShape, pieces: Collection[int] | None = None) -> int:
+    """Bytes of a stage's results, parity left out: of all its pieces, or of these. A byte more of each, for it may give
+    none that is told apart.
+    """
+    return sum(p.bytes_out + 1 for n, p in enumerate(stage.pieces[: stage.enough]) if pieces is None or n in pieces)
 
 
 def _macs(stage: StageShape, pieces: Collection[int] | None = None) -> int:
@@ -105,31 +128,3 @@ def _done(shape: PlanShape, number: int, held: set[int]) -> float:
     silent = sum(_macs(shape.stages[other]) for other in shape.chain(number) if other not in reporting)
     share = came / whole if whole else len(held) / max(1, stage.enough)
     return came + share * silent / len(reporting)
-
-
-@dataclass(slots=True)
-class StageTimes:
-    """How long stages took of late, from their beginning to their end."""
-
-    history: int  # frames that are remembered
-    _seconds: dict[tuple[str, int], deque[float]] = field(default_factory=dict)  # (plan, stage) -> s
-    _p95s: dict[tuple[str, int], float] = field(default_factory=dict)  # of these, as far as asked for
-
-    def note(self, plan: str, stage: int, seconds: float) -> None:
-        """A stage took so long."""
-        self._seconds.setdefault((plan, stage), deque(maxlen=self.history)).append(seconds)
-        self._p95s.pop((plan, stage), None)
-
-    def p95(self, plan: str, stage: int) -> float:
-        """The 95th percentile, in seconds; 0 while none is known."""
-        known = self._p95s.get((plan, stage))
-        if known is None:
-            times = sorted(self._seconds.get((plan, stage), ()))
-            known = times[min(len(times) - 1, int(0.95 * len(times)))] if times else 0.0
-            self._p95s[plan, stage] = known
-        return known
-
-    def keep(self, plans: Collection[str]) -> None:
-        """Forget what is known of other plans."""
-        self._seconds = {stage: times for stage, times in self._seconds.items() if stage[0] in plans}
-        self._p95s.clear()

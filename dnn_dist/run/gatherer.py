@@ -6,8 +6,9 @@ Rules
   as suffice where some carry parity; a local stage when the caller says that its thread has ended. The last stage is
   local and makes the detections.
   The first result of a task is used; others are counted and dropped. Results may overtake their frame's announcement.
-  A distributed stage waits for its pieces until the deadline less the p95 of what must still run after it. Then what is
-  missing is filled in, if anything came at all; else the frame ends without a result.
+  A distributed stage waits for its pieces until its share of the deadline ends (run/shares.py); while shares are not
+  known, until the deadline less the p95 of what must still run after it. Then what is missing is filled in, if anything
+  came at all; else the frame ends without a result.
   For workers of whom none is heard it waits no longer than `worker_timeout`, or half of the frame's budget if that
   is longer: better an answer with what there is, and then a newer frame; but the first of them may take its time. Who
   was held up cannot tell who was silent meanwhile.
@@ -40,10 +41,13 @@ from dnn_dist.run.events import (
     Tick,
     WorkerHeard,
 )
-from dnn_dist.run.gathered import GatheredFrame, GathererSettings, StageTimes
+from dnn_dist.run.gathered import GatheredFrame, GathererSettings
 from dnn_dist.run.notes import Note
 from dnn_dist.run.report import Status
+from dnn_dist.run.saving import Thrift
 from dnn_dist.run.shape import PlanShape
+from dnn_dist.run.shares import Shares, SharesSolved
+from dnn_dist.run.stagetimes import StageTimes
 from dnn_dist.run.state import Progress, StageProgress, next_sequence
 from dnn_dist.run.twins import Twins
 from dnn_dist.run.wire import TaskKey
@@ -68,6 +72,8 @@ class Gatherer:
         self._newest_plan = ""  # of the frame announced last
         self.early: dict[TaskKey, ResultArrived] = {}  # results that overtook their frame's announcement
         self._times = StageTimes(self.settings.history)
+        self.thrift = Thrift()
+        self.shares = Shares()
         self._peers: frozenset[str] = frozenset()  # workers that feeds can be sent to
         self._sequence = 0
         self._changed = False
@@ -84,6 +90,7 @@ class Gatherer:
             StillHeard: lambda event, now: self._hear_worker(max(event.at.values(), default=float("-inf"))),
             LocalDone: self._handle_local,
             PeersReachable: self._handle_peers,
+            SharesSolved: self._handle_shares,
             Tick: lambda event, now: [],
         }
 
@@ -123,6 +130,7 @@ class Gatherer:
         for plan in spare[: -self.settings.max_plans]:
             del self._plans[plan]
         self._times.keep(self._plans)
+        self.shares.keep(self._plans)
         self._changed = True
         return []
 
@@ -147,7 +155,7 @@ class Gatherer:
             actions.append(Note("too many frames", f"frame {oldest} closed: {len(self.frames)} frames are open"))
             actions.append(self._end(oldest, Status.NO_RESULT, now))
         self.next_frame = event.frame + 1
-        self.frames[event.frame] = GatheredFrame(event.plan, now, event.budget)
+        self.frames[event.frame] = GatheredFrame(event.plan, now, event.budget, level=event.level)
         self._newest_plan, self._changed = event.plan, True
         actions.append(FrameBegun(event.frame))
         if event.error:
@@ -181,6 +189,10 @@ class Gatherer:
 
     def _handle_peers(self, event: PeersReachable, now: float) -> list[Any]:
         self._peers, self._changed = event.workers, True
+        return []
+
+    def _handle_shares(self, event: SharesSolved, now: float) -> list[Any]:
+        self.shares.take(event.solved)
         return []
 
     def _hear_worker(self, at: float) -> list[Any]:
@@ -222,6 +234,7 @@ class Gatherer:
         held.add(key.piece)
         self._changed = True
         frame.account(event, stages[key.stage].pieces[key.piece].bytes_in)
+        self.shares.note(frame.plan, frame.stage, now - frame.stage_began, came=True)
         actions: list[Any] = [Keep(key)]
         if all(len(frame.held.get(stage, ())) >= stages[stage].enough for stage in shape.reporting(frame.stage)):
             actions += self._settle(key.frame, now)
@@ -271,6 +284,7 @@ class Gatherer:
         frame.computed += max(frame.stage_computed.values(), default=0.0)
         self._changed = True
         shape = self._plans[frame.plan]
+        self._give_up(frame, now)
         settled: list[Any] = []
         for stage in shape.reporting(frame.stage):
             held, enough = frame.held.get(stage, set()), shape.stages[stage].enough
@@ -280,7 +294,23 @@ class Gatherer:
         frame.stage = shape.chain(frame.stage).stop
         if frame.stage < len(shape.stages):
             return [*settled, *self._enter(number, now)]
-        return [*settled, self._end(number, frame.status, now)]
+        if not frame.filled:
+            self.thrift.note(False, frame.level)
+        return [*settled, self._end(number, frame.status, now), *self._solve(frame)]
+
+    def _give_up(self, frame: GatheredFrame, now: float) -> None:
+        """Nobody waits any longer for what the open stage lacks: how long that would have taken is not known."""
+        shape = self._plans[frame.plan]
+        reporting = [] if shape.stages[frame.stage].local else shape.reporting(frame.stage)
+        lacked = sum(len(shape.stages[stage].pieces) - len(frame.held.get(stage, ())) for stage in reporting)
+        self.shares.note(frame.plan, frame.stage, now - frame.stage_began, came=False, pieces=lacked)
+
+    def _solve(self, frame: GatheredFrame) -> list[Any]:
+        """Have shares solved, if it is time: beside everything else."""
+        shape, settings = self._plans[frame.plan], self.settings
+        local = {n: self._times.quantile(frame.plan, n, 0.95) for n, stage in enumerate(shape.stages) if stage.local}
+        problem = self.shares.problem(frame.plan, shape, local, frame.budget, settings.guard, settings.deadlines)
+        return [problem] if problem is not None else []
 
     def _end(self, number: int, status: Status, now: float) -> Publish:
         frame = self.frames.pop(number)
@@ -295,15 +325,24 @@ class Gatherer:
         stages = self._plans[frame.plan].stages
         if stages[frame.stage].local:
             return frame.deadline
-        next_stage = self._plans[frame.plan].chain(frame.stage).stop
-        after = sum(self._times.p95(frame.plan, stage) for stage in range(next_stage, len(stages)))
-        # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
-        patient = max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
+        until = self.shares.until(frame.plan, frame.stage, frame.budget, self.settings.deadlines)
+        if until is None or not any(frame.held.get(stage) for stage in self._plans[frame.plan].reporting(frame.stage)):
+            patient = self._patience(frame)  # nothing at all is no answer
+        else:
+            patient = frame.announced_at + until
         if self._worker_heard_at is None:
             return patient
         # Who allows a frame ten seconds does not want half an answer after half a second.
         silence = max(self.settings.worker_timeout, frame.budget * SILENT_SHARE)
         return min(patient, max(self._worker_heard_at, frame.announced_at) + silence)
+
+    def _patience(self, frame: GatheredFrame) -> float:
+        """The same as far as the times of stages tell."""
+        stages = self._plans[frame.plan].stages
+        next_stage = self._plans[frame.plan].chain(frame.stage).stop
+        after = sum(self._times.quantile(frame.plan, stage, 0.95) for stage in range(next_stage, len(stages)))
+        # Never give up before half the budget is gone: a few slow frames must not talk the gatherer out of waiting.
+        return max(frame.deadline - after - self.settings.guard, frame.announced_at + frame.budget / 2)
 
     def _check_time(self, now: float) -> list[Any]:
         actions: list[Any] = []
@@ -314,7 +353,10 @@ class Gatherer:
             missing = {stage: self._missing(frame, stage) for stage in shape.reporting(frame.stage)}
             lacked, enough = sum(map(len, missing.values())), sum(shape.stages[stage].enough for stage in missing)
             why = self._why_not(number, frame, lacked, enough, now)
+            if lacked and now - (self._worker_heard_at or now) < self.settings.worker_timeout:
+                self.thrift.note(True, frame.level)
             if shape.stages[frame.stage].local or lacked == enough or now >= frame.deadline:
+                self._give_up(frame, now)
                 actions += [Note("no result", why), self._end(number, Status.NO_RESULT, now)]
                 continue
             frame.filled += lacked
@@ -360,5 +402,5 @@ class Gatherer:
             for stage in range(self._plans[frame.plan].chain(frame.stage).stop):
                 held = frozenset(frame.held.get(stage, ()))
                 stages[number, stage] = StageProgress(held, settled=stage < frame.stage)
-        who = self.aggregator, self.plans, self._peers
+        who = self.aggregator, self.plans, self._peers, self.thrift.level
         return Progress(self.source, self.session, self._sequence, oldest, stages, *who)

@@ -3,14 +3,19 @@
 
 Stealing: workers offer room and are given the task at the head of the queue, as `choose` in run/assignment.py says.
 Sharing: pieces belong to workers by a fixed division of the stage; workers that fall out lose theirs to the others.
-Where pieces are too large to be ready everywhere, those who had a piece before get it again; others, who would have
-to read its weights first, when none of those can take it or the task has waited `lease_min`.
+Where pieces are too large to be ready everywhere, the workers that have a piece's form ready, its *homes*, get it.
+Pieces with few homes go first, so that the last ones can go to whoever is done early. A worker that would have to read
+the weights first gets a piece when no home takes it, or would do so much later (`worth_reading` in plan/policy.py).
 Chains are placed as a whole, see run/chains.py.
 The bytes on the way, work and results expected, stay within `window`, but one task may always travel.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from dnn_dist.plan.policy import worth_reading
 from dnn_dist.run.assignment import choose
 from dnn_dist.run.events import SendWork
 from dnn_dist.run.fleetview import WorkerView
@@ -44,7 +49,8 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
         return given
     in_flight = books.in_flight()
     able_of: dict[str, list[WorkerView]] = {}  # plan -> workers
-    for key in list(books.queue):
+    left: Counter[str] = Counter()  # worker -> pieces that wait for it, each divided among its homes
+    for key in _in_order(books, ready):
         frame = books.frames[key.frame]
         task, piece = frame.tasks[key], books.piece(key)
         if books.chained(key):
@@ -60,9 +66,10 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
             if _surplus(books, key):
                 candidates = [view for view in candidates if view.name not in frame.served.get(key.stage, ())]
             if books.some_on_demand:
-                having = [view for view in candidates if view.has_ready(frame.plan, key.stage, key.piece)]
-                if ready or not _worth_reading(books, task, having, now):
-                    candidates = having
+                homes = _homes(books, task, able_of[frame.plan])
+                elsewhere = [] if ready else _readers(books, task, homes, candidates, left)
+                candidates = elsewhere or [view for view in candidates if view in homes]
+                left.update({view.name: 1 / len(homes) for view in homes} if not candidates else {})
             view = choose(key, frame.plan, candidates, task.leases.keys(), task.failed_at, task.owner)
             if view is None:
                 break
@@ -78,10 +85,47 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
     return given
 
 
-def _worth_reading(books: Books, task: Task, having: list[WorkerView], now: float) -> bool:
-    """True when a task should not wait for those who have its piece ready: none can take it, or not for long."""
-    waited = now - task.ready_at >= books.settings.lease_min
-    return waited or all(view.name in task.leases or view.name in task.failed_at for view in having)
+def _in_order(books: Books, ready: bool) -> list[TaskKey]:
+    """The queue; of each stage those first that fewest workers have ready."""
+    if not (books.some_on_demand and ready):
+        return list(books.queue)
+    counts = {key: len(_homes(books, books.task(key), books.workers.values())) for key in books.queue}
+    return sorted(books.queue, key=lambda key: (key.frame, key.stage, counts[key]))
+
+
+def _homes(books: Books, task: Task, able: Iterable[WorkerView]) -> list[WorkerView]:
+    """Workers that have a task's form ready and take it now, or when they have computed what they have of ours."""
+    plan, key = books.frames[task.key.frame].plan, task.key
+    form = books.stage(key).form(key.piece)
+    return [
+        view
+        for view in able
+        if view.has_ready(plan, key.stage, form)
+        and not _tried(task, view)
+        and (view.leases or view.room_for(books.source) > 0)
+    ]
+
+
+def _tried(task: Task, view: WorkerView) -> bool:
+    """Whether a worker has a lease on a task, or had one and lost it."""
+    return view.name in task.leases or view.name in task.failed_at
+
+
+def _readers(
+    books: Books, task: Task, homes: Sequence[WorkerView], candidates: Sequence[WorkerView], left: Mapping[str, float]
+) -> list[WorkerView]:
+    """Of the candidates those that should read a task's weights, of these those that have fewest forms."""
+    plan, stage = books.frames[task.key.frame].plan, task.key.stage
+    loads = [(view.load, view.state.speed_of(plan, stage)) for view in homes]
+    waiting = sum(left[view.name] for view in homes)
+    found = [
+        view
+        for view in candidates
+        if view not in homes
+        and (not homes or worth_reading(waiting, loads, (view.load, view.state.speed_of(plan, stage))))
+    ]
+    fewest = min((len(view.given) for view in found), default=0)
+    return [view for view in found if len(view.given) == fewest]
 
 
 def _surplus(books: Books, key: TaskKey) -> bool:

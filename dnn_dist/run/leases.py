@@ -11,7 +11,6 @@ A lease is lost, and its task goes to the front of the queue and to another work
   its feeds did not come, asked for twice (run/chains.py).
 A work's transit is twice what acknowledgements of this worker took of late, with as many bytes on the way: at least
 `transit`, at most `lifespan`, and `worker_timeout` while none has come.
-`recover_after` a stage began, what is not done gets a second copy, lease or not.
 A worker that is lost again and again is left out with growing back-off, never for ever. When nobody at all is heard
 it is the network that was lost, and no worker is blamed.
 """
@@ -21,7 +20,7 @@ from __future__ import annotations
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState, silence
 from dnn_dist.run.notes import Note
-from dnn_dist.run.tasks import Books, Task
+from dnn_dist.run.tasks import Books
 
 
 def end_overdue(books: Books, now: float) -> list[Note]:
@@ -32,7 +31,8 @@ def end_overdue(books: Books, now: float) -> list[Note]:
         if now < view.due:
             continue
         view.forget_strays(now, settings)
-        if not view.silent and now - view.heard_at > silence(view.state, settings):
+        # who left a work unacknowledged is silent already, and may have been given others before
+        if (view.leases or not view.silent) and now - view.heard_at > silence(view.state, settings):
             notes += lose(books, view, f"is silent since {now - view.heard_at:.2f} s", now)
             view.silent = True
         for lease in list(view.leases.values()):
@@ -83,6 +83,8 @@ def lose(books: Books, view: WorkerView, why: str, now: float) -> list[Note]:
 def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> Note:
     view.let_go(lease, LeaseState.LOST, now)
     task = books.task(lease.key)
+    stage = lease.key.stage
+    books.unlent += [lease.key._replace(piece=n) for other, n in books.piece(lease.key).takers if other == stage]
     del task.leases[view.name]
     task.attempt += 1
     task.failed_at.add(view.name)
@@ -94,27 +96,6 @@ def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> 
     if lease.key not in books.queue:
         books.queue.insert(0, lease.key)
     return Note("task sent again", f"task {lease.key}: {why}; goes to another worker", about=view.name)
-
-
-def single(books: Books) -> list[Task]:
-    """Tasks of which a second copy may be wanted: chains are repaired otherwise."""
-    return [
-        task
-        for frame in books.frames.values()
-        for task in frame.tasks.values()
-        if task.copies == 1 and not books.chained(task.key)
-    ]
-
-
-def double_overdue(books: Books, now: float) -> list[Note]:
-    """What a stage still lacks after `recover_after` is wanted from a second worker as well."""
-    settings = books.settings
-    overdue = [task for task in single(books) if now >= task.ready_at + settings.recover_after]
-    for task in overdue:
-        task.copies = 2
-        if task.key not in books.queue and task.attempt < settings.max_attempts:
-            books.queue.insert(0, task.key)
-    return [Note("task doubled", f"task {task.key}: late, so wanted twice", warn=False) for task in overdue]
 
 
 def forgive(books: Books, absent: float) -> None:

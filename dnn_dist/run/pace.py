@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
+
+from dnn_dist.run.delays import KEPT
 
 SMALL = 16_000
 """Bytes below which a message takes its round trip and not its bytes."""
@@ -20,10 +23,16 @@ class Pace:
     """Times of the newest acknowledgements of one link."""
 
     seen: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=8))  # (s, bytes on the way)
+    past: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=KEPT))  # more of them; inf s: missed
 
     def note(self, seconds: float, size: int) -> None:
         """An acknowledgement came after `seconds`, with `size` bytes on the way when its message was sent."""
         self.seen.append((seconds, max(size, SMALL)))
+        self.past.append((seconds, size))
+
+    def miss(self) -> None:
+        """Something did not come in time."""
+        self.past.append((inf, 0))
 
     def patience(self, size: int, least: float, most: float, unknown: float) -> float:
         """Seconds to wait for an acknowledgement with `size` bytes on the way; `unknown` while none has come."""

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnn_dist.errors import DnnDistError
+from dnn_dist.plan.fleet import Link, link_text
+from dnn_dist.plan.plan import WIRES
+from dnn_dist.plan.policy import in_work
+from dnn_dist.run.delays import measured_link
 from dnn_dist.run.dispatcher import Dispatcher
+from dnn_dist.run.due import Cadence
 from dnn_dist.run.events import (
     FrameReady,
     FrameRefused,
@@ -27,9 +32,11 @@ from dnn_dist.run.events import (
     WorkerHeard,
 )
 from dnn_dist.run.notes import Note
+from dnn_dist.run.saving import Saving, savings
 from dnn_dist.run.state import Progress, SourceState, WorkerState
 from dnn_dist.run.store import Store
 from dnn_dist.run.tasks import DispatcherSettings
+from dnn_dist.run.trust import WORKERS, names_in
 from dnn_dist.run.twins import Twins
 from dnn_dist.run.values import Frame, Installed, PlanText, Scatter, Work
 from dnn_dist.run.world import Job, Loop, Part, World
@@ -84,14 +91,16 @@ class Partition(Part):
         super().__init__(world, loop)
         self.source, self.session, self._heard = source, session, heard or (lambda: True)
         self.machine: Dispatcher = Dispatcher(source, settings.robot, session, settings, apart=heard is not None)
+        self.trusted = names_in(settings.trusted)
         self._stores: dict[str, Store] = {}  # plan -> its tensors
-        self._open: dict[int, tuple[str, float]] = {}  # frame -> plan, deadline (s)
+        self._open: dict[int, tuple[str, str]] = {}  # frame -> plan, wire
         self._frame = 0  # the next one's number
         self._waiting: Picture | None = None  # the newest image, while frames are in work
         self._arrived = 0.0  # when it came, s
         self._unheard = False  # nobody listened when the last image could have been taken
         self._asked: dict[str, SetPlan] = {}  # plan to come into force -> who waits for it
         self._twins = Twins()
+        self._cadence = Cadence()
         self.dropped = 0  # images
 
     def start(self, store: Store) -> None:
@@ -99,8 +108,8 @@ class Partition(Part):
         self._install(store)
 
     def change(self, settings: DispatcherSettings) -> None:
-        """Parameters have changed."""
-        self.machine.settings = settings
+        """Parameters have changed. A worker that is trusted no longer is soon taken for gone, as it is not heard."""
+        self.machine.settings, self.trusted = settings, names_in(settings.trusted)
 
     @property
     def plan(self) -> str:
@@ -110,7 +119,13 @@ class Partition(Part):
     @property
     def takes_images(self) -> bool:
         """Whether an image that came now could be a frame, as far as frames in work decide."""
-        return self._waiting is None and len(self._open) < self.machine.settings.max_frames
+        return self._waiting is None and len(self._open) < self._most_open
+
+    @property
+    def _most_open(self) -> int:
+        """Frames that may be in work."""
+        stages = self.store.shape.stages if self.plan else ()
+        return in_work(self.machine.settings.max_frames, stages)
 
     @property
     def waits(self) -> bool:
@@ -121,6 +136,33 @@ class Partition(Part):
     def lost(self) -> int:
         """Frames of which nobody will report: they died with a process that was restarted."""
         return len(self.machine.orphans)
+
+    def due(self) -> float:
+        """The QoS deadline of works and results now, s; 0: none, for none is asked for, or the source rests."""
+        if not self.machine.plan or not self.machine.settings.qos_deadlines:
+            return 0.0
+        return self._cadence.due(self._share, self.world.now())
+
+    @property
+    def _share(self) -> float:
+        """Of the deadline, for one chain of stages; s."""
+        shape = self.store.shape
+        chains = sum(not shape.stages[chain.start].local for chain in shape.chains)
+        return self.machine.settings.deadline / max(1, chains)
+
+    def missed(self, worker: str, deadline: float) -> Note | None:
+        """No result came of a worker within its QoS deadline (s): what there is to say, if it owes one for longer than
+        a stage's share. It counts as a loss of its link.
+        """
+        view, now = self.machine.workers.get(worker), self.world.now()
+        owes = view.owes() if view is not None else None
+        if view is None or owes is None or now - owes[1] < self._share:
+            return None
+        stage, since = owes
+        view.lost = None
+        view.pace.miss()
+        text = f"source {self.source!r}: no result of worker {worker!r} within {deadline:.2f} s; it owes a piece of "
+        return Note("QoS deadline missed", f"{text}stage {stage} since {now - since:.2f} s", about=worker)
 
     def offers(self) -> list[PlanText]:
         """The plans that workers should have, in full."""
@@ -136,6 +178,18 @@ class Partition(Part):
         if view is None or self.machine.matters(state):
             return True
         return bool(view.leases) and view.tells(state, self.source, self.session)
+
+    def minds(self, state: WorkerState) -> bool:
+        """Whether a worker's state changes what this source does with it later: it has work of ours, offers room or
+        did, or is given work without offering any; or it can serve other plans than before.
+        """
+        machine = self.machine
+        view = machine.workers.get(state.worker)
+        if view is None or view.leases or not machine.settings.stealing or machine.in_chains:
+            return True
+        known = view.state
+        offers = self.source in (state.offered_to, known.offered_to)
+        return offers or (state.plans, state.preparing) != (known.plans, known.preparing)
 
     @property
     def store(self) -> Store:
@@ -153,8 +207,15 @@ class Partition(Part):
             "images dropped": self.dropped,
             "frames lost in restarts": self.lost,
             "frames taken": self._frame,
+            "new frames save": str(self._saving()[1]) or "nothing",
             "bytes on the way": self.machine.in_flight(),
+            **{f"link {self.machine.settings.robot} {robot}": link_text(link) for robot, link in self._links().items()},
         }
+
+    def _links(self) -> dict[str, Link]:
+        """Of the robots of workers, as far as they are measured; what stays on this robot goes over none."""
+        found = {view.state.robot: measured_link(view.pace.past) for view in self.machine.workers.values()}
+        return {robot: link for robot, link in found.items() if link and robot != self.machine.settings.robot}
 
     def troubles(self) -> list[str]:
         """What stands in the way of results now, worst first."""
@@ -178,7 +239,7 @@ class Partition(Part):
     def after(self) -> None:
         """Begin a frame with the image that waits, if one may begin."""
         settings = self.machine.settings
-        if self._waiting is None or len(self._open) >= settings.max_frames or self.machine.full():
+        if self._waiting is None or len(self._open) >= self._most_open or self.machine.full():
             return
         unheard, self._unheard = self._unheard, not self._heard()
         if self._unheard:
@@ -187,6 +248,7 @@ class Partition(Part):
             return
         picture, self._waiting = self._waiting, None
         number, plan = self._frame, self.machine.plan
+        self._cadence.begin(self.world.now())
         store, deadline = self._stores[plan], self._arrived + settings.deadline
         self._frame += 1
         error, pixels = "", None
@@ -196,13 +258,20 @@ class Partition(Part):
             error = str(found)
         budget = max(0.0, deadline - self.world.now())
         image = store.image(pixels) if pixels is not None else ()
-        self.world.send(Frame(self.source, self.session, number, plan, budget, picture, self.dropped, error, image))
+        who, (level, saving) = (self.source, self.session), self._saving()
+        told = Frame(*who, number, plan, budget, picture, self.dropped, error, image, str(saving), level)
+        self.world.send(told)
         if error:
             self.post(FrameRefused(number))
             return
-        self._open[number] = plan, deadline
-        store.begin(number, pixels)
+        self._open[number] = plan, saving.wire
+        store.begin(number, pixels, saving)
         self.post(FrameReady(number, plan, deadline))
+
+    def _saving(self) -> tuple[int, Saving]:
+        """How much new frames should save, and what that comes to."""
+        level, allowed = self.machine.saving, savings(self.machine.settings)
+        return level, allowed[min(level, len(allowed) - 1)]
 
     def _hear_worker(self, state: WorkerState) -> None:
         due = self.machine.due
@@ -280,6 +349,8 @@ class Partition(Part):
             inputs,
             action.routes,
             action.again,
+            action.alone,
+            self._open[key.frame][1] if key.frame in self._open else WIRES[0],
         )
         self.world.send(work, action.worker)
 
@@ -287,7 +358,7 @@ class Partition(Part):
         self.world.send(Scatter(self.source, self.session, action.frame, action.plan, action.routes))
 
     def _publish(self, action: PublishSource) -> None:
-        self.world.send(action.state)
+        self.world.send(action.state._replace(deadline=self.due()))
 
     def _publish_plan(self, action: PublishPlan) -> None:
         self.world.send(self._plan_text(action.plan))
@@ -308,6 +379,7 @@ class Partition(Part):
         if frame in self._open:
             self.post(FrameRefused(frame))
 
+    speakers = WORKERS
     takes = {
         WorkerState: _hear_worker,
         Progress: _hear_progress,

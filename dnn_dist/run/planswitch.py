@@ -74,7 +74,7 @@ class PlanSwitch:
             del books.plans[plan]
             self._told_at.pop(plan, None)
             for view in books.workers.values():
-                view.given = {piece for piece in view.given if piece[0] != plan}
+                view.given = {form: last for form, last in view.given.items() if form[0] != plan}
 
     def tell_what_lacks(self, state: WorkerState, now: float) -> list[Any]:
         """Plans for new frames that a worker should have and has not, not too often."""

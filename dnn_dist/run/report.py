@@ -36,7 +36,8 @@ class FrameReport:
     frame: int
     plan: str
     status: Status
-    quality: float  # share of the distributed MACs that were computed and not filled in, 0..1
+    quality: float  # 0..1: over the chains of stages, the product of the shares of their results' bytes that came
+    macs_share: float  # 0..1: of the distributed MACs, those that were computed and not filled in
     pieces: int  # in distributed stages
     came: int
     decoded: int

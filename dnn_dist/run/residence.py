@@ -67,6 +67,14 @@ class Residence:
         if not lacks:
             del self.waiting[key]
 
+    def narrow(self, key: TaskKey, awaits: Collection[Maker]) -> None:
+        """A held task waits for nobody but these."""
+        lacks = self.waiting.get(key)
+        if lacks is not None:
+            lacks &= set(awaits)
+            if not lacks:
+                del self.waiting[key]
+
     def release(self, key: TaskKey) -> Role:
         """A task is held no longer; what it was."""
         self.waiting.pop(key, None)

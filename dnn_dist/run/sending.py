@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dnn_dist.cut.feeds import Maker, lenders
 from dnn_dist.run.events import SendWork
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease
+from dnn_dist.run.shape import PieceShape
 from dnn_dist.run.tasks import Books, Task
 from dnn_dist.run.values import Route
 from dnn_dist.run.wire import TaskKey
@@ -29,7 +31,7 @@ def send(
         view.next_number,
         attempt,
         now,
-        piece.macs,
+        piece.alone if task.alone else piece.macs,
         piece.bytes_in,
         piece.bytes_out,
         ahead,
@@ -38,22 +40,38 @@ def send(
         ),
         since=now,
         story=task.story,
-        fed=bool(piece.feeds),
+        fed=bool(awaited(task, piece)),
         lacks=books.scattered(key),
         kept=bool(piece.takers) and not books.stage(key).reports,
     )
     view.next_number += 1
+    view.note_given(frame.plan, key.stage, books.stage(key).form(key.piece), lease.number)
     view.leases[key] = task.leases[view.name] = lease
     view.due = min(view.due, lease.end(view.state, settings))
     books.due = min(books.due, view.due)
-    if frame.plan in view.state.on_demand:
-        view.given.add((frame.plan, key.stage, key.piece))
-    return SendWork(view.name, lease.session, key, frame.plan, lease.number, attempt, frame.deadline - now, routes)
+    left = frame.deadline - now
+    return SendWork(
+        view.name, lease.session, key, frame.plan, lease.number, attempt, left, routes, alone=task.alone
+    )
+
+
+def awaited(task: Task, piece: PieceShape) -> frozenset[Maker]:
+    """Who has to give a task something before it can be computed."""
+    given = lenders((task.key.stage, task.key.piece), piece.feeds) if task.alone else frozenset[Maker]()
+    return frozenset(piece.feeds) - given
 
 
 def send_again(books: Books, view: WorkerView, key: TaskKey, now: float, routes: tuple[Route, ...]) -> SendWork:
     """Tell a worker that has a task, computed or not, where some of its feeds go now."""
     return _unleased(books, view, key, now, routes, again=True)
+
+
+def send_alone(books: Books, view: WorkerView, task: Task, now: float) -> SendWork:
+    """Have a worker compute a tile in full, of which it lacks strips."""
+    task.alone = True
+    lease, piece = task.leases[view.name], books.piece(task.key)
+    lease.macs, lease.fed = piece.alone, bool(awaited(task, piece))
+    return _unleased(books, view, task.key, now, (), again=True)
 
 
 def send_aside(books: Books, view: WorkerView, key: TaskKey, now: float) -> SendWork:
@@ -68,4 +86,5 @@ def _unleased(
     frame, number, attempt = books.frames[key.frame], view.next_number, books.task(key).attempt
     view.next_number += 1
     left = frame.deadline - now
-    return SendWork(view.name, view.state.session, key, frame.plan, number, attempt, left, routes, again)
+    alone = books.task(key).alone
+    return SendWork(view.name, view.state.session, key, frame.plan, number, attempt, left, routes, again, alone)

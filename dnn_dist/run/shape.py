@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dnn_dist.cut.feeds import Boxes, Feeds, Maker, made_before
+from dnn_dist.cut.forms import serving
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.sides import SIDES
 from dnn_dist.graph.network import Network
@@ -23,6 +24,7 @@ class PieceShape:
     feeds: Mapping[Maker, int] = field(default_factory=dict)  # what it gets from pieces of its chain -> bytes
     takers: tuple[Maker, ...] = ()  # pieces of its chain that get something of it
     merged: int = 0  # of `bytes_in`: made before its chain, so that the aggregator has them
+    alone: int = 0  # MACs without strips of its neighbours; 0: it takes none
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,14 @@ class StageShape:
     replicas: int = 1  # workers that compute each piece; the first answer counts
     direct: bool = False  # it takes what it can straight from the workers of the stages before
     reports: bool = True  # its pieces give the aggregator something
-    chained: bool = False  # there is a direct boundary before or behind it, or it is for one side of a link
-    pipelined: bool = False  # it is meant for a robot of its own
+    chained: bool = False  # pieces give each other something: over a direct boundary, or strips; or it has a side
+    group: bool = False  # it begins a group: of robots that have none of the stages before
     side: str = ""  # "front" or "rest": which side of a link it is for
+    forms: tuple[int, ...] = ()  # piece -> the piece whose file computes it, on robots that have few; empty: itself
+
+    def form(self, piece: int) -> int:
+        """Which file a piece needs, on robots that make files ready when they are first given one of its pieces."""
+        return self.forms[piece] if self.forms else piece
 
     @property
     def enough(self) -> int:
@@ -71,6 +78,14 @@ class PlanShape:
         """The first stage whose pieces the aggregator sees, which a picture can show."""
         return self.reporting(0)[0]
 
+    @property
+    def chains(self) -> list[range]:
+        """All of them, in order; a local stage is one by itself."""
+        found = [self.chain(0)]
+        while found[-1].stop < len(self.stages):
+            found.append(self.chain(found[-1].stop))
+        return found
+
     def chain(self, stage: int) -> range:
         """The stages that are joined by direct boundaries with this one."""
         first, stop = stage, stage + 1
@@ -99,16 +114,18 @@ class PlanShape:
                         {maker: _bytes(boxes, wire) for maker, boxes in feeds.feeds(number, seen.index).items()},
                         tuple(feeds.takers(number, seen.index)),
                         sum(port_bytes(network, port, wire) for port in made_before(network, seen)),
+                        seen.alone.macs if seen.alone else 0,
                     )
                     for seen in view.pieces
                 ),
                 needed=stage.needed if stage.coded else None,
-                replicas=1 if stage.coded or len(feeds.chain(number)) > 1 else replicas,
+                replicas=1 if stage.coded or feeds.chained(number) else replicas,
                 direct=stage.direct,
-                chained=len(feeds.chain(number)) > 1 or stage.kind in SIDES,
+                chained=feeds.chained(number) or stage.kind in SIDES,
                 reports=bool(view.outputs),
-                pipelined=stage.kind == "layers",
+                group=stage.direct and stage.group,
                 side=stage.kind if stage.kind in SIDES else "",
+                forms=serving(network, stage),
             )
             for number, (stage, view) in enumerate(zip(stages, feeds.seen, strict=True))
         ]

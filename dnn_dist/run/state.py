@@ -8,8 +8,10 @@ restarted process on the same robot goes on above its former self.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import platform
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from dnn_dist import __version__
 from dnn_dist.run.wire import TaskKey
@@ -38,8 +40,7 @@ known was none of its source's.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerState:
+class WorkerState(NamedTuple):
     """A worker's heartbeat, offer of room, and acknowledgement in one."""
 
     worker: str
@@ -48,7 +49,7 @@ class WorkerState:
     sequence: int
     model: str = ""  # SHA-256 of its model file
     speed: float = 0.0  # measured over all that it computed, MAC/s; 0 while unknown
-    speeds: Mapping[tuple[str, int], float] = field(default_factory=dict)  # (plan, stage) -> measured, MAC/s
+    speeds: Mapping[tuple[str, int], float] = MappingProxyType({})  # (plan, stage) -> measured, MAC/s
     plans: frozenset[str] = frozenset()  # hashes of plans whose pieces it computes
     refused: frozenset[str] = frozenset()  # hashes of plans it cannot serve
     held: tuple[TaskKey, ...] = ()  # not yet answered, the one being computed first
@@ -57,10 +58,11 @@ class WorkerState:
     room: int = 0  # how many more tasks it takes
     peers: frozenset[str] = frozenset()  # workers that it can send feeds to
     offered_to: str = ""  # the one source that the room is offered to
-    seen: Mapping[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
+    seen: Mapping[tuple[str, int], int] = MappingProxyType({})  # (source, session) -> last work number
     on_demand: frozenset[str] = frozenset()  # of `plans`: those whose pieces are made ready when first given
     preparing: bool = False  # weights are being read: no lease runs meanwhile
     version: str = __version__  # of dnn_dist: another one derives other pieces
+    machine: str = platform.machine()  # kind of processor: of another one float32 results differ by rounding
 
     def speed_of(self, plan: str, stage: int) -> float:
         """Measured speed at pieces of a stage, MAC/s; 0 while unknown: it has computed none, or too many others since.
@@ -70,8 +72,7 @@ class WorkerState:
         return self.speeds.get((plan, stage), 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceState:
+class SourceState(NamedTuple):
     """A source's heartbeat and the length of its queue, so that workers choose whom to serve."""
 
     source: str
@@ -82,28 +83,28 @@ class SourceState:
     oldest_open: int = 0  # frames below are late
     queued: int = 0  # tasks that wait for a worker
     version: str = __version__  # of dnn_dist
+    deadline: float = 0.0  # s; the QoS deadline of its work and results now; 0: none, off or idle
 
 
-@dataclass(frozen=True, slots=True)
-class StageProgress:
+class StageProgress(NamedTuple):
     """What an aggregator holds of one stage of one open frame."""
 
     held: frozenset[int] = frozenset()  # pieces
     settled: bool = False  # nothing more is wanted of this stage
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """The only word on what is done: per open frame and stage the pieces held, and whether it is settled."""
 
     source: str
     session: int  # of the source whose frames these are; 0: none was announced yet
     sequence: int
     oldest_open: int = 0  # frames below are closed
-    stages: Mapping[tuple[int, int], StageProgress] = field(default_factory=dict)  # (frame, stage)
+    stages: Mapping[tuple[int, int], StageProgress] = MappingProxyType({})  # (frame, stage)
     aggregator: int = 0  # its session; after a restart it knows nothing of frames before
     plans: frozenset[str] = frozenset()  # hashes of the plans whose frames it takes
     peers: frozenset[str] = frozenset()  # workers that it can send feeds to
+    saving: int = 0  # how much new frames should save of their bytes; see run/saving.py
 
     def open_stage(self, frame: int) -> int | None:
         """The stage that an open frame has come to: all before it are settled. None: it is not listed."""
@@ -113,6 +114,17 @@ class Progress:
                 return stage
             stage += 1
         return None
+
+    def over(self, keys: Iterable[TaskKey]) -> list[TaskKey]:
+        """Those of these tasks, all of the source and session that this is about, of which nothing more is wanted
+        here: `done`, of many open frames' tasks at once.
+        """
+        stages = self.stages
+        return [
+            key
+            for key in keys
+            if (stage := stages.get((key.frame, key.stage))) is not None and (stage.settled or key.piece in stage.held)
+        ]
 
     def done(self, key: TaskKey) -> bool:
         """True when the aggregator wants nothing more of this task."""

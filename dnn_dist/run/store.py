@@ -19,6 +19,7 @@ from dnn_dist.cut.piece import Port, Stage
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.pieces import PieceSet
+from dnn_dist.run.saving import NONE, Saving
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.wire import WireError, WireTensor, dequantise
 
@@ -37,8 +38,10 @@ class Store(Protocol):
     def plan(self) -> Any:
         """A `Plan`, or what has its hash, cut and text."""
 
-    def begin(self, frame: int, pixels: Any = None) -> None:
-        """Open a frame. `pixels`: the model's inputs; None where they are not known, or were given already."""
+    def begin(self, frame: int, pixels: Any = None, saving: Saving = NONE) -> None:
+        """Open a frame. `pixels`: the model's input; None where it is not known, or was given already. `saving`: how
+        its tensors travel from here.
+        """
 
     def release(self, frame: int) -> None:
         """Close it, for one of those that opened it."""
@@ -99,12 +102,15 @@ class TensorStore:
         self._local_images = tuple(tensor for tensor in network.inputs if tensor in local)
         self._begun: dict[int, int] = {}  # frame -> by how many
         self._pixels: dict[int, Tensors] = {}  # frame -> the model's inputs as bytes
+        self._savings: dict[int, Saving] = {}  # frame -> how its tensors travel, where that is not as usual
         self._frames: dict[int, Tensors] = {}
         self._received: dict[tuple[int, int], dict[int, list[np.ndarray]]] = {}  # (frame, stage) -> piece -> outputs
         self._last: dict[int, Tensors] = {}  # stage -> its outputs for the newest frame that had them all
 
-    def begin(self, frame: int, pixels: Sequence[np.ndarray] | None = None) -> None:
+    def begin(self, frame: int, pixels: Sequence[np.ndarray] | None = None, saving: Saving = NONE) -> None:
         """`pixels`: the images as the model's inputs, uint8 H x W x 3; of an aggregator's, those of `read_image`."""
+        if saving != NONE:
+            self._savings[frame] = saving
         self._begun[frame] = self._begun.get(frame, 0) + 1
         self._frames.setdefault(frame, {})
         if pixels is not None:
@@ -117,6 +123,7 @@ class TensorStore:
             return
         del self._begun[frame], self._frames[frame]
         self._pixels.pop(frame, None)
+        self._savings.pop(frame, None)
         for key in [key for key in self._received if key[0] == frame]:
             del self._received[key]
 
@@ -154,13 +161,13 @@ class TensorStore:
         tensors.update(self._pixels.get(frame, {}))
         if missing := [port.name for port in ports if port.tensor not in tensors]:
             raise WireError(f"frame {frame}: {missing[0]!r} for piece {piece} of stage {stage} is not made yet")
-        here = self.stages[stage]
+        here, saving = self.stages[stage], self._savings.get(frame, NONE)
         arrays = scatter(here, replace(here.pieces[piece], inputs=tuple(ports)), tensors)
         return [
-            WireTensor(tensor.name, tensor.array, region=tensor.region)
+            WireTensor(tensor.name, tensor.array, region=tensor.region, jpeg=saving.jpeg)
             if port.tensor in self.network.inputs
             else tensor
-            for port, tensor in zip(ports, self._pieces.label(ports, arrays), strict=True)
+            for port, tensor in zip(ports, self._pieces.label(ports, arrays, saving.wire), strict=True)
         ]
 
     def check(self, stage: int, piece: int, outputs: Sequence[WireTensor]) -> tuple[int, list[np.ndarray]]:

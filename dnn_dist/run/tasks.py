@@ -53,6 +53,8 @@ class Task:
     leases: dict[str, Lease] = field(default_factory=dict)  # worker -> its lease
     failed_at: set[str] = field(default_factory=set)  # workers whose lease on it was lost
     given_up: bool = False  # after too many of them
+    reported: bool = False  # the aggregator has its result, others may still need something of it
+    alone: bool = False  # it is computed without strips of its neighbours
     owner: str = ""  # sharing: the worker that it belongs to
     story: Story = field(default_factory=Story)
 
@@ -77,6 +79,7 @@ class Books:
     plan: str = ""  # for new frames
     due: float = float("-inf")  # s; until then nothing that workers owe us is overdue
     unfed: list[TaskKey] = field(default_factory=list)  # tasks of chains that lack feeds for too long
+    unlent: list[TaskKey] = field(default_factory=list)  # tiles of which a neighbour was lost that lends them strips
     apart: bool = False  # the aggregator is another process, which has what was merged
     met: frozenset[str] = frozenset()  # workers that it can send that to
     some_on_demand: bool = False  # a worker was heard that makes pieces ready when it is first given them
@@ -86,7 +89,7 @@ class Books:
         return self.plans[self.frames[key.frame].plan]
 
     def chained(self, key: TaskKey) -> bool:
-        """Whether the piece of an open frame's task belongs to a chain of several stages."""
+        """Whether the piece of an open frame's task gets something of others, or gives it to them."""
         return self.stage(key).chained
 
     def stage(self, key: TaskKey) -> StageShape:

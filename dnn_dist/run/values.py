@@ -5,15 +5,14 @@ virtual time. Tensors in them are the store's affair: arrays, or just a size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from dnn_dist.plan.plan import WIRES
 from dnn_dist.run.report import FrameReport
 from dnn_dist.run.wire import TaskKey
 
 
-@dataclass(frozen=True, slots=True)
-class PlanText:
+class PlanText(NamedTuple):
     """A plan of a source, in full."""
 
     source: str
@@ -24,15 +23,13 @@ class PlanText:
     robots: tuple[str, ...] = ()  # whose workers take part; none named: all
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(NamedTuple):
     """A partition's store of a plan, for the aggregator in its process, which shares it."""
 
     store: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame as it is announced to its aggregator, before any work is sent."""
 
     source: str
@@ -44,6 +41,8 @@ class Frame:
     dropped: int = 0  # images, in this session so far
     error: str = ""  # why it has no pixels
     image: Any = ()  # the model's input, where a local stage takes it and the aggregator is elsewhere
+    saving: str = ""  # what travels smaller than usual
+    level: int = 0  # how much that is, of what was asked for; see run/saving.py
 
 
 class Route(NamedTuple):
@@ -55,9 +54,10 @@ class Route(NamedTuple):
     session: int  # the worker's
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A task. `again`: no task, but feeds of one that this worker has, computed or not, go where `routes` say."""
+class Work(NamedTuple):
+    """A task. `again`: no task, but feeds of one that this worker has, computed or not, go where `routes` say.
+    `alone`: strips of it that are not there will not come; a tile is then computed in full.
+    """
 
     key: TaskKey
     plan: str
@@ -68,10 +68,11 @@ class Work:
     inputs: Any
     routes: tuple[Route, ...] = ()
     again: bool = False
+    alone: bool = False
+    wire: str = WIRES[0]  # of float32 tensors that it gives, unless the plan's is narrower
 
 
-@dataclass(frozen=True, slots=True)
-class Scatter:
+class Scatter(NamedTuple):
     """To an aggregator elsewhere: these pieces need what was made before their chain."""
 
     source: str
@@ -81,8 +82,7 @@ class Scatter:
     routes: tuple[Route, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(NamedTuple):
     """What one piece of a chain gives another, from worker to worker; or an aggregator, of what it merged."""
 
     key: TaskKey  # of the piece that it is for
@@ -95,8 +95,7 @@ class Feed:
     boxes: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """A worker's answer."""
 
     key: TaskKey
@@ -110,8 +109,7 @@ class Result:
     outputs: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a frame ended, for those who asked."""
 
     report: FrameReport

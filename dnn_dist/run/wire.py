@@ -15,7 +15,6 @@ Float32 tensors may travel narrower, as a plan's `wire` says. What that costs, f
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +24,6 @@ from dnn_dist.errors import DnnDistError
 from dnn_dist.graph.region import Region
 from dnn_dist.plan.plan import Pixels, wire_dtype
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "bool")}
 
 
@@ -55,6 +53,7 @@ class WireTensor:
     scale: float = 0.0  # real value = scale * (stored - zero_point); 0: values are stored as they are
     zero_point: int = 0
     region: Region | None = None  # the box of the whole tensor; None: all of it
+    jpeg: int = 0  # bytes of pixels travel as JPEG of this quality; 0: as they are
 
     @property
     def bytes(self) -> int:

@@ -176,8 +176,12 @@ class Worker:
         if self._unwanted(key, event.role):
             return told("late work", "no longer wanted on arrival", warn=False)
         kept = self.residence.kept.get(key)
+        if event.alone:
+            self.residence.narrow(key, event.role.awaits)
         if key in self.held or (event.again and kept is not None):
             return [Reroute(key)] if event.again else [Reroute(key), *told("doubled work", "is held already")]
+        if event.again and event.alone:
+            return []  # it is computed
         if event.again:
             return told("foreign work", "asks for feeds of a piece that is not here")
         if kept is not None:  # lost on the way, or so its source thinks
@@ -335,6 +339,10 @@ class Worker:
         while len(self.seen) > self.settings.max_sources:
             del self.seen[next(iter(self.seen))]
 
+    def offered_to(self, now: float) -> str:
+        """The source that room is offered to; empty: none."""
+        return self._views.offered_to(self.plans, now)
+
     def _publish(self, now: float) -> list[Any]:
         waiting = self.residence.waiting
         most = min(1 + self.settings.prefetch, self.settings.max_held)
@@ -346,7 +354,7 @@ class Worker:
             frozenset(self.answered),
             max(0, most - len(self.held) + len(waiting) - len(self.outbox)),
             self.peers,
-            self._views.offered_to(self.plans, now),
+            self.offered_to(now),
             self.seen,  # replaced when it changes, never changed
             frozenset(self.on_demand),
             self.reading is not None or not all(self.plans.values()),

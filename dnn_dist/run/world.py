@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.run.events import Tick
 from dnn_dist.run.notes import Note
+from dnn_dist.run.trust import Speakers, refusal
 from dnn_dist.run.wire import TaskKey
 
 MOST = 1000
 """Events taken in one go."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What takes time, and runs beside the loop: jobs of one lane in order, lanes beside each other."""
 
     lane: str  # compute | prepare | local
@@ -101,6 +100,8 @@ class Part:
     machine: Machine
     takes: ClassVar[Mapping[type, Callable[[Any, Any], None]]]  # type of what is posted -> method; others: the machine
     performs: ClassVar[Mapping[type, Callable[[Any, Any], None]]]  # type of an action -> method
+    speakers: ClassVar[Speakers] = {}  # who is to be trusted for what is heard
+    trusted: frozenset[str] = frozenset()  # their names; none: all
 
     def __init__(self, world: World, loop: Loop) -> None:
         self.world = world
@@ -111,6 +112,10 @@ class Part:
     def take(self, what: Any) -> None:
         """For the loop."""
         try:
+            refused = refusal(what, self.speakers, self.trusted) if self.trusted else None
+            if refused is not None:
+                self.world.note(refused)
+                return
             take = self.takes.get(type(what))
             if take is None:
                 self.handle(what)

@@ -165,7 +165,9 @@ class WorkerRun(Process):
             return 0.0 if self.part.ready(key, job.plan) else self.hub.scenario.prepare
         self.hub.computing(self.robot, key)
         self.pieces[key.source].add((key.stage, key.piece))
-        return self.hub.service(self.robot, self._load(key.source, job.plan), key.stage, key.piece)
+        seconds = self.hub.service(self.robot, self._load(key.source, job.plan), key.stage, key.piece)
+        macs = self._piece(key, job.plan).macs
+        return seconds * job.macs / macs if macs else seconds  # a tile without its strips has more to do
 
     def failure(self, job: Job) -> str:
         return self.hub.draw_error() if job.lane == "compute" else ""
@@ -221,9 +223,11 @@ class WorkerRun(Process):
 
     def _read_boards(self, part: Computer) -> float:
         """Take in what has reached this worker; when the next message will, in seconds."""
-        now, soonest, states, served = self.agenda.now, float("inf"), [], part.serves
-        for ear in self._ears:
-            if ear.board.number == ear.seen or (ear.progress and ear.source.name not in served):
+        now, soonest, states = self.agenda.now, float("inf"), []
+        news = [ear for ear in self._ears if ear.board.number != ear.seen]
+        served = part.serves if news else ()
+        for ear in news:
+            if ear.progress and ear.source.name not in served:
                 continue
             ear.seen, state, later = ear.board.read(ear.seen, ear.delay, now)
             if state is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from dnn_dist.errors import DnnDistError
 from dnn_dist.plan.fleet import Fleet, Robot
+from dnn_dist.plan.policy import in_work
 from dnn_dist.run.gathered import GathererSettings
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.sourceviews import WorkerSettings
@@ -50,7 +51,7 @@ class Source:
     rate: float | None = None  # images/s; None: the next image whenever one may be taken
     start: float = 0.0  # first image
     deadline: float = float("inf")  # from an image's arrival to its detections
-    max_frames: int = 1  # frames in work at once; the newest image waits, older ones are dropped
+    max_frames: int = 0  # frames in work at once, as the gateway's parameter; the newest image waits, older are dropped
     workers: tuple[str, ...] | None = None  # robots that it reaches; None: all that compute
     aggregator: str = ""  # robot where results are gathered
     camera: str = ""  # robot that images come from, `image_bytes` each
@@ -91,9 +92,9 @@ class Scenario:
             for robot in (*filter(None, used), *(self.workers or ())):
                 if robot not in names:
                     raise SimulationError(f"scenario: no robot {robot!r} in the fleet; it has {', '.join(names[:8])}")
-            for what, value in (("frames", source.frames), ("max_frames", source.max_frames)):
-                if value < 1:
-                    raise SimulationError(f"source {source.robot!r}: {what} is {value}, expected 1 or more")
+            for what, value, least in (("frames", source.frames, 1), ("max_frames", source.max_frames, 0)):
+                if value < least:
+                    raise SimulationError(f"source {source.robot!r}: {what} is {value}, expected {least} or more")
             if source.rate is not None and not source.rate > 0:
                 raise SimulationError(f"source {source.robot!r}: rate is {source.rate}, expected images a second")
         check_faults(self.faults, names)
@@ -110,7 +111,7 @@ def patient(fleet: Fleet, source: Source, workers: tuple[str, ...], settings: Di
     links = [fleet.link(sender, name) for sender in sorted(senders) for name in workers if name != sender]
     pieces = [piece for stage in source.load.shape.stages if not stage.local for piece in stage.pieces]
     largest = max((piece.bytes_in + piece.bytes_out for piece in pieces), default=0)
-    in_frame = source.max_frames * max(
+    in_frame = in_work(source.max_frames, source.load.shape.stages) * max(
         (sum(p.bytes_in + p.bytes_out for p in stage.pieces) for stage in source.load.shape.stages), default=0
     )
     size = max(largest, min(settings.window, in_frame)) + largest

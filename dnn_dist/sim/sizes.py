@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnn_dist.cut.feeds import AGGREGATOR, Maker
+from dnn_dist.plan.plan import WIRES
 from dnn_dist.run.events import Role
+from dnn_dist.run.saving import NONE, Saving
 from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.values import PlanText
 from dnn_dist.run.wire import WireError
@@ -45,7 +47,7 @@ class SizeStore:
         self.plan, self.shape = SizePlan(load.plan), load.shape
         self._kept, self._settled = kept, settled
 
-    def begin(self, frame: int, pixels: Any = None) -> None:
+    def begin(self, frame: int, pixels: Any = None, saving: Saving = NONE) -> None:
         pass
 
     def release(self, frame: int) -> None:
@@ -88,22 +90,26 @@ class SizePieces:
     def __init__(self, shapes: Callable[[str], PlanShape], on_demand: bool) -> None:
         """`shapes`: of a plan by its name."""
         self._shapes, self._on_demand = shapes, on_demand
-        self._ready: set[tuple[str, int, int]] = set()
+        self._ready: set[tuple[str, int, int, bool]] = set()
 
     def build(self, offered: PlanText) -> bool:
         return self._on_demand
 
     def drop(self, plan: str) -> None:
-        self._ready = {piece for piece in self._ready if piece[0] != plan}
+        self._ready = {form for form in self._ready if form[0] != plan}
 
-    def macs(self, plan: str, stage: int, piece: int) -> int:
-        return _piece(self._shapes(plan), stage, piece)[0]
+    def macs(self, plan: str, stage: int, piece: int, alone: bool = False) -> int:
+        macs = _piece(self._shapes(plan), stage, piece)[0]
+        return self._shapes(plan).stages[stage].pieces[piece].alone if alone else macs
 
-    def ready(self, plan: str, stage: int, piece: int) -> bool:
-        return not self._on_demand or (plan, stage, piece) in self._ready
+    def ready(self, plan: str, stage: int, piece: int, alone: bool = False) -> bool:
+        return not (self._on_demand or alone) or self._form(plan, stage, piece, alone) in self._ready
 
-    def prepare(self, plan: str, stage: int, piece: int) -> None:
-        self._ready.add((plan, stage, piece))
+    def prepare(self, plan: str, stage: int, piece: int, alone: bool = False) -> None:
+        self._ready.add(self._form(plan, stage, piece, alone))
+
+    def _form(self, plan: str, stage: int, piece: int, alone: bool) -> tuple[str, int, int, bool]:
+        return plan, stage, self._shapes(plan).stages[stage].form(piece), alone
 
     def role(self, plan: str, stage: int, piece: int, inputs: Any) -> Role:
         shape = self._shapes(plan)
@@ -113,11 +119,20 @@ class SizePieces:
         awaits = frozenset(found.feeds) | ({AGGREGATOR} if lacks else set())
         return Role(awaits, frozenset(found.takers), shape.stages[stage].reports)
 
-    def run(self, plan: str, stage: int, piece: int, inputs: Any, fed: Mapping[Maker, Any] = NOTHING) -> Made:
+    def run(
+        self,
+        plan: str,
+        stage: int,
+        piece: int,
+        inputs: Any,
+        fed: Mapping[Maker, Any] = NOTHING,
+        alone: bool = False,
+        wire: str = WIRES[0],
+    ) -> Made:
         size = _piece(self._shapes(plan), stage, piece)[1]
         return Made(size, size)
 
-    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any) -> int:
+    def boxes(self, plan: str, taker: Maker, maker: Maker, outputs: Any, wire: str = WIRES[0]) -> int:
         return self._shapes(plan).stages[taker[0]].pieces[taker[1]].feeds[maker]
 
     def accept(self, plan: str, taker: Maker, maker: Maker, boxes: int) -> int:

@@ -340,6 +340,8 @@ class SourceRun:
             if self._exact and self._apart:
                 self.air.tell(state.robot, self.aggregator_robot, "worker state", self._tell_aggregator, state)
             return
+        if not self.partition.minds(state):
+            return  # that it is heard is told with the heartbeats
         now, unread = self.agenda.now, self._inbox.get(state.worker)
         before = unread[1] if unread is not None and unread[0] <= now else None
         self._inbox[state.worker] = now + self.air.mean_delay(state.robot, self.robot), state, before
