@@ -96,12 +96,14 @@ def pixels_of(network: Network) -> tuple[float, float]:
 
 
 def describe(network: Network) -> Described:
-    """All that the file tells of a model with one input. ConfigError when that is no image."""
-    image = network.tensors[network.inputs[0]] if len(network.inputs) == 1 else None
-    if image is None or not image.is_image or image.shape[3] != 3:
-        shapes = ", ".join(_extents(network.tensors[t]) for t in network.inputs) or "nothing"
-        raise ConfigError(f"{network.path}: takes {shapes}, expected one image of 1 x height x width x 3")
-    metadata = read_metadata(network.file)
+    """All that the file tells of a model; of several inputs the first stands for all. ConfigError when they are no
+    images.
+    """
+    inputs = [network.tensors[tensor] for tensor in network.inputs]
+    if not inputs or not all(image.is_image and image.shape[3] == 3 for image in inputs):
+        shapes = ", ".join(map(_extents, inputs)) or "nothing"
+        raise ConfigError(f"{network.path}: takes {shapes}, expected images of 1 x height x width x 3")
+    image, metadata = inputs[0], read_metadata(network.file)
     found = Described({"classes": [], "input": {"shape": list(image.shape)}})  # in this order in a file
     found.sources["input.shape"] = "the graph"
     _pixels(found, image, metadata)
