@@ -352,8 +352,9 @@ class Gatherer:
             shape = self._plans[frame.plan]
             missing = {stage: self._missing(frame, stage) for stage in shape.reporting(frame.stage)}
             lacked, enough = sum(map(len, missing.values())), sum(shape.stages[stage].enough for stage in missing)
-            why = self._why_not(number, frame, lacked, enough, now)
-            if lacked and now - (self._worker_heard_at or now) < self.settings.worker_timeout:
+            heard = self._worker_heard_at is not None and now - self._worker_heard_at < self.settings.worker_timeout
+            why = frame.why_not(number, shape.stages[frame.stage].local, lacked, enough, heard, now)
+            if lacked and heard:
                 self.thrift.note(True, frame.level)
             if shape.stages[frame.stage].local or lacked == enough or now >= frame.deadline:
                 self._give_up(frame, now)
@@ -368,17 +369,6 @@ class Gatherer:
         held = frame.held.get(stage, set())
         enough = self._plans[frame.plan].stages[stage].enough
         return tuple(piece for piece in range(enough) if piece not in held) if len(held) < enough else ()
-
-    def _why_not(self, number: int, frame: GatheredFrame, missing: int, enough: int, now: float) -> str:
-        """Why a frame is given up, for a person: what was missing, after how long, and what it may come from."""
-        stage = self._plans[frame.plan].stages[frame.stage]
-        waited = f"after {now - frame.announced_at:.2f} s of {frame.budget:.2f}"
-        if stage.local:
-            return f"frame {number}: local stage {frame.stage} was not done {waited}; allow it more, or cut it too"
-        lacked = f"frame {number}: {missing} of {enough} pieces of stage {frame.stage} had not come {waited}"
-        if self._worker_heard_at is None or now - self._worker_heard_at >= self.settings.worker_timeout:
-            return f"{lacked}; no worker is heard"
-        return f"{lacked}; links or workers are too slow for this plan and deadline, see report and `dnn_dist plan`"
 
     def _publish(self, now: float) -> list[Any]:
         if not self._changed and now < self._published_at + self.settings.heartbeat:
