@@ -18,8 +18,9 @@ from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import ExternalShutdownException
 
 from dnn_dist.errors import PERMANENT, UNEXPECTED, DnnDistError
+from dnn_dist.nodes.endpoint import RCLError
 from dnn_dist.nodes.joining import join, joined
-from dnn_dist.nodes.shell import RCLError, Shell
+from dnn_dist.nodes.shell import Shell
 from dnn_dist.signals import hold, leave_at_once, told_to_stop
 
 STUCK = 4.0

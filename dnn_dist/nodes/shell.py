@@ -18,27 +18,20 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
-from rclpy.exceptions import ParameterException
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from dnn_dist.errors import ConfigError, DnnDistError
+from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
+from dnn_dist.nodes.endpoint import RCLError, make_endpoint
 from dnn_dist.nodes.lifesign import LifeSign
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
 from dnn_dist.run.health import HOLD, judge
 from dnn_dist.run.net import Net
 from dnn_dist.run.notes import Note, Notebook
-
-try:
-    from rclpy._rclpy_pybind11 import RCLError as RCLError  # for others, too
-except ImportError:  # another rclpy hides it elsewhere; then no publish() of ours can raise it by this name
-    RCLError = RuntimeError
-
 
 IDLE = 3600.0
 """Seconds between two rings of a timer that nobody has set."""
@@ -245,9 +238,10 @@ class Shell(Node):
             else:
                 self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
 
-        return self._with_events(
+        return make_endpoint(
             self.create_subscription,
             SubscriptionEventCallbacks,
+            self.note,
             late,
             topic,
             *(type_, topic, taken, copy(qos)),  # rclpy writes overrides into it
@@ -266,32 +260,6 @@ class Shell(Node):
 
         told = late if owed else None
         arguments = (type_, topic, copy(qos))
-        return self._with_events(
-            self.create_publisher, PublisherEventCallbacks, told, topic, *arguments, overrides=overrides
+        return make_endpoint(
+            self.create_publisher, PublisherEventCallbacks, self.note, told, topic, *arguments, overrides=overrides
         )
-
-    def _with_events(
-        self,
-        create: Callable[..., Any],
-        callbacks: type,
-        late: Callable[[Any], None] | None,
-        topic: str,
-        *arguments: Any,
-        overrides: Sequence[QoSPolicyKind] = (),
-    ) -> Any:
-        options = QoSOverridingOptions(overrides)
-
-        def incompatible(event: Any) -> None:
-            self.note(Note(f"incompatible QoS on {topic}", f"the other end wants another {event.last_policy_kind}"))
-
-        try:
-            events = callbacks(incompatible_qos=incompatible, deadline=late)
-            return create(*arguments, event_callbacks=events, qos_overriding_options=options)
-        except UnsupportedEventTypeError:
-            # The clock of the aggregator decides anyway.
-            self.note(Note("no QoS events", f"{topic}: this middleware tells of no missed deadlines", warn=False))
-            return create(*arguments, qos_overriding_options=options)
-        except (ParameterException, RuntimeError) as error:
-            if overrides and not isinstance(error, RCLError):
-                raise ConfigError(f"qos_overrides of {topic}: {' '.join(str(error).split())}") from None
-            raise
