@@ -188,7 +188,7 @@ class PieceSet(Ports):
         self._spare = {
             (index, piece.alone.form): (stage, piece.alone)
             for (index, _), (stage, piece) in self._forms.items()
-            if piece.alone is not None and (index, piece.alone.form) not in self._forms
+            if piece.alone is not None
         }
         """Those of tiles that lack strips: made ready when they are needed."""
         self.sizes = {form: piece_size(network, *found) for form, found in (self._spare | self._forms).items()}
@@ -205,7 +205,7 @@ class PieceSet(Ports):
 
     def spare(self, form: Form) -> bool:
         """Whether only tiles that lack strips have this form."""
-        return form in self._spare
+        return form in self._spare and form not in self._forms
 
     def drop(self, form: Form) -> None:
         """Free a form."""
