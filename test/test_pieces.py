@@ -110,7 +110,6 @@ def test_a_tile_in_full_is_read_when_strips_do_not_come_and_gives_the_same():
     assert workshop.macs(plan, 0, tile.index, alone=True) == tile.alone.macs > workshop.macs(plan, 0, tile.index)
     workshop.prepare(plan, 0, tile.index, alone=True)
     assert workshop.ready(plan, 0, tile.index, alone=True)
-    assert sum(workshop._used.values()) == piece_size(pieces.network, stage, tile.alone)
     arrays, ports = random_inputs(pieces.network), Ports(pieces.network, pieces.plans[0], pieces.stages[0])
     made = {}
     for piece in stage.pieces:
