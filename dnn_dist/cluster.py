@@ -40,8 +40,8 @@ QOS_OVERRIDES = "qos_overrides."
 """What the names of parameters begin with by which rclpy lets users override the QoS of a topic (nodes/qos.py)."""
 
 IMAGES = ("image", "image/compressed")
-OUTPUTS = (*IMAGES, "detections", "detections_2d", "overlay", "report")
-"""Topics of a source that carry its name when the cluster has several."""
+OUTPUTS = ("detections", "detections_2d", "overlay", "report")
+"""Topics of a source that carry its name when the cluster has several, beside those of its images."""
 
 PAIR = {"work": {"gateway", "partition"}, "result": {"gateway", "aggregator"}}
 """Topics of a source and a worker -> the nodes of the source at their other end."""
@@ -187,7 +187,8 @@ def processes(
             }
             values |= {**entry.parameters.get("all", {}), **entry.parameters.get(node, {})}
             named = several and node != "worker"
-            remappings = {topic: f"{entry.source}/{topic}" for topic in OUTPUTS} if named else {}
+            topics = [*IMAGES, *_named_images(values), *OUTPUTS] if named else []
+            remappings = {topic: f"{entry.source}/{topic}" for topic in topics if not topic.startswith("/")}
             its_own = {key: one for key, one in values.items() if key in known or key.startswith(QOS_OVERRIDES)}
             started.append(
                 Process(
@@ -238,10 +239,16 @@ def _unpaced(cluster: Cluster, robot: Robot, namespace: str, several: bool, watc
 def _stays(cluster: Cluster, robot: Robot, several: bool, watched: bool) -> list[str]:
     """The topics with large messages, or such that wait behind them, whose readers are on this robot."""
     alone = all(other.source != robot.source for other in cluster.robots if other is not robot)
-    leaving = {*(() if watched else ("overlay",)), *(() if alone else IMAGES)}
-    topics = [f"{robot.source}/{topic}" if several else topic for topic in OUTPUTS if topic not in leaving]
+    leaving = {"overlay"} if not watched else set[str]()
+    staying = [*(IMAGES if alone else ()), *(topic for topic in OUTPUTS if topic not in leaving)]
+    topics = [f"{robot.source}/{topic}" if several else topic for topic in staying]
     ways = [way for way, nodes in PAIR.items() if nodes & set(robot.nodes)]
     return topics + [f"{robot.source}/{worker}/{way}" for worker in worker_names(robot) for way in ways]
+
+
+def _named_images(values: Mapping[str, Any]) -> list[str]:
+    """The topics of images that a node's parameters name."""
+    return [topic + way for topic in values.get("images", "").split() for way in ("", "/compressed")]
 
 
 def worker_names(robot: Robot) -> list[str]:

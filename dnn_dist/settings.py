@@ -46,6 +46,14 @@ def meanings(settings: type) -> dict[str, tuple[Any, Meaning]]:
     return {entry.name: (entry.default, entry.metadata["meaning"]) for entry in fields(settings)}
 
 
+IMAGES = "topics of the images, of a model with several inputs one for each, as in 'left right'; empty: image, for all"
+
+
+def image_topics(images: str) -> tuple[str, ...]:
+    """The topics that the parameter `images` names."""
+    return tuple(images.split()) or ("image",)
+
+
 @dataclass(frozen=True)
 class CameraSettings:
     """Publishes frames of a camera, a video, a folder of images or a synthetic scene."""
@@ -115,6 +123,10 @@ class PartitionSettings(ModelSettings, SourceSettings):
         16,
         live=True,
     )
+    images: str = parameter("", IMAGES)
+    pair_within: float = parameter(
+        0.01, "largest difference of the stamps of images that belong together, of a model with several", 0.0, 10.0
+    )
     compressed: bool = parameter(False, "images come on image/compressed instead of image")
     mode: str = parameter(
         "stealing",
@@ -176,6 +188,7 @@ class AggregatorSettings(ModelSettings, SourceSettings):
     nms_threshold: float = parameter(
         -1.0, "overlap of boxes of one object; below 0: as the card says", -1, 1, live=True
     )
+    images: str = parameter("", IMAGES)
     compressed: bool = parameter(False, "images come on image/compressed instead of image")
     worker_timeout: float = parameter(
         0.5,

@@ -45,7 +45,7 @@ def picture(number: int) -> np.ndarray:
 def whole(number: int) -> list[np.ndarray]:
     """What the whole model makes of one."""
     store = TensorStore(network(), Plan(network().sha256, "local"))
-    store.begin(0, picture(number))
+    store.begin(0, [picture(number)])
     store.run_local(0, 0)
     return store.results(0)
 
@@ -59,9 +59,9 @@ class Photo(Taken):
     image: np.ndarray | None = None
     header: Any = None
 
-    def pixels(self, height: int, width: int) -> np.ndarray:
+    def pixels(self, sizes: Any) -> list[np.ndarray]:
         self.image = picture(self.number)
-        return self.image
+        return [self.image]
 
 
 class ToldStore(TensorStore):

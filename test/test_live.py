@@ -51,7 +51,7 @@ def detections_of_whole(model: str, image: np.ndarray) -> list[tuple[Any, ...]]:
     card = card_of(network)
     store = TensorStore(network, make_plan(network, card, "local"))
     letterbox = Letterbox(*image.shape[:2], card.height, card.width)
-    store.begin(0, letterbox.apply(image))
+    store.begin(0, [letterbox.apply(image)])
     store.run_local(0, 0)
     found = load_head(network, card)(store.results(0), letterbox)
     return [(d.class_id, d.label, *map(np.float32, (d.score, d.y0, d.x0, d.y1, d.x1))) for d in found]

@@ -16,7 +16,7 @@ two and three of AlexNet's streams here, for multi-stream's LO is three times Al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -29,8 +29,8 @@ from figure import Row, Tables, main
 from networks import alexnet_p, googlenet, multi_stream, resnet18, siamese, siamese_koch, vgg16
 
 from dnn_dist.graph.network import Network
+from dnn_dist.plan.between import Layered, layered
 from dnn_dist.plan.front import best_cut
-from dnn_dist.plan.layered import Layered, layered
 from dnn_dist.plan.minimum_cut import minimum_cut
 from dnn_dist.plan.paths import Paths, best_order, extended_johnson, ordered
 
@@ -96,7 +96,11 @@ def between(name: str, link: str, network: Network | None = None) -> Layered:
     network, fitted = network or NETWORKS[name](), profile()
     on_robot = shares(network) * published.COOPERATIVE[name][0]
     rate = fitted.rate(name, link)
-    return layered(network, on_robot.tolist(), (shares(network) * fitted.server).tolist(), lambda size: size / rate)
+
+    def send(tensors: Sequence[int]) -> float:
+        return sum(network.tensors[tensor].bytes for tensor in tensors) / rate
+
+    return layered(network, on_robot.tolist(), (shares(network) * fitted.server).tolist(), send)
 
 
 def cell(name: str, link: str) -> list[Row]:

@@ -159,8 +159,8 @@ def _notes(network: Network, stages: Sequence[Stage], inputs: Sequence[Arrays]) 
     """Which stages differ from their ops run whole, and by how much."""
     gaps = stage_differences(network, stages, [Frame(dict(arrays)) for arrays in inputs], _difference)
     return [
-        f"{stage.spec}: differs by up to {gap:.3g} from ops {stage.first}..{stage.last} "
-        f"({', '.join(sorted({op.kind for op in network.ops[stage.first : stage.last + 1]}))}) run whole"
+        f"{stage.spec}: differs by up to {gap:.3g} from its ops "
+        f"({', '.join(sorted({network.ops[number].kind for number in stage.ops}))}) run whole"
         for stage, gap in gaps.items()
         if gap
     ]

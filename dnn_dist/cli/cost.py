@@ -31,7 +31,7 @@ def cost(network: Network, stages: Sequence[Stage]) -> dict[str, Any]:
     distributed = [stage for stage in stages if stage.distributed]
     pieces = [piece for stage in distributed for piece in stage.pieces]
     seen = [piece for stage in feeds.seen if stage.distributed for piece in stage.pieces]
-    of_stages = sum(op.macs for stage in distributed for op in network.ops[stage.first : stage.last + 1])
+    of_stages = sum(op.macs for stage in distributed for op in map(network.ops.__getitem__, stage.ops))
     return {
         "stages": len(stages),
         "pieces": len(pieces),

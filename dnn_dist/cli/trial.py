@@ -22,7 +22,7 @@ import numpy as np
 from dnn_dist.cli.apart import apart, shared_array, shared_copy
 from dnn_dist.cut.build import write_piece
 from dnn_dist.cut.feeds import Feeds, Maker, fed
-from dnn_dist.cut.local import cut_local
+from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.merge import merge, scatter
 from dnn_dist.cut.piece import Piece, Stage
 from dnn_dist.graph.network import Network
@@ -107,7 +107,7 @@ def run_stages(network: Network, stages: Sequence[Stage], frames: list[Frame], s
             for outputs in kept:
                 for maker in [maker for maker in outputs if max(feeds.takers(*maker), default=(0, 0))[0] <= number]:
                     del outputs[maker]
-            later = set(network.live_before(stage.last + 1, len(network.ops) - 1)) | set(network.outputs)
+            later = {tensor for other in stages[number + 1 :] for tensor in other.inputs} | set(network.outputs)
             for frame in frames:
                 for tensor in set(frame.tensors) - later:
                     del frame.tensors[tensor]
@@ -146,7 +146,7 @@ def stage_differences(
     gaps = {}
     with tempfile.TemporaryDirectory(prefix="dnn_dist-") as folder:
         for stage in stages:
-            whole = cut_local(network, stage.first, stage.last)
+            whole = whole_stage(network, "local", stage.spec, ops=tuple(stage.ops))
             outputs = [
                 merge(network, whole, received)
                 for received in _run_pieces(network, whole, frames, Path(folder), Peaks())

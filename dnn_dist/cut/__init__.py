@@ -14,6 +14,7 @@
     coding.py   parities of slices: coefficients, decoding, what is left off and applied after
     exact.py    sums of int8 layers that float32 cannot hold in one number
     layers.py   cut_layers, cut_points: a pipeline of runs of layers, and where a network can be cut in two
+    sides.py    cut_sides: front and rest, layers in any closed sets, between a robot and a server
     local.py    cut_local: a range of ops as one piece, untouched
     shares.py   rows, channels or layers shared out by speed
     feeds.py    Feeds: who gives whom which box where stages meet directly, from worker to worker

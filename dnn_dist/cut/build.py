@@ -63,12 +63,12 @@ def piece_file(network: Network, stage: Stage, piece: Piece) -> PieceFile:
 
 
 def _is_whole(network: Network, stage: Stage) -> bool:
-    return stage.kind in ("local", "layers") and (stage.first, stage.last) == (0, len(network.ops) - 1)
+    return stage.kind not in ("slices", "tiles", "bands") and len(stage.ops) == len(network.ops)
 
 
 def _run_of_ops(network: Network, stage: Stage) -> PieceFile:
     writer = GraphWriter(network)
-    for op in network.ops[stage.first : stage.last + 1]:
+    for op in map(network.ops.__getitem__, stage.ops):
         if not op.folded:
             inputs = [writer.copy_tensor(t) if t >= 0 else -1 for t in op.inputs]
             writer.copy_op(op.index, inputs, [writer.copy_tensor(t) for t in op.outputs])

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from dnn_dist.cut.piece import Piece, Port, Stage
+from dnn_dist.cut.sides import SIDES
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.region import Region
 from dnn_dist.graph.schema import ITEM_BITS
 
-FEEDING = ("tiles", "bands", "layers")
+FEEDING = ("tiles", "bands", "layers", *SIDES)
 """Kinds of stages that may stand at a direct boundary: their pieces give boxes of finished tensors."""
 
 Maker = tuple[int, int]

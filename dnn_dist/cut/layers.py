@@ -66,7 +66,7 @@ def cut_layers(
     Of all cuts with that bottleneck, one that carries the fewest bytes. Raises CutError when there are fewer
     layers than robots.
     """
-    last = _deepest(network, first) if last is None else last
+    last = last_known(network, first) if last is None else last
     starts = layer_starts(network, first, last)
     if len(speeds) > len(starts):
         raise CutError(
@@ -84,7 +84,7 @@ def cut_layers(
     )
 
 
-def _deepest(network: Network, first: int) -> int:
+def last_known(network: Network, first: int) -> int:
     """The last op of a run of layers from `first` on all of whose results have a known shape."""
     end = len(network.ops)
     makers = [network.producers.get(t, -1) for t in network.outputs if not network.tensors[t].fixed]

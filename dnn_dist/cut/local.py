@@ -14,14 +14,20 @@ def cut_local(network: Network, first: int = 0, last: int | None = None) -> Stag
     return whole_stage(network, "local", f"local@{first}..{last}", first, last)
 
 
-def whole_stage(network: Network, kind: str, spec: str, first: int, last: int) -> Stage:
-    """Ops first..last as a stage of one piece that takes and gives whole tensors."""
+def whole_stage(
+    network: Network, kind: str, spec: str, first: int = 0, last: int = 0, ops: tuple[int, ...] = ()
+) -> Stage:
+    """Ops first..last, or these `ops` (ascending), as a stage of one piece that takes and gives whole tensors."""
+    first, last = (ops[0], ops[-1]) if ops else (first, last)
     if not 0 <= first <= last < len(network.ops):
         raise CutError(f"@{first}..{last}: the model has ops 0..{len(network.ops) - 1}")
-    if (first, last) == (0, len(network.ops) - 1):
+    numbers = ops or range(first, last + 1)
+    if len(numbers) == last - first + 1:
+        ops = ()
+    if len(numbers) == len(network.ops):
         inputs, outputs = network.inputs, network.outputs  # the file itself, whatever it does with them
     else:
-        inputs, outputs = network.live_before(first, last), network.live_after(first, last)
+        inputs, outputs = network.read_by(numbers), network.made_by(numbers)
         if unknown := [t for t in inputs if not network.tensors[t].fixed]:
             raise CutError(f"{spec} takes {_unknown(network, unknown[0])}; begin the stage elsewhere")
     if kind != "local" and (unknown := [t for t in outputs if not network.tensors[t].fixed]):
@@ -30,10 +36,10 @@ def whole_stage(network: Network, kind: str, spec: str, first: int, last: int) -
         index=0,
         inputs=tuple(make_port(network, tensor, None) for tensor in inputs),
         outputs=tuple(make_port(network, tensor, None) for tensor in outputs),
-        macs=sum(op.macs for op in network.ops[first : last + 1]),
+        macs=sum(network.ops[number].macs for number in numbers),
         form=kind,
     )
-    return Stage(kind, spec, first, last, (piece,), inputs, outputs)
+    return Stage(kind, spec, first, last, (piece,), inputs, outputs, chosen=ops)
 
 
 def _unknown(network: Network, tensor: int) -> str:

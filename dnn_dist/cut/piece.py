@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -54,8 +55,8 @@ class Stage:
     """Pieces that together make some tensors of the network from others."""
 
     kind: str
-    """"tiles", "bands", "slices", "layers" (one piece, run elsewhere), or "local": one piece, run where the
-    results are gathered."""
+    """"tiles", "bands", "slices", "layers" (one piece, run elsewhere), "front" (one piece, run where the image is),
+    "rest" (one piece, run on a server), or "local": one piece, run where the results are gathered."""
     spec: str
     """The text that cuts this stage alone: tiles:3x3@0..15. How it meets the one before: `direct`, `group`."""
     first: int
@@ -75,9 +76,16 @@ class Stage:
     frame meanwhile. Only of direct ones."""
     finish: str = ""
     """Coded stages: the fused activation (schema's name) that the merged tensors still lack; else empty."""
+    chosen: tuple[int, ...] = ()
+    """The stage's ops, ascending, where it has not all of first..last, see sides.py."""
     parts: tuple[int, ...] = ()
     """Coded stages of int8 models whose sums may be too large for float32: where the parts of the input channels
     end that are summed apart. Pieces then give twice the channels, see exact.py."""
+
+    @property
+    def ops(self) -> Sequence[int]:
+        """Numbers of its ops, ascending."""
+        return self.chosen or range(self.first, self.last + 1)
 
     @property
     def needed(self) -> int:

@@ -10,14 +10,18 @@
             | "slices:" robots ["+" PARITIES] [range]   output channels of each layer that has weights, a stage
                                                      for each; with parities any `robots` pieces are enough
             | "layers:" robots ["g"] [range]         a pipeline of contiguous runs of layers
+            | "front" [ops] | "rest" [ops]           on the source's own robot, and on a server: layers, in any
+                                                     closed sets, see sides.py
             | "local" [range]                        at the robot that gathers
     group   = ROWS "x" COLUMNS ["b"] ["r"] [range | "@auto"]   b: balanced, border tiles larger; r: neighbours reuse
                                                      what both would compute, see reuse.py
     robots  = COUNT | SPEED *("," SPEED)             equal robots, or what each can do in relation to the others
     range   = "@" FIRST [".." [LAST]]                ops, both included; "@FIRST" is one op
+    ops     = "@" FIRST [".." LAST] *("+" FIRST [".." LAST])
 
 Between the stages of one `bands` boundaries are direct (">"), between those of one `layers` to other robots (">>"), or
-gathered with "g". Slices and local stages have gathered boundaries on both sides.
+gathered with "g". Slices and local stages have gathered boundaries on both sides; fronts and rests are joined
+directly to each other alone.
 
 Without a range a stage starts where the one before it ended. Tiles and bands then go as deep as they can, layers as
 far as shapes are known, slices and local to the end. What no stage names becomes local stages, so that stages always
@@ -27,7 +31,7 @@ cover the whole network.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dnn_dist.cut.auto import auto_stages
@@ -37,6 +41,7 @@ from dnn_dist.cut.layers import cut_layers
 from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.shares import Speeds
+from dnn_dist.cut.sides import SIDES, Ranges, cut_sides
 from dnn_dist.cut.slices import cut_slices
 from dnn_dist.cut.tiles import cut_tiles, is_closed
 from dnn_dist.errors import CutError
@@ -48,11 +53,14 @@ _CURES = {
     "bands": "write bands:COUNT or bands:SPEED,SPEED,..., for example bands:4 or bands:2,1,1@0..15",
     "slices": "write slices:COUNT, slices:COUNT+PARITIES or slices:SPEED,SPEED,..., for example slices:4+1@16..20",
     "layers": "write layers:COUNT or layers:SPEED,SPEED,..., for example layers:3",
+    "front": "write front@FIRST..LAST+FIRST..LAST, for example front@0..5+9..12>rest",
+    "rest": "write rest, or rest@FIRST..LAST+FIRST..LAST, for example front@0..5+9..12>rest",
     "local": "write local or local@FIRST..LAST",
 }
-_CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3 or local, separated by ';', '>' or '>>'"
+_CURE = "write stages of tiles:3x3, bands:4, slices:4+1, layers:3, front, rest or local, separated by ';', '>' or '>>'"
 # re.ASCII: \d would be digits of any script
 _RANGE = r"(?:@(?P<first>\d{1,6})(?P<more>\.\.(?P<last>\d{1,6})?)?)?"
+_OPS = r"(?:@(?P<ops>\d{1,6}(?:\.\.\d{1,6})?(?:\+\d{1,6}(?:\.\.\d{1,6})?)*))?"
 _ROBOTS = r"(?P<robots>\d{1,6}(?:\.\d{1,3})?(?:,\d{1,6}(?:\.\d{1,3})?){0,255})"
 _GRID = r"(?P<rows>\d{1,4})x(?P<columns>\d{1,4})(?P<balanced>b)?(?P<reuse>r)?"
 _GROUP = re.compile(rf"{_GRID}(?:(?P<auto>@auto)|{_RANGE})", re.ASCII)
@@ -60,6 +68,8 @@ _STAGES = {
     "bands": re.compile(rf":{_ROBOTS}(?P<gathered>g)?{_RANGE}", re.ASCII),
     "slices": re.compile(rf":{_ROBOTS}(?:\+(?P<parity>\d{{1,3}}))?{_RANGE}", re.ASCII),
     "layers": re.compile(rf":{_ROBOTS}(?P<gathered>g)?{_RANGE}", re.ASCII),
+    "front": re.compile(_OPS, re.ASCII),
+    "rest": re.compile(_OPS, re.ASCII),
     "local": re.compile(_RANGE, re.ASCII),
 }
 _MARK = re.compile(">>|[;>]")
@@ -89,6 +99,8 @@ class StageSpec:
     """Whether '>>' does."""
     gathered: bool = False
     """Whether bands or layers have gathered boundaries between them."""
+    ops: Ranges = ()
+    """Of a front or rest; none: all that is left."""
     first: int | None = None
     """None: where the stage before ended."""
     last: int | None = None
@@ -123,6 +135,9 @@ def _parse_stage(text: str) -> Iterator[StageSpec]:
     parity, robots = int(found.get("parity") or 0), found.get("robots") or ""
     speeds = _speeds(text, robots) if robots else ()
     written = f"{robots}+{parity}" if parity else robots
+    if kind in SIDES:
+        yield StageSpec(kind, ops=_ops(found["ops"] or ""))
+        return
     first, last = _range(match)
     gathered = bool(found.get("gathered"))
     yield StageSpec(kind, speeds=speeds, parity=parity, robots=written, gathered=gathered, first=first, last=last)
@@ -145,6 +160,11 @@ def _range(match: re.Match[str]) -> tuple[int | None, int | None]:
     return first, last if match["more"] else first
 
 
+def _ops(text: str) -> Ranges:
+    ends = (part.split("..") for part in text.split("+") if part)
+    return tuple((int(first), int(last[0]) if last else int(first)) for first, *last in ends)
+
+
 def _speeds(text: str, robots: str) -> Speeds:
     """Equal speeds for a count, else those that are listed; integers wherever they can be."""
     speeds = [float(word) for word in robots.split(",")]
@@ -164,7 +184,13 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     done = 0  # ops cut so far, or left to a local stage
     count = len(network.ops)
-    for spec in parse_cut(text):
+    for specs in _together(parse_cut(text)):
+        spec = specs[0]
+        if spec.kind in SIDES:
+            found = cut_sides(network, [(one.kind, one.ops) for one in specs], done)
+            stages += [replace(stage, direct=one.direct) for stage, one in zip(found, specs, strict=True)]
+            done = 1 + max(stage.last for stage in stages)
+            continue
         first = done if spec.first is None else spec.first
         if first >= count or (spec.last is not None and not first <= spec.last < count):
             named = first if spec.last in (None, first) else f"{first}..{spec.last}"
@@ -180,11 +206,22 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
     for before, stage in zip((None, *whole), whole, strict=False):
         if stage.direct:
             _check_direct(text, before, stage)
-        if not is_closed(network, stage.first, stage.last):
+        if stage.kind not in SIDES and not is_closed(network, stage.first, stage.last):
             raise CutError(
                 f"the cut '{text[:80]}' ends within ops that are cut as one, at op {stage.last}; end elsewhere"
             )
     return whole
+
+
+def _together(specs: Sequence[StageSpec]) -> Iterator[list[StageSpec]]:
+    """Fronts and rests that are joined, as one; everything else by itself."""
+    found: list[StageSpec] = []
+    for spec in specs:
+        if found and not (spec.direct and spec.kind in SIDES and found[-1].kind in SIDES):
+            yield found
+            found = []
+        found.append(spec)
+    yield found
 
 
 def cut_text(stages: Sequence[Stage]) -> str:
@@ -222,24 +259,27 @@ def _joined(spec: StageSpec, stages: tuple[Stage, ...]) -> Iterator[Stage]:
 
 def _check_direct(text: str, before: Stage | None, stage: Stage) -> None:
     for side in (before, stage):
-        if side is None or side.kind not in FEEDING:
+        if side is None or side.kind not in FEEDING or (side.kind in SIDES) is not (stage.kind in SIDES):
             name = "nothing" if side is None else side.spec[:60]
             raise CutError(
-                f"the cut '{text[:80]}': '>' joins stages of {', '.join(FEEDING)} that follow one another, got {name} "
+                f"the cut '{text[:80]}': '>' joins stages of {', '.join(FEEDING)} that follow one another, fronts and "
+                f"rests to each other alone; got {name} "
                 f"at the '>' before {stage.spec[:60]}; write ';' there"
             )
 
 
 def _filled(network: Network, stages: list[Stage]) -> Iterator[Stage]:
     """The stages with local ones between them and at the end, where any op has to run there."""
+    named = {op for stage in stages for op in stage.ops}
     done = 0
     for stage in stages:
-        yield from _local(network, done, stage.first - 1)
+        yield from _local(network, done, stage.first, named)
         yield stage
-        done = stage.last + 1
-    yield from _local(network, done, len(network.ops) - 1)
+        done = max(done, stage.last + 1)
+    yield from _local(network, done, len(network.ops), named)
 
 
-def _local(network: Network, first: int, last: int) -> Iterator[Stage]:
-    if any(not op.folded for op in network.ops[first : last + 1]):
-        yield cut_local(network, first, last)
+def _local(network: Network, first: int, end: int, named: Collection[int]) -> Iterator[Stage]:
+    left = [op for op in range(first, end) if op not in named]
+    if any(not network.ops[op].folded for op in left):
+        yield cut_local(network, left[0], left[-1])

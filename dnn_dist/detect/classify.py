@@ -18,7 +18,8 @@ from dnn_dist.errors import ConfigError
 class ClassificationHead(Head):
     """Up to five classes at or above the score threshold, each with the whole image as its box.
 
-    Most classifiers end in a softmax; raw logits are recognised by not being shares of 1.
+    Most classifiers end in a softmax; raw logits are recognised by not being shares of 1. One class, as of a network
+    that compares two images, has a score of its own.
     """
 
     TOP = 5
@@ -36,7 +37,10 @@ class ClassificationHead(Head):
             return []
         # An int8 softmax sums to 1 only up to its rounding, half a step of 1/256 for each class.
         shares = values.min() >= 0 and abs(values.sum() - 1) <= 0.01 + len(values) / 512
-        scores = values if shares else softmax(values)
+        if len(values) == 1:  # yes or no: a share of all would always be 1
+            scores = values if 0 <= values[0] <= 1 else 1 / (1 + np.exp(-values))
+        else:
+            scores = values if shares else softmax(values)
         order = np.argsort(-scores, kind="stable")[: min(self.TOP, self.max_detections)]
         box = (0.0, 0.0, float(letterbox.image_h), float(letterbox.image_w))
         return [

@@ -7,7 +7,7 @@ These are values made by `tflite.read_network`; constants stay in the file and a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -155,21 +155,31 @@ class Network:
 
     def live_before(self, first: int, last: int) -> tuple[int, ...]:
         """Tensors that ops first..last read and do not make, in order of first use."""
+        return self.read_by(range(first, last + 1))
+
+    def live_after(self, first: int, last: int) -> tuple[int, ...]:
+        """Tensors that ops first..last make and that later ops or the caller want, in order of making."""
+        return self.made_by(range(first, last + 1))
+
+    def read_by(self, ops: Iterable[int]) -> tuple[int, ...]:
+        """Tensors that these ops (ascending) read and do not make, in order of first use."""
         made: set[int] = set()
         needed: dict[int, None] = {}
-        for op in self.ops[first : last + 1]:
+        for number in ops:
+            op = self.ops[number]
             needed.update((t, None) for t in self.activations(op) if t not in made and self._is_live(t))
             made.update(op.outputs)
         return tuple(needed)
 
-    def live_after(self, first: int, last: int) -> tuple[int, ...]:
-        """Tensors that ops first..last make and that later ops or the caller want, in order of making."""
+    def made_by(self, ops: Sequence[int]) -> tuple[int, ...]:
+        """Tensors that these ops (ascending) make and that other ops or the caller want, in order of making."""
+        inside = ops if isinstance(ops, range) else set(ops)
         return tuple(
             tensor
-            for op in self.ops[first : last + 1]
-            if not op.folded
-            for tensor in op.outputs
-            if tensor in self.outputs or any(reader > last for reader in self._readers(tensor))
+            for number in ops
+            if not self.ops[number].folded
+            for tensor in self.ops[number].outputs
+            if tensor in self.outputs or any(reader not in inside for reader in self._readers(tensor))
         )
 
     def _readers(self, tensor: int) -> tuple[int, ...]:

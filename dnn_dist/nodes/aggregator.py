@@ -42,7 +42,7 @@ from dnn_dist.run.state import Progress, WorkerState
 from dnn_dist.run.store import TensorStore
 from dnn_dist.run.values import Feed, PlanText
 from dnn_dist.run.wire import WireError
-from dnn_dist.settings import AggregatorSettings, adopt
+from dnn_dist.settings import AggregatorSettings, adopt, image_topics
 
 
 class AggregatorTopics(NodePart):
@@ -146,7 +146,7 @@ class AggregatorNode(Shell):
         self._images: dict[tuple[int, int], np.ndarray] = {}  # stamp -> image, the newest few
 
     def configure(self) -> None:
-        self._network = load_network(self._settings.now.model)
+        self._network = load_network(self._settings.now.model, self._settings.now.images)
         self._world = RosWorld(self, lambda: self._settings.now.pace)
         self._topics = AggregatorTopics(self, self._world, self._settings, self._network, self._make_store)
 
@@ -158,7 +158,8 @@ class AggregatorNode(Shell):
         self._world.route(Feed, lambda value, to: peers.send(value, to))
         self.receive(msg.Frame, f"{topics.source}/frame", FRAME, self._hear_frame)
         self.receive(msg.Scatter, f"{topics.source}/scatter", SCATTER, self._hear_scatter)
-        self._reader = ImageReader(self, self._settings.now.compressed, self._hear_image)
+        first, *_ = image_topics(self._settings.now.images)  # what is drawn on
+        self._reader = ImageReader(self, self._settings.now.compressed, self._hear_image, first)
 
     def _make_store(self, plan: PlanText) -> TensorStore:
         store = TensorStore(self._network, Plan.from_yaml(plan.text), self._settings.now.threads, images=False)

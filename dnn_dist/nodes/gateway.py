@@ -30,7 +30,7 @@ class Gateway(Shell):
         self.robot = self._settings.now.robot
 
     def configure(self) -> None:
-        network = load_network(self._settings.now.model)
+        network = load_network(self._settings.now.model, self._settings.now.images)
         world = RosWorld(self, lambda: self._settings.now.pace)
         partition = PartitionTopics(self, world, self._settings, network)
         aggregator = AggregatorTopics(self, world, self._settings, network)

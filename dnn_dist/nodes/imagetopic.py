@@ -23,9 +23,9 @@ SILENCE = 5.0
 camera's own periods."""
 
 
-def image_topic(compressed: bool) -> tuple[type, str]:
-    """Type and name of the topic."""
-    return (CompressedImage, "image/compressed") if compressed else (Image, "image")
+def image_topic(compressed: bool, name: str = "image") -> tuple[type, str]:
+    """Type and name of a topic of images."""
+    return (CompressedImage, f"{name}/compressed") if compressed else (Image, name)
 
 
 class ImageReader:
@@ -38,9 +38,11 @@ class ImageReader:
     `qos_overrides.TOPIC.subscription.reliability` has the last word.
     """
 
-    def __init__(self, shell: Shell, compressed: bool, handle: Callable[[Any], None]) -> None:
+    def __init__(
+        self, shell: Shell, compressed: bool, handle: Callable[[Any], None], name: str = "image"
+    ) -> None:
         self._shell, self._handle = shell, handle
-        self._type, self._topic = image_topic(compressed)
+        self._type, self._topic = image_topic(compressed, name)
         self._since = shell.now()  # s; the newest image, or when somebody began to publish
         self._gap = 0.0  # s between the two newest images
         self._silent = ""  # why it may be that images are published and none comes

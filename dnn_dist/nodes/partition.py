@@ -26,12 +26,13 @@ from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.plan.plan import Plan
 from dnn_dist.run.events import WorkerReachable
+from dnn_dist.run.pairing import Pairing
 from dnn_dist.run.partition import Partition, SetPlan
 from dnn_dist.run.state import SourceState, WorkerState
 from dnn_dist.run.store import TensorStore
 from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.run.values import Frame, PlanText, Scatter, Work
-from dnn_dist.settings import PartitionSettings, adopt
+from dnn_dist.settings import PartitionSettings, adopt, image_topics
 
 
 class PartitionTopics(NodePart):
@@ -74,10 +75,25 @@ class PartitionTopics(NodePart):
         world.route(Work, lambda value, to: shell.send(self._work[to], convert.work_message(value)))
         shell.receive(msg.SourceState, "source_state", STATE, lambda m: self.part.post(convert.read_source(m)))
         workers.add(WorkerListener(self._hear_worker, self._connect, self._disconnect, self._most_workers))
-        compressed = self._settings.now.compressed
-        self._images = ImageReader(shell, compressed, lambda image: self.part.take_image(Picture.of(image)))
+        self._images = self._read_images()
         shell.create_service(srv.SetPlan, f"{self.source}/set_plan", self._set_plan)
         self.part.start(self._first)
+
+    def _read_images(self) -> list[ImageReader]:
+        """One for each topic; a frame is made of images whose stamps are near."""
+        settings = self._settings.now
+        topics = image_topics(settings.images)
+        pairing: Pairing[Any] = Pairing(len(topics), settings.pair_within)
+
+        def reader(number: int, name: str) -> ImageReader:
+            def hear(image: Any) -> None:
+                stamp = image.header.stamp.sec + 1e-9 * image.header.stamp.nanosec
+                if (images := pairing.add(number, stamp, image)) is not None:
+                    self.part.take_image(Picture.of(images))
+
+            return ImageReader(self._shell, settings.compressed, hear, name)
+
+        return [reader(number, name) for number, name in enumerate(topics)]
 
     def health(self) -> dict[str, Any]:
         if not self.part.plan:
@@ -87,7 +103,8 @@ class PartitionTopics(NodePart):
         return {"cut": plan.cut, "robots of the plan": robots, **self.part.health()}
 
     def troubles(self) -> list[str]:
-        return [*self._images.trouble(), *self.part.troubles()] if self.part.plan else []
+        silent = [trouble for reader in self._images for trouble in reader.trouble()] if self.part.plan else []
+        return [*silent, *self.part.troubles()] if self.part.plan else []
 
     def _most_workers(self) -> int:
         return self._settings.now.max_workers
@@ -134,7 +151,7 @@ class PartitionNode(Shell):
         self.robot = self._settings.now.robot
 
     def configure(self) -> None:
-        network = load_network(self._settings.now.model)
+        network = load_network(self._settings.now.model, self._settings.now.images)
         world = RosWorld(self, lambda: self._settings.now.pace)
         self._topics = PartitionTopics(self, world, self._settings, network, self._heard)
         world.route(Frame, lambda value, to: self.send(self._frames, convert.frame_message(value)))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,27 @@ from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.modelcard import card_of
 from dnn_dist.plan.plan import Pixels, Plan
-from dnn_dist.settings import PartitionSettings
+from dnn_dist.settings import PartitionSettings, image_topics
 from dnn_dist.shipped import find_model
 
 
-def load_network(model: str) -> Network:
-    """Read a model that takes one image. ModelError or ConfigError in one line when it does not."""
+def load_network(model: str, images: str = "") -> Network:
+    """Read a model that takes images, from as many topics as it has inputs or from one. ModelError or ConfigError in
+    one line when it does not.
+    """
     network = read_network(find_model(model))
     shapes = [network.tensors[index].array_shape for index in network.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != 3:
-        raise ConfigError(f"{network.path}: takes {shapes}, expected one image of height x width x 3")
+    if not shapes or any(len(shape) != 3 or shape[2] != 3 for shape in shapes):
+        raise ConfigError(f"{network.path}: takes {shapes}, expected images of height x width x 3")
+    topics = image_topics(images)
+    if len(topics) not in (1, len(shapes)):
+        raise ConfigError(
+            f"images names {len(topics)} topics, {network.path.name} takes {len(shapes)} images; name one topic for "
+            f"{'each, or one for all' if len(shapes) > 1 else 'it'}"
+        )
+    for topic in topics:
+        if not re.fullmatch(r"/?[A-Za-z]\w*(/[A-Za-z]\w*)*", topic, re.ASCII):
+            raise ConfigError(f"images names the topic {topic[:80]!r}, expected one like left or left/image_raw")
     return network
 
 

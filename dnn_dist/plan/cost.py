@@ -14,6 +14,7 @@ from functools import lru_cache
 from dnn_dist.cut.feeds import Feeds, Maker
 from dnn_dist.cut.memory import stage_memory
 from dnn_dist.cut.piece import Piece, Stage
+from dnn_dist.cut.sides import SIDES
 from dnn_dist.cut.tile import piece_walk
 from dnn_dist.graph.geometry import Pad, Pointwise
 from dnn_dist.graph.network import Network
@@ -28,6 +29,14 @@ def piece_seconds(network: Network, stage: Stage, piece: Piece, robot: Robot) ->
     if measured is None or len(measured) != len(network.ops):
         return robot.overhead + piece.macs / robot.speed
     return robot.overhead + sum(measured[op] * share for op, share in op_shares(network, stage, piece).items())
+
+
+def op_seconds(network: Network, robot: Robot) -> tuple[float, ...]:
+    """Mean seconds that `robot` takes for each op, as measured or by its speed."""
+    measured = robot.measured.get(network.sha256) if robot.measured else None
+    if measured is None or len(measured) != len(network.ops):
+        return tuple(op.macs / robot.speed for op in network.ops)
+    return measured
 
 
 def op_shares(network: Network, stage: Stage, piece: Piece) -> Mapping[int, float]:
@@ -50,7 +59,7 @@ def _op_shares(network: Network, stage: Stage, piece: Piece) -> Mapping[int, flo
         filters = network.tensors[stage.outputs[0]].shape[-1]
         return {stage.first: piece.outputs[0].shape[-1] / filters}
     if stage.kind not in ("tiles", "bands"):
-        return {op.index: 1.0 for op in network.ops[stage.first : stage.last + 1] if not op.folded}
+        return {number: 1.0 for number in stage.ops if not network.ops[number].folded}
     shares = {}
     for step in piece_walk(network, stage, piece).steps:
         op = network.ops[step.op]
@@ -71,7 +80,7 @@ def op_macs(network: Network, robots: Sequence[Robot]) -> tuple[float, ...]:
 
 def piece_weights(network: Network, stage: Stage, piece: Piece) -> int:
     """Bytes of the weights that a robot holds for the piece; slices divide them, tiles do not."""
-    weights = sum(op.weight_bytes for op in network.ops[stage.first : stage.last + 1] if not op.folded)
+    weights = sum(network.ops[number].weight_bytes for number in stage.ops if not network.ops[number].folded)
     if stage.kind == "slices":
         return weights * piece.outputs[0].shape[-1] // network.tensors[stage.outputs[0]].shape[-1]
     return weights
@@ -84,7 +93,7 @@ def piece_activations(network: Network, stage: Stage, piece: Piece) -> int:
     if stage.kind in ("tiles", "bands"):
         alone = stage_memory(network, replace(stage, pieces=(piece,)))
         return alone.piece - alone.weights
-    ops = network.ops[stage.first : stage.last + 1]
+    ops = (network.ops[number] for number in stage.ops)
     layers = (op for op in ops if not op.folded and not isinstance(op.geometry, Pointwise | Pad))
     return max((op.activation_bytes for op in layers), default=0)
 
@@ -116,6 +125,7 @@ class StageLoad:
     replicas: int = 1  # workers that compute each piece; the first answer counts
     direct: bool = False  # joined to the stage before it by feeds
     group: bool = False  # begins a group: of robots that have none of the stages before
+    side: str = ""  # "front" or "rest"
 
 
 def chain_load(
@@ -129,10 +139,10 @@ def chain_load(
     kinds = {robot: number for number, robot in enumerate(dict.fromkeys(map(_as_computer, robots)))}
     places = [kinds[_as_computer(robot)] for robot in robots]
     alike = [next(robot for robot, place in zip(robots, places, strict=True) if place == n) for n in range(len(kinds))]
-    end = len(network.ops) - 1
-    rest = replace(  # what reads the chain's results, as far as it matters here
-        chain[-1], first=end, last=end, direct=False, pieces=(), inputs=network.live_before(chain[-1].last + 1, end)
-    )
+    ops = {number for stage in chain for number in stage.ops}
+    later = [number for number in range(min(ops), len(network.ops)) if number not in ops]
+    # what reads the chain's results, as far as it matters here
+    rest = replace(chain[-1], direct=False, pieces=(), inputs=network.read_by(later))
     chain = (replace(chain[0], direct=False), *chain[1:])
     feeds = Feeds(network, (*chain, rest))
     seen = feeds.seen
@@ -158,6 +168,7 @@ def chain_load(
                 replicas=1 if stage.coded or stage.kind == "local" or feeds.chained(number) else replicas,
                 direct=number > 0,
                 group=number > 0 and stage.group,
+                side=stage.kind if stage.kind in SIDES else "",
             )
         )
     return tuple(loads)

@@ -20,8 +20,10 @@ from dnn_dist.cut.slices import cut_slices
 from dnn_dist.cut.tiles import cut_tiles, front_end
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
+from dnn_dist.plan.between import Between, between
 from dnn_dist.plan.chains import WHOLE, Chains, Kind, Terms, joined
 from dnn_dist.plan.groups import Pipelines
+from dnn_dist.plan.predict import Circumstances
 from dnn_dist.settings import PartitionSettings
 
 SMALL, FEW = 16, 4
@@ -70,6 +72,7 @@ class Space:
     macs: tuple[float, ...]  # of each op; where ops were measured, in proportion to their seconds
     _stages: dict[object, Stages] = field(default_factory=dict)
     _work: dict[tuple[int, tuple[int, int]], list[tuple[int, float]]] = field(default_factory=dict)
+    _between: dict[str, Between] = field(default_factory=dict)
 
     @cached_property
     def small(self) -> bool:
@@ -149,6 +152,14 @@ class Space:
         if key not in self._stages:
             self._stages[key] = cut_bands(self.network, _speeds(text), text, *layer)
         return self._stages[key]
+
+    def between(self, given: Circumstances, server: str) -> Between:
+        """The network between the gateway's robot and this one."""
+        if server not in self._between:
+            fleet, own = given.fleet, given.gateway
+            robots, link = (fleet.robot(own), fleet.robot(server)), fleet.link(own, server)
+            self._between[server] = between(self.network, *robots, link, given.wire)
+        return self._between[server]
 
     def pipeline(self, count: int) -> Stages:
         """The network in so many runs of layers, gathered."""

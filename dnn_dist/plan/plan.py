@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from dnn_dist.cut.feeds import Box, chains
-from dnn_dist.cut.piece import Piece, Port, Stage
+from dnn_dist.cut.piece import Piece, Port, Stage, make_port
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
@@ -47,6 +47,11 @@ def port_bytes(network: Network, port: Port, wire: str) -> int:
     sums = port.dtype != network.tensors[port.tensor].dtype
     dtype = "uint8" if port.tensor in network.inputs else port.dtype if sums else wire_dtype(port.dtype, wire)
     return prod(port.shape) * np.dtype(dtype).itemsize
+
+
+def tensor_bytes(network: Network, tensor: int, wire: str) -> int:
+    """Bytes of a whole tensor of the model as it travels."""
+    return port_bytes(network, make_port(network, tensor, None), wire)
 
 
 def piece_bytes(network: Network, piece: Piece, wire: str) -> tuple[int, int]:

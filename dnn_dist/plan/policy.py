@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from dnn_dist.cut.feeds import Maker
@@ -35,6 +35,11 @@ class FedStage(Grouped, Protocol):
 
     @property
     def pieces(self) -> Sequence[FedPiece]: ...
+
+    @property
+    def side(self) -> str:
+        """"front" or "rest", between a robot and a server (cut/sides.py); else empty."""
+        ...
 
 
 _SOONER = 1.25  # times as long the homes would take for a piece that is read elsewhere, at least
@@ -112,8 +117,11 @@ def _columns(stages: Sequence[FedStage], group: range) -> dict[Maker, int]:
     A piece sits where most of its bytes are. A column has one piece of a stage, or one robot would have all tiles of
     what one robot made; who finds no place takes another column or begins one. But where most stages have n pieces
     (those within the group count first) and one has several times n, each of n columns has so many of that: the first
-    is on its way while the next is computed.
+    is on its way while the next is computed. Between a robot and a server the front is one column, the rest another.
     """
+    if stages[group.start].side:
+        sides = sorted({stages[number].side for number in group})
+        return {(number, 0): sides.index(stages[number].side) for number in group}
     levels = [(number, level) for number in group for level in _levels(stages[number], number)]
     counts = [len(level) for _, level in levels]
     usual = max(counts, key=lambda n: (counts[1:-1].count(n), counts.count(n), n))
@@ -190,6 +198,17 @@ def deal(
         columns_of[worker] += 1
         found[column] = worker
     return tuple(found)
+
+
+def keep_sides(seconds: list[list[float]], sides: Mapping[int, str], own: Collection[int]) -> None:
+    """Columns of a front go to the source's `own` workers, those of a rest to others: nobody else ends them ever.
+
+    Where one side has nobody the other does its work too.
+    """
+    for column, side in sides.items():
+        meant = [(worker in own) is (side == "front") for worker in range(len(seconds[column]))]
+        if any(meant):
+            seconds[column] = [s if here else math.inf for s, here in zip(seconds[column], meant, strict=True)]
 
 
 def alike(loads: Sequence[float], speeds: Sequence[float]) -> list[list[float]]:

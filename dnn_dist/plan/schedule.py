@@ -27,7 +27,7 @@ from typing import Any
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.cost import StageLoad
 from dnn_dist.plan.fleet import WITHIN, Fleet, Link
-from dnn_dist.plan.policy import columns, deal, rank, window_takes
+from dnn_dist.plan.policy import columns, deal, keep_sides, rank, window_takes
 from dnn_dist.settings import PartitionSettings, WorkerSettings
 
 
@@ -157,7 +157,8 @@ class _Run:
             stop = first + 1
             while stop < len(self.stages) and self.stages[stop].direct:
                 stop += 1
-            if stop > first + 1 or any(piece.feeds for piece in self.stages[first].pieces):
+            fed = any(piece.feeds for piece in self.stages[first].pieces)
+            if stop > first + 1 or fed or self.stages[first].side:
                 yield self._chain(self.stages[first:stop], first)
             first = stop
 
@@ -167,8 +168,9 @@ class _Run:
         for (stage, piece), column in column_of.items():
             for worker in self.workers:
                 seconds[column][worker.number] += stages[stage].pieces[piece].seconds[worker.place]
-        own = next((worker.number for worker in self.workers if worker.place == self.gateway), None)
-        dealt = deal(seconds, own)
+        own = [worker.number for worker in self.workers if worker.place == self.gateway]
+        keep_sides(seconds, {c: stages[n].side for (n, _), c in column_of.items() if stages[n].side}, own)
+        dealt = deal(seconds, own[0] if own else None)
         at = {key: self.workers[dealt[column]] for key, column in column_of.items()}
         loads = {key: stages[key[0]].pieces[key[1]] for key in at}
         given = tuple(key for key, load in loads.items() if load.bytes_in or not load.feeds)

@@ -23,6 +23,7 @@ from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network, cut_text
 from dnn_dist.graph.network import Network
+from dnn_dist.plan.between import servers
 from dnn_dist.plan.chains import Terms
 from dnn_dist.plan.cost import op_macs, piece_memory
 from dnn_dist.plan.finer import ends, finer
@@ -59,7 +60,7 @@ TOO_LARGE = 1e15
 Evaluator = Callable[[Sequence[Stage], tuple[str, ...], int], Prediction]
 """(stages, robots with workers, replicas) -> what the plan would do."""
 
-PIPELINE = "pipeline"
+PIPELINE, SIDED = "pipeline", "robot and server"
 FAMILIES: dict[str, tuple[str, ...]] = {
     "front and rest": ("local", "remote"),
     "tiles": ("local", "tiles"),
@@ -102,6 +103,8 @@ def search(
     ordered = sorted(best, key=lambda c: (c is not chosen, bool(c.prediction.too_small), goal.value(c.prediction)))
     told = [*remarks(chosen, best, goal), *pipelining(chosen, best, goal), *_on_boundaries(chosen, predictor)]
     told += [*on_reuse(network, chosen, best), *redundancy(chosen, goal)]
+    if chosen.family == SIDED:
+        told.append(str(space.between(given, chosen.workers[0])))
     return Choice(chosen, tuple(ordered), (*why, *told))
 
 
@@ -167,6 +170,10 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
     network = space.network
     layers = len(layer_starts(network, 0, len(network.ops) - 1))
     yield Proposal(ONE_ROBOT, cut_network(network, "local"), ())
+    for server in servers(given.fleet, given.gateway, predictor.speeds) if not goal.tolerate else ():
+        stages = cut_network(network, space.between(given, server).cut)
+        costs = _Costs(space, predictor, _crew(given, predictor, (server, given.gateway), 0), goal)
+        yield costs.proposal(SIDED, costs.total(stages), stages)
     found = crews(given, predictor, goal.tolerate)
     if goal.objective == "throughput" and not goal.tolerate:
         crew = max(found, key=lambda crew: len(crew.names))
@@ -188,7 +195,7 @@ def proposals(space: Space, given: Circumstances, goal: Goal, predictor: Predict
 
 def _finalists(proposed: Iterable[Proposal]) -> Iterator[Proposal]:
     """The most promising few of each family."""
-    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, GROUPS, *FAMILIES)}
+    families: dict[str, list[Proposal]] = {family: [] for family in (ONE_ROBOT, PIPELINE, GROUPS, SIDED, *FAMILIES)}
     for proposal in proposed:
         families[proposal.family].append(proposal)
     for family, group in families.items():

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dnn_dist.cut.feeds import Maker
-from dnn_dist.plan.policy import deal
+from dnn_dist.plan.policy import deal, keep_sides
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.shape import PlanShape
 
@@ -51,6 +51,8 @@ def crew_of(
         macs = max(1, shape.stages[stage].pieces[piece].macs)
         for worker, speed in enumerate(speeds[stage]):
             seconds[column][worker] += macs / speed
+    own = [number for number, view in enumerate(crew) if view.state.robot == robot]
+    keep_sides(seconds, {c: shape.stages[n].side for (n, _), c in places.items() if shape.stages[n].side}, own)
     were = [names.index(name) if name in names else None for name in before] or [None] * len(seconds)
     return tuple(names[worker] for worker in deal(seconds, before=were))
 

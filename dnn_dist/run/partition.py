@@ -6,7 +6,7 @@ What it decides is in run/dispatcher.py. Here images, plans and tensors belong t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,10 +43,11 @@ from dnn_dist.run.world import Job, Loop, Part, World
 
 
 class Picture(Protocol):
-    """An image as the camera gave it."""
+    """An image as the camera gave it, or one for each of the model's inputs."""
 
-    def pixels(self, height: int, width: int) -> Any:
-        """As the model's input, uint8 height x width x 3; DnnDistError in one line when it is no image."""
+    def pixels(self, sizes: Sequence[tuple[int, int]]) -> Any:
+        """As the model's inputs of these rows and columns, for each uint8 rows x columns x 3; DnnDistError in one line
+        when it is no image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,7 @@ class Partition(Part):
         self._frame += 1
         error, pixels = "", None
         try:
-            pixels = picture.pixels(*store.input_size)
+            pixels = picture.pixels(store.input_sizes)
         except DnnDistError as found:
             error = str(found)
         budget = max(0.0, deadline - self.world.now())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from dnn_dist.cut.feeds import Boxes, Feeds, Maker, made_before
 from dnn_dist.cut.forms import serving
 from dnn_dist.cut.piece import Stage
+from dnn_dist.cut.sides import SIDES
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import box_bytes, piece_bytes, port_bytes
 
@@ -36,8 +37,9 @@ class StageShape:
     replicas: int = 1  # workers that compute each piece; the first answer counts
     direct: bool = False  # it takes what it can straight from the workers of the stages before
     reports: bool = True  # its pieces give the aggregator something
-    chained: bool = False  # pieces give each other something: over a direct boundary, or strips
+    chained: bool = False  # pieces give each other something: over a direct boundary, or strips; or it has a side
     group: bool = False  # it begins a group: of robots that have none of the stages before
+    side: str = ""  # "front" or "rest": which side of a link it is for
     forms: tuple[int, ...] = ()  # piece -> the piece whose file computes it, on robots that have few; empty: itself
 
     def form(self, piece: int) -> int:
@@ -119,9 +121,10 @@ class PlanShape:
                 needed=stage.needed if stage.coded else None,
                 replicas=1 if stage.coded or feeds.chained(number) else replicas,
                 direct=stage.direct,
-                chained=feeds.chained(number),
+                chained=feeds.chained(number) or stage.kind in SIDES,
                 reports=bool(view.outputs),
                 group=stage.direct and stage.group,
+                side=stage.kind if stage.kind in SIDES else "",
                 forms=serving(network, stage),
             )
             for number, (stage, view) in enumerate(zip(stages, feeds.seen, strict=True))

@@ -31,7 +31,7 @@ class Store(Protocol):
     """The tensors of one plan's open frames. Tensors that travel are the store's own affair."""
 
     shape: PlanShape
-    input_size: tuple[int, int]  # rows and columns of the model's input
+    input_sizes: tuple[tuple[int, int], ...]  # rows and columns of each of the model's inputs
     pieces_digest: str  # of the pieces that were derived from the plan
 
     @property
@@ -47,7 +47,7 @@ class Store(Protocol):
         """Close it, for one of those that opened it."""
 
     def image(self, pixels: Any) -> Any:
-        """The model's input as it travels to an aggregator elsewhere, where a local stage takes it; else nothing."""
+        """The model's inputs as they travel to an aggregator elsewhere, as far as local stages take them."""
 
     def read_image(self, image: Any) -> Any:
         """The same as it came, for `begin`; WireError when it is not what the plan says."""
@@ -91,29 +91,31 @@ class TensorStore:
         self.shape = PlanShape.of(network, whole, plan.wire, plan.replicas, plan.robots)
         self.pieces_digest = pieces_digest(network, whole)
         self._whole = whole
-        height, width = network.tensors[network.inputs[0]].array_shape[:2]
-        self.input_size = height, width
+        inputs = [network.tensors[tensor] for tensor in network.inputs]
+        self.input_sizes = tuple((tensor.array_shape[0], tensor.array_shape[1]) for tensor in inputs)
         self._pieces = PieceSet(network, plan, whole, local=True, threads=threads)
         self.stages: tuple[Stage, ...] = self._pieces.seen
         if merges:
             self._pieces.prepare()
         self._images, self._merges = images, merges
-        self._local_image = any(not s.distributed and set(s.inputs) & set(network.inputs) for s in self.stages)
+        local = {tensor for stage in self.stages if not stage.distributed for tensor in stage.inputs}
+        self._local_images = tuple(tensor for tensor in network.inputs if tensor in local)
         self._begun: dict[int, int] = {}  # frame -> by how many
-        self._pixels: dict[int, np.ndarray] = {}  # frame -> the model's input as bytes
+        self._pixels: dict[int, Tensors] = {}  # frame -> the model's inputs as bytes
         self._savings: dict[int, Saving] = {}  # frame -> how its tensors travel, where that is not as usual
         self._frames: dict[int, Tensors] = {}
         self._received: dict[tuple[int, int], dict[int, list[np.ndarray]]] = {}  # (frame, stage) -> piece -> outputs
         self._last: dict[int, Tensors] = {}  # stage -> its outputs for the newest frame that had them all
 
-    def begin(self, frame: int, pixels: np.ndarray | None = None, saving: Saving = NONE) -> None:
-        """`pixels`: the image as the model's input, uint8 H x W x 3."""
+    def begin(self, frame: int, pixels: Sequence[np.ndarray] | None = None, saving: Saving = NONE) -> None:
+        """`pixels`: the images as the model's inputs, uint8 H x W x 3; of an aggregator's, those of `read_image`."""
         if saving != NONE:
             self._savings[frame] = saving
         self._begun[frame] = self._begun.get(frame, 0) + 1
         self._frames.setdefault(frame, {})
         if pixels is not None:
-            self._pixels[frame] = pixels
+            inputs = self.network.inputs if self._images else self._local_images
+            self._pixels[frame] = dict(zip(inputs, pixels, strict=True))
 
     def release(self, frame: int) -> None:
         self._begun[frame] -= 1
@@ -125,20 +127,22 @@ class TensorStore:
         for key in [key for key in self._received if key[0] == frame]:
             del self._received[key]
 
-    def image(self, pixels: np.ndarray) -> list[WireTensor]:
-        if self._merges or not self._local_image:
+    def image(self, pixels: Sequence[np.ndarray]) -> list[WireTensor]:
+        if self._merges:
             return []
-        return [WireTensor(self.network.tensors[self.network.inputs[0]].name, pixels)]
+        tensors = self.network.tensors
+        inputs = zip(self.network.inputs, pixels, strict=True)
+        return [WireTensor(tensors[t].name, array) for t, array in inputs if t in self._local_images]
 
-    def read_image(self, image: Sequence[WireTensor]) -> np.ndarray | None:
-        if self._images or not self._local_image:
+    def read_image(self, image: Sequence[WireTensor]) -> list[np.ndarray] | None:
+        if self._images or not self._local_images:
             return None
-        tensor = self.network.tensors[self.network.inputs[0]]
-        name, shape = tensor.name, tensor.array_shape
-        said = [(one.name[:80], one.array.shape, str(one.array.dtype)) for one in image[:1]]
-        if len(image) != 1 or said != [(name, shape, "uint8")]:
-            raise WireError(f"plan {self.plan.hash}: a frame came with {said or 'no image'}, expected {name!r} {shape}")
-        return image[0].array
+        tensors = [self.network.tensors[index] for index in self._local_images]
+        expected = [(tensor.name, tensor.array_shape, "uint8") for tensor in tensors]
+        said = [(one.name[:80], one.array.shape, str(one.array.dtype)) for one in image[: len(expected)]]
+        if len(image) != len(expected) or said != expected:
+            raise WireError(f"plan {self.plan.hash}: a frame came with {said or 'no image'}, expected {expected}")
+        return [one.array for one in image]
 
     def work(self, frame: int, stage: int, piece: int) -> list[WireTensor]:
         """Boxes of pixels as bytes, of other tensors as they are."""
@@ -154,7 +158,7 @@ class TensorStore:
 
     def _travelling(self, frame: int, stage: int, piece: int, ports: Sequence[Port]) -> list[WireTensor]:
         tensors = dict(self._tensors(frame))
-        tensors.update(dict.fromkeys(self.network.inputs, self._pixels[frame]) if frame in self._pixels else {})
+        tensors.update(self._pixels.get(frame, {}))
         if missing := [port.name for port in ports if port.tensor not in tensors]:
             raise WireError(f"frame {frame}: {missing[0]!r} for piece {piece} of stage {stage} is not made yet")
         here, saving = self.stages[stage], self._savings.get(frame, NONE)
@@ -201,12 +205,10 @@ class TensorStore:
         if stage >= len(self.stages):
             return  # everything was distributed: only the detection head is left
         ports = self.stages[stage].pieces[0]
-        pixels = self._pixels.get(frame)
+        pixels = self._pixels.get(frame, {})
         tensors = self._tensors(frame)
         inputs = [
-            self._pieces.pixels(port, pixels)
-            if port.tensor in self.network.inputs and pixels is not None
-            else tensors[port.tensor]
+            self._pieces.pixels(port, pixels[port.tensor]) if port.tensor in pixels else tensors[port.tensor]
             for port in ports.inputs
         ]
         outputs = self._pieces.run(stage, 0, inputs)

@@ -19,6 +19,7 @@ import numpy as np
 from dnn_dist.cut.digest import pieces_digest
 from dnn_dist.cut.feeds import Maker
 from dnn_dist.cut.piece import Piece
+from dnn_dist.cut.sides import SIDES
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.plan import WIRES, Plan
@@ -92,7 +93,7 @@ class Pieces(Protocol):
 
     @property
     def chained(self) -> bool:
-        """Whether workers send each other feeds: a plan has direct boundaries, or tiles that reuse strips."""
+        """Whether a plan is for workers that have met: with direct boundaries, strips to lend, or a server."""
 
     def health(self) -> dict[str, Any]:
         """What diagnostics say."""
@@ -189,7 +190,8 @@ class Workshop:
 
     @property
     def chained(self) -> bool:
-        return any(stage.direct or stage.reuses for pieces in list(self._sets.values()) for stage in pieces.stages)
+        stages = (stage for pieces in list(self._sets.values()) for stage in pieces.stages)
+        return any(stage.direct or stage.reuses or stage.kind in SIDES for stage in stages)
 
     def health(self) -> dict[str, Any]:
         with self._lock:

@@ -32,7 +32,7 @@ class SizePlan:
 class SizeStore:
     """A `Store` (run/store.py) of sizes. What happens to its frames is told to whom it may concern."""
 
-    input_size = (0, 0)
+    input_sizes: tuple[tuple[int, int], ...] = ((0, 0),)
     pieces_digest = ""
 
     def __init__(

@@ -58,7 +58,7 @@ class Taken:
     at: float  # s
     announced: float = 0.0  # s
 
-    def pixels(self, height: int, width: int) -> Any:
+    def pixels(self, sizes: Any) -> Any:
         return None
 
 
