@@ -41,6 +41,9 @@ from dnn_dist.run.twins import Twins
 from dnn_dist.run.values import Frame, Installed, PlanText, Scatter, Work
 from dnn_dist.run.world import Job, Loop, Part, World
 
+OVERDUE = 0.8
+"""Of a stage's share. When it is over the frame may be at its end, and nobody waits any longer."""
+
 
 class Picture(Protocol):
     """An image as the camera gave it."""
@@ -150,18 +153,19 @@ class Partition(Part):
         return self.machine.settings.deadline / max(1, chains)
 
     def missed(self, worker: str, deadline: float) -> Note | None:
-        """No result came of a worker within its QoS deadline (s): what there is to say, if it owes one for longer than
-        a stage's share. It counts as a loss of its link.
+        """No result came of a worker within its QoS deadline (s): what there is to say, if one was waited for as good
+        as all of a stage's share, and the source does not rest. It counts as a loss of its link.
         """
-        view, now = self.machine.workers.get(worker), self.world.now()
-        owes = view.owes() if view is not None else None
-        if view is None or owes is None or now - owes[1] < self._share:
+        view = self.machine.workers.get(worker)
+        if view is None or not self.due():
             return None
-        stage, since = owes
-        view.lost = None
+        stage, seconds = view.owes(self.world.now())
+        if seconds < OVERDUE * self._share:
+            return None
+        view.owed = None
         view.pace.miss()
-        text = f"source {self.source!r}: no result of worker {worker!r} within {deadline:.2f} s; it owes a piece of "
-        return Note("QoS deadline missed", f"{text}stage {stage} since {now - since:.2f} s", about=worker)
+        text = f"source {self.source!r}: no result of worker {worker!r} within {deadline:.2f} s; a piece of stage"
+        return Note("QoS deadline missed", f"{text} {stage} was waited for {seconds:.2f} s", about=worker)
 
     def offers(self) -> list[PlanText]:
         """The plans that workers should have, in full."""
