@@ -30,7 +30,7 @@ from dnn_dist.errors import DnnDistError
 
 CUT = "slices:4+1@9;slices:4+1@16"
 WAYS = ("uniform", "quality")
-FACTORS = (0.85, 0.95, 1.05, 1.15, 1.3)  # of the usual latency
+FACTORS = (1.0, 1.1, 1.2, 1.35, 1.5)  # of the usual latency
 LEARN, FRAMES = 14, 26  # after a change; counted
 BAR_MS = 100.0
 RATE = 2.0  # images a second: workers have ended what is late when the next frame comes

@@ -37,7 +37,7 @@ class WorkerView:
     measured_at: float = float("-inf")  # s; when it was given a piece only to measure its speed
     pace: Pace = field(default_factory=Pace)  # of its acknowledgements
     twins: Twins = field(default_factory=Twins)
-    owed: tuple[int, float, float] | None = None  # a task it let go unanswered: stage, waited for from when, to when (s)
+    owed: tuple[int, float, float] | None = None  # a task let go unanswered: stage, waited for from when, to when (s)
     name: str = ""  # the worker's
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=32))  # s; when it was lost
 
