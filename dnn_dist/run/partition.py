@@ -16,7 +16,7 @@ from dnn_dist.plan.plan import WIRES
 from dnn_dist.plan.policy import in_work
 from dnn_dist.run.delays import measured_link
 from dnn_dist.run.dispatcher import Dispatcher
-from dnn_dist.run.due import Cadence
+from dnn_dist.run.due import Cadence, even_share, missed
 from dnn_dist.run.events import (
     FrameReady,
     FrameRefused,
@@ -40,9 +40,6 @@ from dnn_dist.run.trust import WORKERS, names_in
 from dnn_dist.run.twins import Twins
 from dnn_dist.run.values import Frame, Installed, PlanText, Scatter, Work
 from dnn_dist.run.world import Job, Loop, Part, World
-
-OVERDUE = 0.8
-"""Of a stage's share. When it is over the frame may be at its end, and nobody waits any longer."""
 
 
 class Picture(Protocol):
@@ -147,25 +144,14 @@ class Partition(Part):
 
     @property
     def _share(self) -> float:
-        """Of the deadline, for one chain of stages; s."""
-        shape = self.store.shape
-        chains = sum(not shape.stages[chain.start].local for chain in shape.chains)
-        return self.machine.settings.deadline / max(1, chains)
+        return even_share(self.store.shape, self.machine.settings.deadline)
 
     def missed(self, worker: str, deadline: float) -> Note | None:
-        """No result came of a worker within its QoS deadline (s): what there is to say, if one was waited for as good
-        as all of a stage's share, and the source does not rest. It counts as a loss of its link.
-        """
+        """No result came of a worker within its QoS deadline (s): what there is to say, unless the source rests."""
         view = self.machine.workers.get(worker)
         if view is None or not self.due():
             return None
-        stage, seconds = view.owes(self.world.now())
-        if seconds < OVERDUE * self._share:
-            return None
-        view.owed = None
-        view.pace.miss()
-        text = f"source {self.source!r}: no result of worker {worker!r} within {deadline:.2f} s; a piece of stage"
-        return Note("QoS deadline missed", f"{text} {stage} was waited for {seconds:.2f} s", about=worker)
+        return missed(self.source, view, self._share, deadline, self.world.now())
 
     def offers(self) -> list[PlanText]:
         """The plans that workers should have, in full."""
