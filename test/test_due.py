@@ -41,6 +41,46 @@ def test_a_deadline_follows_the_rate():
     assert cadence.period == pytest.approx(0.5, rel=0.01)
 
 
+def test_a_topic_is_let_go_while_its_events_wait(ros_domain):
+    """rclpy raises InvalidHandle out of spin_once for a QoS event of an endpoint that was destroyed meanwhile."""
+    pytest.importorskip("dnn_dist.msg", reason="messages are not built")
+    import rclpy
+
+    from dnn_dist import msg
+    from dnn_dist.nodes.process import make_executor
+    from dnn_dist.nodes.qos import tensors
+    from dnn_dist.nodes.shell import Shell
+
+    rclpy.init()
+    try:
+        shell, executor = Shell("letting_go"), make_executor()
+        executor.add_node(shell)
+        publisher = shell.offer(msg.Work, "work", tensors(1.0), owed=False)
+        for _ in range(3):
+            heard: list[msg.Work] = []
+            missed: list[bool] = []
+            subscription = shell.receive(
+                msg.Work,
+                "work",
+                tensors(deadline=OFFERED),
+                heard.append,
+                missed=lambda missed=missed: missed.append(True),
+            )
+            end = time.monotonic() + 20.0
+            while not missed:
+                assert time.monotonic() < end
+                if not heard:
+                    shell.send(publisher, msg.Work())
+                executor.spin_once(timeout_sec=0.05)
+            time.sleep(3 * OFFERED)  # nobody spins: further events wait
+            shell.destroy_subscription(subscription)
+            for _ in range(20):
+                executor.spin_once(timeout_sec=0.02)
+        shell.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
 RATE, WORKERS = 4.0, 3
 
 
