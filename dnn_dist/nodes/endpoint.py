@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making a subscription or a publisher: its QoS events become notes, and parameters may override its QoS."""
+"""Making a subscription or a publisher: its QoS events become notes, parameters may override its QoS; and its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ try:
 except ImportError:  # another rclpy hides it elsewhere; then no publish() of ours can raise it by this name
     RCLError = RuntimeError
 
-__all__ = ["RCLError", "make_endpoint"]
+__all__ = ["RCLError", "make_endpoint", "quieten"]
 
 
 def make_endpoint(
@@ -50,3 +50,14 @@ def make_endpoint(
         if overrides and not isinstance(error, RCLError):
             raise ConfigError(f"qos_overrides of {topic}: {' '.join(str(error).split())}") from None
         raise
+
+
+def quieten(endpoint: Any) -> None:
+    """To be called before a subscription or publisher is destroyed.
+
+    A QoS event that waits in the events executor's queue is looked at afterwards. Then rclpy raises InvalidHandle out
+    of spin_once (github.com/ros2/rclpy/issues/1491), which would end the process.
+    """
+    for handler in endpoint.event_handlers:
+        handler.add_to_wait_set = lambda wait_set: None
+        handler.is_ready = lambda wait_set: False

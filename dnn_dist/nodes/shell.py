@@ -25,7 +25,7 @@ from rclpy.qos import QoSPolicyKind, QoSProfile
 from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
-from dnn_dist.nodes.endpoint import RCLError, make_endpoint
+from dnn_dist.nodes.endpoint import RCLError, make_endpoint, quieten
 from dnn_dist.nodes.lifesign import LifeSign
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
@@ -203,6 +203,16 @@ class Shell(Node):
             publisher.publish(message)
         except RCLError as error:
             self.note(Note("publish failed", f"{publisher.topic_name}: {' '.join(str(error).split())}"))
+
+    def destroy_subscription(self, subscription: Any) -> bool:
+        """As rclpy's, for subscriptions whose QoS events may still be waiting."""
+        quieten(subscription)
+        return bool(super().destroy_subscription(subscription))
+
+    def destroy_publisher(self, publisher: Any) -> bool:
+        """As rclpy's, for publishers whose QoS events may still be waiting."""
+        quieten(publisher)
+        return bool(super().destroy_publisher(publisher))
 
     def receive(
         self,

@@ -322,14 +322,13 @@ class Gatherer:
 
     def _wait_until(self, frame: GatheredFrame) -> float:
         """Steady time until which the open stage is waited for."""
-        stages = self._plans[frame.plan].stages
-        if stages[frame.stage].local:
+        shape = self._plans[frame.plan]
+        if shape.stages[frame.stage].local:
             return frame.deadline
         until = self.shares.until(frame.plan, frame.stage, frame.budget, self.settings.deadlines)
-        if until is None or not any(frame.held.get(stage) for stage in self._plans[frame.plan].reporting(frame.stage)):
-            patient = self._patience(frame)  # nothing at all is no answer
-        else:
-            patient = frame.announced_at + until
+        patient = self._patience(frame) if until is None else frame.announced_at + until
+        if until is not None and not any(frame.held.get(stage) for stage in shape.reporting(frame.stage)):
+            patient = max(patient, self._patience(frame))  # nothing at all is no answer
         if self._worker_heard_at is None:
             return patient
         # Who allows a frame ten seconds does not want half an answer after half a second.

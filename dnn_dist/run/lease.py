@@ -111,6 +111,11 @@ class Lease:
         return self.state is not LeaseState.SENT
 
     @property
+    def answered(self) -> bool:
+        """True when the worker says that it has answered."""
+        return self.state is LeaseState.ANSWERED
+
+    @property
     def coming(self) -> bool:
         """True while the task is on its way to the worker: the work itself, or what the aggregator gives it."""
         return not self.acknowledged or (self.lacks and not self.fed)
