@@ -55,6 +55,9 @@ from dnn_dist.run.wire import TaskKey
 SILENT_SHARE = 0.5
 """Of a frame's budget; nobody's silence for less than that ends it: it may still become whole when links are back."""
 
+IDLE = 4.0
+"""While no frame is open Progress is said so many times less often: it says nothing that anybody waits for."""
+
 
 class Gatherer:
     """See the module's rules. Holds pieces by number; tensors stay with the caller."""
@@ -96,7 +99,7 @@ class Gatherer:
 
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
-        absent = now - self._now - 2 * self.settings.heartbeat
+        absent = now - self._now - 2 * self._heartbeat
         if self._worker_heard_at is not None and absent > 0:
             self._worker_heard_at += absent  # own absence is nobody's silence
         self._now = now
@@ -108,8 +111,13 @@ class Gatherer:
             actions += self._check_time(now)
             due = min(map(self._wait_until, self.frames.values()), default=float("inf"))
         actions += self._publish(now)
-        self._due = min(due, self._published_at + self.settings.heartbeat)
+        self._due = min(due, self._published_at + self._heartbeat)
         return actions
+
+    @property
+    def _heartbeat(self) -> float:
+        """Longest gap between two Progress messages, s."""
+        return self.settings.heartbeat * (1.0 if self.frames else IDLE)
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
@@ -371,7 +379,7 @@ class Gatherer:
         return tuple(piece for piece in range(enough) if piece not in held) if len(held) < enough else ()
 
     def _publish(self, now: float) -> list[Any]:
-        if not self._changed and now < self._published_at + self.settings.heartbeat:
+        if not self._changed and now < self._published_at + self._heartbeat:
             return []
         self._changed, self._published_at = False, now
         self._sequence = next_sequence(self._sequence, now)
