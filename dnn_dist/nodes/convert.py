@@ -245,27 +245,80 @@ def worker_message(state: WorkerState) -> msg.WorkerState:
         msg.WorkerState,
         state,
         **{name: sorted(getattr(state, name)) for name in ("plans", "on_demand", "refused", "peers")},
-        **{name: [key_message(key) for key in getattr(state, name)] for name in ("held", "waiting", "answered")},
-        seen=[
-            msg.SeenWork(source=source, session=session, number=number)
-            for (source, session), number in state.seen.items()
-        ],
-        speeds=[msg.StageSpeed(plan=plan, stage=stage, speed=speed) for (plan, stage), speed in state.speeds.items()],
+        tasks=_tasks_messages(state),
+        speeds=_speeds_messages(state),
     )
 
 
+TASKS = ("held", "waiting", "answered")
+"""Lists of tasks in a worker's state. They travel as numbers, by source: a message for each would take most of the time
+that a state takes.
+"""
+
+
+def _tasks_messages(state: WorkerState) -> list[msg.SourceTasks]:
+    found: dict[tuple[str, int], msg.SourceTasks] = {}
+
+    def tasks_of(source: str, session: int) -> msg.SourceTasks:
+        if (source, session) not in found:
+            seen = state.seen.get((source, session), 0)
+            found[source, session] = msg.SourceTasks(source=source, session=session, seen=seen)
+        return found[source, session]
+
+    for name in TASKS:
+        for source, session, frame, stage, piece in getattr(state, name):
+            getattr(tasks_of(source, session), name).append(frame << 32 | stage << 16 | piece)
+    for pair in state.seen:
+        tasks_of(*pair)
+    return list(found.values())
+
+
+def _speeds_messages(state: WorkerState) -> list[msg.PlanSpeeds]:
+    found: dict[str, msg.PlanSpeeds] = {}
+    for (plan, stage), speed in state.speeds.items():
+        of_plan = found.setdefault(plan, msg.PlanSpeeds(plan=plan))
+        of_plan.stages.append(stage)
+        of_plan.speeds.append(speed)
+    return list(found.values())
+
+
+def _read_tasks(tasks: Sequence[msg.SourceTasks], name: str) -> list[TaskKey]:
+    return [
+        TaskKey(of.source, of.session, task >> 32, task >> 16 & 0xFFFF, task & 0xFFFF)
+        for of in tasks
+        for task in getattr(of, name)
+    ]
+
+
+def _read_speeds(message: msg.WorkerState) -> dict[tuple[str, int], float]:
+    for of in _few(message.speeds, "speeds"):
+        if len(of.stages) != len(of.speeds):
+            raise WireError(f"speeds: {len(of.speeds)} of {len(of.stages)} stages, expected one of each")
+        _few(of.stages, "speeds")
+    return {
+        (of.plan, stage): _speed(speed)
+        for of in message.speeds
+        for stage, speed in zip(of.stages, of.speeds, strict=True)
+    }
+
+
 def read_worker(message: msg.WorkerState) -> WorkerState:
+    tasks = _few(message.tasks, "tasks")
+    for of in tasks:
+        name_of(of.source, "source")
+        for name in TASKS:
+            _few(getattr(of, name), name)
     return _made(
         WorkerState,
         message,
         worker=name_of(message.worker, "worker"),
         **{name: frozenset(_few(getattr(message, name), name)) for name in ("plans", "on_demand", "refused", "peers")},
-        held=tuple(read_key(key) for key in _few(message.held, "held")),
-        waiting=frozenset(read_key(key) for key in _few(message.waiting, "waiting")),
-        answered=frozenset(read_key(key) for key in _few(message.answered, "answered")),
-        seen={(seen.source, seen.session): work_number(seen.number) for seen in _few(message.seen, "seen")},
+        held=tuple(_read_tasks(tasks, "held")),
+        waiting=frozenset(_read_tasks(tasks, "waiting")),
+        answered=frozenset(_read_tasks(tasks, "answered")),
+        seen={(of.source, of.session): work_number(of.seen) for of in tasks if of.seen},
         speed=_speed(message.speed),
-        speeds={(entry.plan, entry.stage): _speed(entry.speed) for entry in _few(message.speeds, "speeds")},
+        speeds=_read_speeds(message),
     )
 
 
