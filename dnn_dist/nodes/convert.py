@@ -18,6 +18,7 @@ from dnn_dist import msg
 from dnn_dist.detect.boxes import Detection
 from dnn_dist.graph.region import Region
 from dnn_dist.nodes.images import ImageError, decoded, encoded
+from dnn_dist.nodes.tasklists import TASKS, read_tasks, speeds_messages, tasks_messages
 from dnn_dist.plan.plan import WIRES, Plan
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
 from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Route, Scatter, Work
@@ -245,49 +246,9 @@ def worker_message(state: WorkerState) -> msg.WorkerState:
         msg.WorkerState,
         state,
         **{name: sorted(getattr(state, name)) for name in ("plans", "on_demand", "refused", "peers")},
-        tasks=_tasks_messages(state),
-        speeds=_speeds_messages(state),
+        tasks=tasks_messages(state),
+        speeds=speeds_messages(state),
     )
-
-
-TASKS = ("held", "waiting", "answered")
-"""Lists of tasks in a worker's state. They travel as numbers, by source: a message for each would take most of the time
-that a state takes.
-"""
-
-
-def _tasks_messages(state: WorkerState) -> list[msg.SourceTasks]:
-    found: dict[tuple[str, int], msg.SourceTasks] = {}
-
-    def tasks_of(source: str, session: int) -> msg.SourceTasks:
-        if (source, session) not in found:
-            seen = state.seen.get((source, session), 0)
-            found[source, session] = msg.SourceTasks(source=source, session=session, seen=seen)
-        return found[source, session]
-
-    for name in TASKS:
-        for source, session, frame, stage, piece in getattr(state, name):
-            getattr(tasks_of(source, session), name).append(frame << 32 | stage << 16 | piece)
-    for pair in state.seen:
-        tasks_of(*pair)
-    return list(found.values())
-
-
-def _speeds_messages(state: WorkerState) -> list[msg.PlanSpeeds]:
-    found: dict[str, msg.PlanSpeeds] = {}
-    for (plan, stage), speed in state.speeds.items():
-        of_plan = found.setdefault(plan, msg.PlanSpeeds(plan=plan))
-        of_plan.stages.append(stage)
-        of_plan.speeds.append(speed)
-    return list(found.values())
-
-
-def _read_tasks(tasks: Sequence[msg.SourceTasks], name: str) -> list[TaskKey]:
-    return [
-        TaskKey(of.source, of.session, task >> 32, task >> 16 & 0xFFFF, task & 0xFFFF)
-        for of in tasks
-        for task in getattr(of, name)
-    ]
 
 
 def _read_speeds(message: msg.WorkerState) -> dict[tuple[str, int], float]:
@@ -313,9 +274,9 @@ def read_worker(message: msg.WorkerState) -> WorkerState:
         message,
         worker=name_of(message.worker, "worker"),
         **{name: frozenset(_few(getattr(message, name), name)) for name in ("plans", "on_demand", "refused", "peers")},
-        held=tuple(_read_tasks(tasks, "held")),
-        waiting=frozenset(_read_tasks(tasks, "waiting")),
-        answered=frozenset(_read_tasks(tasks, "answered")),
+        held=tuple(read_tasks(tasks, "held")),
+        waiting=frozenset(read_tasks(tasks, "waiting")),
+        answered=frozenset(read_tasks(tasks, "answered")),
         seen={(of.source, of.session): work_number(of.seen) for of in tasks if of.seen},
         speed=_speed(message.speed),
         speeds=_read_speeds(message),

@@ -55,9 +55,6 @@ from dnn_dist.run.wire import TaskKey
 SILENT_SHARE = 0.5
 """Of a frame's budget; nobody's silence for less than that ends it: it may still become whole when links are back."""
 
-IDLE = 4.0
-"""While no frame is open Progress is said so many times less often: it says nothing that anybody waits for."""
-
 
 class Gatherer:
     """See the module's rules. Holds pieces by number; tensors stay with the caller."""
@@ -116,8 +113,7 @@ class Gatherer:
 
     @property
     def _heartbeat(self) -> float:
-        """Longest gap between two Progress messages, s."""
-        return self.settings.heartbeat * (1.0 if self.frames else IDLE)
+        return self.settings.heartbeat if self.frames else self.settings.idle_heartbeat
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
