@@ -377,7 +377,8 @@ class Dispatcher:
 
     def _publish(self, now: float) -> list[Any]:
         books, queued = self._books, len(self.queue)
-        told = (books.plan, self._oldest_open, queued)
+        # How long the queue is matters to workers in comparison with others', so roughly; Progress says what is over.
+        told = (books.plan, queued.bit_length())
         if told == self._published and now < self._published_at + self._books.settings.heartbeat:
             return []
         self._published, self._published_at = told, now

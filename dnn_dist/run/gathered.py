@@ -16,7 +16,8 @@ from dnn_dist.settings import AggregatorSettings
 class GathererSettings(AggregatorSettings):
     """The parameters of an aggregator, and what is no parameter. Durations in seconds. All may change while running."""
 
-    heartbeat: float = 0.1  # longest gap between two Progress messages, also while no frame is open
+    heartbeat: float = 0.1  # longest gap between two Progress messages while a frame is open
+    idle_heartbeat: float = 0.4  # while none is: then it says nothing that anybody waits for
     max_early: int = 64  # results kept that overtook their frame's announcement
     max_gap: int = 1024  # frame numbers that may be missing; a longer leap is a new beginning
     history: int = 64  # frames whose times are remembered for the p95

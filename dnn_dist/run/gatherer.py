@@ -96,7 +96,7 @@ class Gatherer:
 
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
-        absent = now - self._now - 2 * self.settings.heartbeat
+        absent = now - self._now - 2 * self._heartbeat
         if self._worker_heard_at is not None and absent > 0:
             self._worker_heard_at += absent  # own absence is nobody's silence
         self._now = now
@@ -108,8 +108,12 @@ class Gatherer:
             actions += self._check_time(now)
             due = min(map(self._wait_until, self.frames.values()), default=float("inf"))
         actions += self._publish(now)
-        self._due = min(due, self._published_at + self.settings.heartbeat)
+        self._due = min(due, self._published_at + self._heartbeat)
         return actions
+
+    @property
+    def _heartbeat(self) -> float:
+        return self.settings.heartbeat if self.frames else self.settings.idle_heartbeat
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
@@ -370,7 +374,7 @@ class Gatherer:
         return tuple(piece for piece in range(enough) if piece not in held) if len(held) < enough else ()
 
     def _publish(self, now: float) -> list[Any]:
-        if not self._changed and now < self._published_at + self.settings.heartbeat:
+        if not self._changed and now < self._published_at + self._heartbeat:
             return []
         self._changed, self._published_at = False, now
         self._sequence = next_sequence(self._sequence, now)

@@ -30,6 +30,8 @@ class LeaseState(Enum):
     LOST = "lost"
     REVOKED = "revoked"
 
+    __hash__ = object.__hash__  # that of Enum is a function of Python
+
 
 _ENDS = frozenset({LeaseState.DONE, LeaseState.LOST, LeaseState.REVOKED})
 TRANSITIONS: dict[LeaseState, frozenset[LeaseState]] = {
