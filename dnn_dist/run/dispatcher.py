@@ -377,8 +377,7 @@ class Dispatcher:
 
     def _publish(self, now: float) -> list[Any]:
         books, queued = self._books, len(self.queue)
-        # How long the queue is matters to workers in comparison with others', so roughly; Progress says what is over.
-        told = (books.plan, queued.bit_length())
+        told = (books.plan, queued)  # Progress says what is over
         if told == self._published and now < self._published_at + self._books.settings.heartbeat:
             return []
         self._published, self._published_at = told, now
