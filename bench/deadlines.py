@@ -30,14 +30,15 @@ from dnn_dist.errors import DnnDistError
 
 CUT = "slices:4+1@9;slices:4+1@16"
 WAYS = ("uniform", "quality")
-FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1)  # of the usual latency
-LEARN, FRAMES = 20, 40  # after a change; counted
+FACTORS = (1.0, 1.1, 1.2, 1.35, 1.5)  # of the usual latency
+LEARN, FRAMES = 14, 26  # after a change; counted
 BAR_MS = 100.0
+RATE = 2.0  # images a second: workers have ended what is late when the next frame comes
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pace", type=float, default=60.0, help="million MACs a second of a worker (60)")
+    parser.add_argument("--pace", type=float, default=100.0, help="million MACs a second of a worker (100)")
     parser.add_argument("--delay", type=float, default=0.03, help="s, longest delay of a message (0.03)")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON file of all figures")
@@ -48,7 +49,7 @@ def main() -> int:
     patient = {"transit": 2.0, "lease_min": 3.0, "lifespan": 3.0}  # what is late is late, and not computed twice
     parameters = {
         "worker": {"pace": args.pace},
-        "camera": {"rate": 30.0},
+        "camera": {"rate": RATE},
         "gateway": {"cut": CUT, "deadline": 5.0, "fill": "zeros", **patient},
     }
     disturbed = {"DNN_DIST_DISTURB": f"seed=1,delay={args.delay}"}

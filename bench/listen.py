@@ -19,8 +19,9 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
 from dnn_dist import msg
+from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import OUTPUT
-from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.shell import Shell
 
 TOLD = ("source", "session", "frame", "status", "quality", "latency", "budget", "dropped", "pieces", "came", "decoded",
         "recomputed", "filled", "computed", "local", "waited")  # fmt: skip

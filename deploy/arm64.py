@@ -26,7 +26,7 @@ CORES = {
     "cortex-a72": ("0xd08", FEATURES),
     "cortex-a76": ("0xd0b", f"{FEATURES} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"),
 }
-"""Core -> its part number and features, as /proc/cpuinfo has them: those of Raspberry Pi 3, 4 and 5. The runtime chooses
+"""Core -> its part number and features, as /proc/cpuinfo has them: those of Raspberry Pi 3, 4, 5. The runtime chooses
 its kernels by these, and ends with a segmentation fault where it finds another machine's."""
 MODELS = tuple(
     f"{folder}/{name}_{kind}.tflite"

@@ -5,7 +5,8 @@ import sys
 import zlib
 
 from dnn_dist.nodes.imagetopic import ImageReader, image_topic
-from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.process import run
+from dnn_dist.nodes.shell import Shell
 
 
 class Listener(Shell):

@@ -125,7 +125,9 @@ class MessageCluster(ArrayCluster):
         (source,), workers = self.sources.values(), [worker for worker in self.workers.values() if worker.part]
         sessions = [worker.part.machine.session for worker in workers]
         clock, frame = max(0, int(1000 * self.agenda.now)), source.announced
+        tasks = [number << 32 | stage << 16 | 1 for number in (frame, max(0, frame - 1)) for stage in (0, 1, 2)]
         return {
+            **dict.fromkeys(("held", "waiting", "answered"), tasks),
             "string": [source.name, *self.workers, *self.plans, __version__],
             "session": [source.session, source.session, *sessions],
             "worker_session": sessions,
@@ -221,7 +223,7 @@ class Noise:
             return inner
         bits = int(type_.removeprefix("u").removeprefix("int"))
         top = 2**bits - 1 if type_.startswith("u") else 2 ** (bits - 1) - 1
-        if name in good and rng.random() < 0.9:
+        if bits == 64 and name in good and rng.random() < 0.9:
             return rng.choice(good[name])
         return min(top, rng.choice((0, 1, 2, rng.randrange(20), top, rng.getrandbits(bits), *good["int"])))
 

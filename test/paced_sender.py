@@ -5,8 +5,9 @@ import sys
 
 from std_msgs.msg import UInt8MultiArray
 
+from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import tensors
-from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.shell import Shell
 
 
 class Sender(Shell):

@@ -20,8 +20,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Log
 
 from dnn_dist.cli.supervisor import executables
+from dnn_dist.nodes.process import make_executor
 from dnn_dist.nodes.qos import OUTPUT
-from dnn_dist.nodes.shell import Shell, make_executor
+from dnn_dist.nodes.shell import Shell
 from dnn_dist.run.notes import Note
 
 pytestmark = pytest.mark.usefixtures("ros_domain")

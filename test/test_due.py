@@ -3,8 +3,10 @@
 
 import os
 import signal
+import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +39,46 @@ def test_a_deadline_follows_the_rate():
     for frame in range(20):
         cadence.begin(8.0 + 0.5 * frame)
     assert cadence.period == pytest.approx(0.5, rel=0.01)
+
+
+def test_a_topic_is_let_go_while_its_events_wait(ros_domain):
+    """rclpy raises InvalidHandle out of spin_once for a QoS event of an endpoint that was destroyed meanwhile."""
+    pytest.importorskip("dnn_dist.msg", reason="messages are not built")
+    import rclpy
+
+    from dnn_dist import msg
+    from dnn_dist.nodes.process import make_executor
+    from dnn_dist.nodes.qos import tensors
+    from dnn_dist.nodes.shell import Shell
+
+    rclpy.init()
+    try:
+        shell, executor = Shell("letting_go"), make_executor()
+        executor.add_node(shell)
+        publisher = shell.offer(msg.Work, "work", tensors(1.0), owed=False)
+        for _ in range(3):
+            heard: list[msg.Work] = []
+            missed: list[bool] = []
+            subscription = shell.receive(
+                msg.Work,
+                "work",
+                tensors(deadline=OFFERED),
+                heard.append,
+                missed=lambda missed=missed: missed.append(True),
+            )
+            end = time.monotonic() + 20.0
+            while not missed:
+                assert time.monotonic() < end
+                if not heard:
+                    shell.send(publisher, msg.Work())
+                executor.spin_once(timeout_sec=0.05)
+            time.sleep(3 * OFFERED)  # nobody spins: further events wait
+            shell.destroy_subscription(subscription)
+            for _ in range(20):
+                executor.spin_once(timeout_sec=0.02)
+        shell.destroy_node()
+    finally:
+        rclpy.try_shutdown()
 
 
 RATE, WORKERS = 4.0, 3
@@ -122,3 +164,33 @@ def test_a_users_subscriber_may_ask_for_a_deadline_of_detections(cluster):
     assert not missed
     with stopped(cluster, "camera_r1"):
         cluster.until(lambda: missed, "DDS says that none come")
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.access("/dev/net/tun", os.W_OK), reason="network namespaces need root and /dev/net/tun"
+)
+def test_a_link_slowed_below_its_share_is_named(tmp_path):
+    """The shipped cluster of the air: calm at first, then a twentieth of its rate."""
+    pytest.importorskip("dnn_dist.msg", reason="messages are not built")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+    import air
+    from medium import Weather
+
+    from dnn_dist.cli.supervisor import share
+
+    try:
+        with air.flying(air.shipped(), tmp_path, share() / "config" / "network") as fleet:
+            (log,) = (tmp_path / "log").glob("gateway*.log")
+            fleet.wait(5.0)
+            assert "QoS deadline missed" not in log.read_text()
+            fleet.air.set(Weather(rate=1e6, delay=5e-3))
+            end = time.monotonic() + 30.0
+            while "QoS deadline missed" not in log.read_text():
+                assert time.monotonic() < end, log.read_text()[-600:]
+                fleet.wait(0.2)
+            line = next(line for line in log.read_text().splitlines() if "QoS deadline missed" in line)
+            assert "no result of worker" in line and "of stage" in line
+    except RuntimeError as error:
+        if "the air can't be made" in str(error):
+            pytest.skip(str(error))
+        raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,7 +74,7 @@ class Source:
     def hears(self, now: float, seen: int = 0, worker: str = "w1", **state: Any) -> list[Any]:
         self.sequence += 1
         it = WorkerState(worker, f"r{worker[1:]}", 1, self.sequence, plans=frozenset({PLAN}), offered_to="cam")
-        return self.at(now, e.WorkerHeard(replace(it, **{"room": 2, "seen": {("cam", 7): seen}, **state})))
+        return self.at(now, e.WorkerHeard(it._replace(**{"room": 2, "seen": {("cam", 7): seen}, **state})))
 
     def sent(self) -> list[e.SendWork]:
         return [action for action in self.actions if isinstance(action, e.SendWork)]

@@ -186,7 +186,8 @@ def test_a_local_first_stage_is_no_task() -> None:
 
 def test_two_parities_survive_two_deaths() -> None:
     events = [(1.02, "kill", "w2"), (1.03, "kill", "w3")]
-    reports = Cluster(6, shape(4, stages=2, parity=2, macs=50), faults=Faults(events=events)).run(20, period=0.3)
+    plan = shape(4, stages=2, parity=2, macs=50)
+    reports = Cluster(6, plan, faults=Faults(events=events), dispatcher=ALWAYS).run(20, period=0.3)
     assert {report.status for report in reports} <= {Status.COMPLETE, Status.DECODED}
 
 

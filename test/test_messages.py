@@ -24,7 +24,7 @@ from dnn_dist.run.report import Status
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.tasks import DispatcherSettings
-from dnn_dist.run.wire import WireError
+from dnn_dist.run.wire import TaskKey, WireError
 
 EACH = 1000  # messages of random content a run
 RUNS = int(os.environ.get("DNN_DIST_MESSAGES", "6000")) // EACH
@@ -76,6 +76,19 @@ def test_speeds_of_stages_arrive_as_they_were_sent_or_are_refused() -> None:
     assert convert.read_worker(convert.worker_message(state)) == state
     for speeds in ([float("nan")], [float("inf")], [-1.0], [1.0] * (convert.MOST + 1)):
         message = convert.worker_message(state)
-        message.speeds = [msg.StageSpeed(plan="plan", stage=0, speed=speed) for speed in speeds]
+        message.speeds = [msg.PlanSpeeds(plan="plan", stages=[0] * len(speeds), speeds=speeds)]
         with pytest.raises(WireError, match="speed"):
             convert.read_worker(message)
+    message.speeds = [msg.PlanSpeeds(plan="plan", stages=[0, 1], speeds=[1.0])]
+    with pytest.raises(WireError, match="1 of 2 stages"):
+        convert.read_worker(message)
+
+
+def test_tasks_of_a_worker_arrive_as_they_were_sent_those_of_a_source_in_their_order() -> None:
+    most = TaskKey("b", 2**64 - 1, 2**32 - 1, 2**16 - 1, 2**16 - 1)
+    held = TaskKey("b", 1, 7, 2, 3), TaskKey("a", 5, 1, 0, 9), TaskKey("b", 1, 7, 0, 1), most
+    answered, seen = frozenset({TaskKey("a", 4, 0, 0, 0), *held[1:3]}), {("a", 5): 17, ("c", 1): 2**63 - 1}
+    state = WorkerState("w1", "r1", 1, 1, held=held, waiting=frozenset(held[2:]), answered=answered, seen=seen)
+    heard = convert.read_worker(convert.worker_message(state))
+    assert heard._replace(held=held) == state
+    assert heard.held == (held[0], held[2], held[1], most), "the first is the one that is computed"

@@ -102,6 +102,28 @@ def test_pieces_on_demand_compute_the_same():
         assert all(np.array_equal(a.array, b.array) for a, b in both)
 
 
+def test_a_tile_in_full_is_read_when_strips_do_not_come_and_gives_the_same():
+    pieces = Pieces("residual_float32", "tiles:3x3r@0..11")
+    plan, workshop, stage = pieces.plans[0].hash, pieces.workshop, pieces.stages[0][0]
+    tile = next(piece for piece in stage.pieces if piece.alone is not None)
+    assert workshop.ready(plan, 0, tile.index) and not workshop.ready(plan, 0, tile.index, alone=True)
+    assert workshop.macs(plan, 0, tile.index, alone=True) == tile.alone.macs > workshop.macs(plan, 0, tile.index)
+    workshop.prepare(plan, 0, tile.index, alone=True)
+    assert workshop.ready(plan, 0, tile.index, alone=True)
+    arrays, ports = random_inputs(pieces.network), Ports(pieces.network, pieces.plans[0], pieces.stages[0])
+    made = {}
+    for piece in stage.pieces:
+        work = ports.label(ports.seen[0].pieces[piece.index].inputs, scatter(stage, piece.alone or piece, arrays))
+        if piece.alone is None:
+            made[0, piece.index] = workshop.run(plan, 0, piece.index, work).outputs
+            continue
+        taker = 0, piece.index
+        fed = {maker: workshop.boxes(plan, taker, maker, made[maker]) for maker in ports.fed(*taker)}
+        fed = {maker: workshop.accept(plan, taker, maker, boxes) for maker, boxes in fed.items()}
+        both = (workshop.run(plan, *taker, work, fed), workshop.run(plan, *taker, work, alone=True))
+        assert all(a.array.tobytes() == b.array.tobytes() for a, b in zip(*(one.result for one in both), strict=True))
+
+
 def test_a_stage_of_the_gateway_is_not_the_workers():
     pieces = Pieces("chain_float32", "tiles:2x2@0..1")
     plan, stages = pieces.plans[0].hash, len(pieces.stages[0])

@@ -22,8 +22,9 @@ from sensor_msgs.msg import Image
 
 from dnn_dist import msg
 from dnn_dist.nodes.imagetopic import ImageReader
+from dnn_dist.nodes.process import make_executor
 from dnn_dist.nodes.qos import heartbeats, images
-from dnn_dist.nodes.shell import Shell, make_executor
+from dnn_dist.nodes.shell import Shell
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 
 BENCH = Path(__file__).parents[1] / "bench"

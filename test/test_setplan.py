@@ -18,7 +18,7 @@ from rclpy.task import Future
 
 from dnn_dist import srv
 from dnn_dist.cli.supervisor import executables
-from dnn_dist.nodes.shell import make_executor
+from dnn_dist.nodes.process import make_executor
 from dnn_dist.plan.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("ros_domain")

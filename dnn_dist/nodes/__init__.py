@@ -9,7 +9,8 @@
     qos.py          one place for every topic's quality of service
     transport.py    what carries the messages, and whether the system lets it
     joining.py      takes a process into the network before the rest is imported
-    shell.py        what all nodes share: executor, timer, session, notes to log and diagnostics, start and stop
+    shell.py        what all nodes share: timer, session, topics, notes to log and diagnostics, start and stop
+    process.py      the process of a node: executor, signals, last words, exit code
     alarms.py       calls to come, on the one timer of a node
     workertopics.py workers' states, a topic of each worker, as they come and go
     expected.py     a subscription to tensors whose QoS deadline changes

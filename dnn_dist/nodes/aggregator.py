@@ -28,8 +28,9 @@ from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.peers import Peers
 from dnn_dist.nodes.picture import Picture
 from dnn_dist.nodes.planning import load_head, load_network
+from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import FRAME, LATCHED_IN, SCATTER, STATE
-from dnn_dist.nodes.shell import NodePart, Shell, run
+from dnn_dist.nodes.shell import NodePart, Shell
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.plan.plan import Plan

@@ -15,8 +15,9 @@ from dnn_dist.nodes.images import rgb_to_compressed, rgb_to_image
 from dnn_dist.nodes.imagetopic import image_topic
 from dnn_dist.nodes.lane import Lane, one_line
 from dnn_dist.nodes.parameters import Parameters
+from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import OVERRIDES, images
-from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.shell import Shell
 from dnn_dist.run.notes import Note
 from dnn_dist.settings import CameraSettings
 

@@ -18,6 +18,7 @@ from dnn_dist import msg
 from dnn_dist.detect.boxes import Detection
 from dnn_dist.graph.region import Region
 from dnn_dist.nodes.images import ImageError, decoded, encoded
+from dnn_dist.nodes.tasklists import TASKS, read_tasks, speeds_messages, tasks_messages
 from dnn_dist.plan.plan import WIRES, Plan
 from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState
 from dnn_dist.run.values import Feed, Frame, Outcome, PlanText, Result, Route, Scatter, Work
@@ -245,27 +246,40 @@ def worker_message(state: WorkerState) -> msg.WorkerState:
         msg.WorkerState,
         state,
         **{name: sorted(getattr(state, name)) for name in ("plans", "on_demand", "refused", "peers")},
-        **{name: [key_message(key) for key in getattr(state, name)] for name in ("held", "waiting", "answered")},
-        seen=[
-            msg.SeenWork(source=source, session=session, number=number)
-            for (source, session), number in state.seen.items()
-        ],
-        speeds=[msg.StageSpeed(plan=plan, stage=stage, speed=speed) for (plan, stage), speed in state.speeds.items()],
+        tasks=tasks_messages(state),
+        speeds=speeds_messages(state),
     )
 
 
+def _read_speeds(message: msg.WorkerState) -> dict[tuple[str, int], float]:
+    for of in _few(message.speeds, "speeds"):
+        if len(of.stages) != len(of.speeds):
+            raise WireError(f"speeds: {len(of.speeds)} of {len(of.stages)} stages, expected one of each")
+        _few(of.stages, "speeds")
+    return {
+        (of.plan, stage): _speed(speed)
+        for of in message.speeds
+        for stage, speed in zip(of.stages, of.speeds, strict=True)
+    }
+
+
 def read_worker(message: msg.WorkerState) -> WorkerState:
+    tasks = _few(message.tasks, "tasks")
+    for of in tasks:
+        name_of(of.source, "source")
+        for name in TASKS:
+            _few(getattr(of, name), name)
     return _made(
         WorkerState,
         message,
         worker=name_of(message.worker, "worker"),
         **{name: frozenset(_few(getattr(message, name), name)) for name in ("plans", "on_demand", "refused", "peers")},
-        held=tuple(read_key(key) for key in _few(message.held, "held")),
-        waiting=frozenset(read_key(key) for key in _few(message.waiting, "waiting")),
-        answered=frozenset(read_key(key) for key in _few(message.answered, "answered")),
-        seen={(seen.source, seen.session): work_number(seen.number) for seen in _few(message.seen, "seen")},
+        held=tuple(read_tasks(tasks, "held")),
+        waiting=frozenset(read_tasks(tasks, "waiting")),
+        answered=frozenset(read_tasks(tasks, "answered")),
+        seen={(of.source, of.session): work_number(of.seen) for of in tasks if of.seen},
         speed=_speed(message.speed),
-        speeds={(entry.plan, entry.stage): _speed(entry.speed) for entry in _few(message.speeds, "speeds")},
+        speeds=_read_speeds(message),
     )
 
 

@@ -9,7 +9,8 @@ from dnn_dist.nodes.aggregator import AggregatorTopics
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.partition import PartitionTopics
 from dnn_dist.nodes.planning import load_network
-from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.process import run
+from dnn_dist.nodes.shell import Shell
 from dnn_dist.nodes.workertopics import WorkerTopics
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.run.events import FrameRefused

@@ -19,8 +19,9 @@ from dnn_dist.nodes.imagetopic import ImageReader
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.picture import Picture
 from dnn_dist.nodes.planning import load_network, plan_in_force, plan_of_text
+from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import FRAME, LATCHED, SCATTER, STATE, tensors
-from dnn_dist.nodes.shell import NodePart, Shell, run
+from dnn_dist.nodes.shell import NodePart, Shell
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.plan.plan import Plan

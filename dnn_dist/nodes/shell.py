@@ -8,57 +8,30 @@ construct (parameters), `configure()` (load what may fail), `start()` (topics an
 
 from __future__ import annotations
 
-import ctypes
-import faulthandler
-import itertools
 import os
 import random
-import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from copy import copy
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
-from rclpy.exceptions import InvalidParameterException, ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from dnn_dist.errors import PERMANENT, UNEXPECTED, ConfigError, DnnDistError
+from dnn_dist.errors import DnnDistError
 from dnn_dist.nodes.alarms import NEVER, Alarms
 from dnn_dist.nodes.disturb import Disturbance
-from dnn_dist.nodes.joining import join, joined
+from dnn_dist.nodes.endpoint import RCLError, make_endpoint, quieten
 from dnn_dist.nodes.lifesign import LifeSign
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.transport import transport_asked_for, transport_refused
 from dnn_dist.run.health import HOLD, judge
 from dnn_dist.run.net import Net
 from dnn_dist.run.notes import Note, Notebook
-from dnn_dist.signals import hold, leave_at_once, told_to_stop
-
-try:
-    from rclpy._rclpy_pybind11 import RCLError
-except ImportError:  # another rclpy hides it elsewhere; then no publish() of ours can raise it by this name
-    RCLError = RuntimeError
-
-
-STUCK = 4.0
-"""Seconds after which an end that hangs below rclpy says where, and is over with code 1. Python takes no signal while
-its main thread waits in C++, so that only SIGKILL would end it; seen once in a thousand ends."""
-
-DISCOVERY = 1.0
-"""Seconds for which a failing node waits for listeners of /rosout."""
-
-DELIVERY = 0.25
-"""Seconds for which it stays when it knows of one."""
 
 IDLE = 3600.0
 """Seconds between two rings of a timer that nobody has set."""
@@ -231,6 +204,16 @@ class Shell(Node):
         except RCLError as error:
             self.note(Note("publish failed", f"{publisher.topic_name}: {' '.join(str(error).split())}"))
 
+    def destroy_subscription(self, subscription: Any) -> bool:
+        """As rclpy's, for subscriptions whose QoS events may still be waiting."""
+        quieten(subscription)
+        return bool(super().destroy_subscription(subscription))
+
+    def destroy_publisher(self, publisher: Any) -> bool:
+        """As rclpy's, for publishers whose QoS events may still be waiting."""
+        quieten(publisher)
+        return bool(super().destroy_publisher(publisher))
+
     def receive(
         self,
         type_: type,
@@ -265,9 +248,10 @@ class Shell(Node):
             else:
                 self.note(Note(f"QoS deadline missed on {topic}", f"{pair}{event.total_count} x nothing came in time"))
 
-        return self._with_events(
+        return make_endpoint(
             self.create_subscription,
             SubscriptionEventCallbacks,
+            self.note,
             late,
             topic,
             *(type_, topic, taken, copy(qos)),  # rclpy writes overrides into it
@@ -286,125 +270,6 @@ class Shell(Node):
 
         told = late if owed else None
         arguments = (type_, topic, copy(qos))
-        return self._with_events(
-            self.create_publisher, PublisherEventCallbacks, told, topic, *arguments, overrides=overrides
+        return make_endpoint(
+            self.create_publisher, PublisherEventCallbacks, self.note, told, topic, *arguments, overrides=overrides
         )
-
-    def _with_events(
-        self,
-        create: Callable[..., Any],
-        callbacks: type,
-        late: Callable[[Any], None] | None,
-        topic: str,
-        *arguments: Any,
-        overrides: Sequence[QoSPolicyKind] = (),
-    ) -> Any:
-        options = QoSOverridingOptions(overrides)
-
-        def incompatible(event: Any) -> None:
-            self.note(Note(f"incompatible QoS on {topic}", f"the other end wants another {event.last_policy_kind}"))
-
-        try:
-            events = callbacks(incompatible_qos=incompatible, deadline=late)
-            return create(*arguments, event_callbacks=events, qos_overriding_options=options)
-        except UnsupportedEventTypeError:
-            # The clock of the aggregator decides anyway.
-            self.note(Note("no QoS events", f"{topic}: this middleware tells of no missed deadlines", warn=False))
-            return create(*arguments, qos_overriding_options=options)
-        except (ParameterException, RuntimeError) as error:
-            if overrides and not isinstance(error, RCLError):
-                raise ConfigError(f"qos_overrides of {topic}: {' '.join(str(error).split())}") from None
-            raise
-
-
-def _no_page_faults() -> None:
-    """Keep large freed buffers: fresh pages for every message would cost more than the message (glibc)."""
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        pass  # not glibc: slower, not wrong
-
-
-def make_executor() -> Any:
-    """The cheapest executor there is: events where rclpy has them, else one thread. Never several threads."""
-    try:
-        from rclpy.experimental import EventsExecutor
-    except ImportError:
-        from rclpy.executors import SingleThreadedExecutor
-
-        return SingleThreadedExecutor()
-    return EventsExecutor()
-
-
-def run(make: Callable[[], Shell], arguments: list[str] | None = None) -> int:
-    """Run one node until it is told to stop. Returns the exit code of its process, see errors.py."""
-    _no_page_faults()
-    # Signals are not given to rclpy: they must never be raised in the middle of a callback, and launch and the terminal
-    # may both send one, where the second must not cut the end short.
-    leave_at_once(0)
-    times = [time.monotonic()]
-    node: Shell | None = None
-    code = 0
-    try:
-        join(arguments)
-        executor = make_executor()
-        node = make()
-        joined()
-        executor.add_node(node)
-        times.append(time.monotonic())
-        hold()  # from here on there are files and devices to give back
-        for step in (node.configure, node.start):
-            if not told_to_stop():
-                step()
-                times.append(time.monotonic())
-        if not told_to_stop():
-            took = [after - before for before, after in itertools.pairwise(times)]
-            node.get_logger().info("started: ROS {:.3f} s, loading {:.3f} s, topics {:.3f} s".format(*took))
-        while rclpy.ok() and not told_to_stop():
-            if node.ending:
-                code = UNEXPECTED
-                _say_last(node.ending)
-                break
-            executor.spin_once(timeout_sec=0.2)
-    except ExternalShutdownException:
-        pass
-    except Exception as error:  # noqa: BLE001 (the process ends here, in one line)
-        if rclpy.ok() or not isinstance(error, RCLError):
-            code, text = _last_words(error, node is not None)
-            _say_last(text)
-    finally:
-        if node is not None:
-            node.stop()
-            faulthandler.dump_traceback_later(STUCK, exit=True)
-            with suppress(RCLError):
-                node.destroy_node()
-        rclpy.try_shutdown()
-    return code
-
-
-def _last_words(error: Exception, constructed: bool) -> tuple[int, str]:
-    """Exit code and text for an error that ends the process."""
-    text = " ".join(str(error).split())
-    if isinstance(error, DnnDistError):
-        return error.exit_code, text
-    if not constructed and isinstance(error, (InvalidParameterException, ParameterException, ValueError)):
-        return PERMANENT, text  # a parameter of another type, or out of range
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return UNEXPECTED, f"{type(error).__name__} at {place.filename}:{place.lineno}: {text}"
-
-
-def _say_last(text: str) -> None:
-    """To the terminal and to /rosout, and wait until whoever listens there can have it."""
-    if Shell.latest is None or not rclpy.ok():
-        print(f"dnn_dist: error: {text}", file=sys.stderr)
-        return
-    Shell.latest.get_logger().fatal(text)
-    # /rosout is reliable and keeps what was said, but only while its writer lives; a process that fails at its start
-    # is younger than DDS needs to find the listeners.
-    end = time.monotonic() + DISCOVERY
-    while time.monotonic() < end and not told_to_stop():
-        if Shell.latest.count_subscribers("/rosout"):
-            end = min(end, time.monotonic() + DELIVERY)
-        time.sleep(0.02)

@@ -15,8 +15,9 @@ from sensor_msgs.msg import Image
 
 from dnn_dist import msg
 from dnn_dist.nodes.images import to_rgb
+from dnn_dist.nodes.process import make_executor
 from dnn_dist.nodes.qos import OUTPUT, RECORD
-from dnn_dist.nodes.shell import Shell, make_executor
+from dnn_dist.nodes.shell import Shell
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.run.state import WorkerState
 

@@ -12,8 +12,9 @@ from dnn_dist.nodes.expected import Expected
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.peers import FEED, Peers
 from dnn_dist.nodes.planning import load_network
+from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import LATCHED_IN, STATE, heartbeats, tensors
-from dnn_dist.nodes.shell import Shell, run
+from dnn_dist.nodes.shell import Shell
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.run.computer import Computer
 from dnn_dist.run.events import SourceReachable, Tick

@@ -32,7 +32,7 @@ FINE = ((3, 3), (4, 4), (5, 5))
 """Grids for few workers with little memory."""
 EXCHANGES = 48
 """Places at which a chain may exchange borders, at most."""
-BEGINNINGS = 28
+BEGINNINGS = 20
 """Places at which a group of a pipeline may begin, or exchange borders, at most."""
 PLACES = 12
 """Places between layers that are looked at in a larger one."""

@@ -377,7 +377,7 @@ class Dispatcher:
 
     def _publish(self, now: float) -> list[Any]:
         books, queued = self._books, len(self.queue)
-        told = (books.plan, self._oldest_open, queued)
+        told = (books.plan, queued)  # Progress says what is over
         if told == self._published and now < self._published_at + self._books.settings.heartbeat:
             return []
         self._published, self._published_at = told, now

@@ -11,6 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log
 
+from dnn_dist.run.fleetview import WorkerView
+from dnn_dist.run.notes import Note
+from dnn_dist.run.shape import PlanShape
+
 OFFERED = 0.1
 """Seconds. The shortest deadline that a subscriber may ask for: what publishers offer, always and everywhere, since an
 offer cannot be changed without a new topic, and a subscriber that asks for less gets nothing at all."""
@@ -20,6 +24,9 @@ NEWEST = 0.3
 """Weight of the newest period in the mean."""
 RESTED = 4.0
 """Mean periods after which a source has rested, so that the time to its next frame is no period."""
+
+OVERDUE = 0.8
+"""Of a stage's share. When all of it is over the frame may be at its end, and nobody waits any longer."""
 
 
 @dataclass(slots=True)
@@ -49,3 +56,21 @@ class Cadence:
 def stepped(seconds: float) -> float:
     """The shortest step from OFFERED on that is no shorter."""
     return float(OFFERED * STEP ** max(0, ceil(log(seconds / OFFERED, STEP) - 1e-9)))
+
+
+def even_share(shape: PlanShape, deadline: float) -> float:
+    """Of a frame's deadline, for one chain of stages; s."""
+    return deadline / max(1, sum(not shape.stages[chain.start].local for chain in shape.chains))
+
+
+def missed(source: str, view: WorkerView, share: float, deadline: float, now: float) -> Note | None:
+    """No result came of a worker within its QoS deadline (s): what there is to say, if one was waited for as good as
+    all of a stage's `share`. It counts as a loss of the worker's link.
+    """
+    stage, seconds = view.owes(now)
+    if seconds < OVERDUE * share:
+        return None
+    view.owed = None
+    view.pace.miss()
+    text = f"source {source!r}: no result of worker {view.name!r} within {deadline:.2f} s; a piece of stage {stage}"
+    return Note("QoS deadline missed", f"{text} was waited for {seconds:.2f} s", about=view.name)

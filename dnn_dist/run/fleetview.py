@@ -37,7 +37,7 @@ class WorkerView:
     measured_at: float = float("-inf")  # s; when it was given a piece only to measure its speed
     pace: Pace = field(default_factory=Pace)  # of its acknowledgements
     twins: Twins = field(default_factory=Twins)
-    lost: tuple[int, float] | None = None  # stage of the task that it lost last, when that was sent (s); until told
+    owed: tuple[int, float, float] | None = None  # a task let go unanswered: stage, waited for from when, to when (s)
     name: str = ""  # the worker's
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=32))  # s; when it was lost
 
@@ -98,6 +98,7 @@ class WorkerView:
                 if lease.state is not LeaseState.ANSWERED:
                     lease.step(LeaseState.ANSWERED, now)
                     stepped.append(lease)
+                    self.owed = None
             elif lease.state is LeaseState.RUNNING:
                 if state.preparing:  # weights are read beside it, or it gave way to a task whose piece is ready
                     lease.since = now
@@ -111,17 +112,18 @@ class WorkerView:
         del self.leases[lease.key]
         if not lease.acknowledged:
             self.strays.append(Stray(lease.number, lease.sent_at, lease.bytes_in, lease.ahead))
-        if why is LeaseState.LOST:
-            self.lost = lease.key.stage, lease.sent_at
+        if why is not LeaseState.DONE and not lease.answered and self.owed is None:
+            self.owed = lease.key.stage, lease.sent_at, float("inf") if why is LeaseState.LOST else now
         lease.step(why, now)
 
-    def owes(self) -> tuple[int, float] | None:
-        """(stage, s when it was sent) of the oldest task that it has not answered, or lost when it fell silent."""
-        sent = [(one.sent_at, one.key.stage) for one in self.leases.values() if one.state is not LeaseState.ANSWERED]
-        if not sent:
-            return self.lost if self.silent else None
-        at, stage = min(sent)
-        return stage, at
+    def owes(self, now: float) -> tuple[int, float]:
+        """Stage of the task for which its answer is, or was, waited for longest since its last one; and how long, s."""
+        waits = [(now - one.sent_at, one.key.stage) for one in self.leases.values() if not one.answered]
+        if self.owed is not None:
+            stage, since, until = self.owed
+            waits.append((min(now, until) - since, stage))
+        seconds, stage = max(waits, default=(0.0, 0))
+        return stage, seconds
 
     def forgive(self, seconds: float) -> None:
         """Do not count so long a time, in which nobody listened, against the worker."""

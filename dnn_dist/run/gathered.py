@@ -16,7 +16,8 @@ from dnn_dist.settings import AggregatorSettings
 class GathererSettings(AggregatorSettings):
     """The parameters of an aggregator, and what is no parameter. Durations in seconds. All may change while running."""
 
-    heartbeat: float = 0.1  # longest gap between two Progress messages, also while no frame is open
+    heartbeat: float = 0.1  # longest gap between two Progress messages while a frame is open
+    idle_heartbeat: float = 0.4  # while none is: then it says nothing that anybody waits for
     max_early: int = 64  # results kept that overtook their frame's announcement
     max_gap: int = 1024  # frame numbers that may be missing; a longer leap is a new beginning
     history: int = 64  # frames whose times are remembered for the p95
@@ -66,6 +67,18 @@ class GatheredFrame:
         share.computed += event.computed
         self.recomputed += event.attempt > 0
         self.stage_computed[event.worker] = self.stage_computed.get(event.worker, 0.0) + event.computed
+
+    def why_not(self, number: int, local: bool, missing: int, enough: int, heard: bool, now: float) -> str:
+        """Why the frame is given up, for a person: what was missing of the open stage, after how long, and what it may
+        come from. `local`: that stage is; `heard`: a worker is.
+        """
+        waited = f"after {now - self.announced_at:.2f} s of {self.budget:.2f}"
+        if local:
+            return f"frame {number}: local stage {self.stage} was not done {waited}; allow it more, or cut it too"
+        lacked = f"frame {number}: {missing} of {enough} pieces of stage {self.stage} had not come {waited}"
+        if not heard:
+            return f"{lacked}; no worker is heard"
+        return f"{lacked}; links or workers are too slow for this plan and deadline, see report and `dnn_dist plan`"
 
     def report(self, number: int, status: Status, shape: PlanShape, now: float) -> FrameReport:
         """The report in which the frame ends."""

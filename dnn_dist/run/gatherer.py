@@ -96,7 +96,7 @@ class Gatherer:
 
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
-        absent = now - self._now - 2 * self.settings.heartbeat
+        absent = now - self._now - 2 * self._heartbeat
         if self._worker_heard_at is not None and absent > 0:
             self._worker_heard_at += absent  # own absence is nobody's silence
         self._now = now
@@ -108,8 +108,12 @@ class Gatherer:
             actions += self._check_time(now)
             due = min(map(self._wait_until, self.frames.values()), default=float("inf"))
         actions += self._publish(now)
-        self._due = min(due, self._published_at + self.settings.heartbeat)
+        self._due = min(due, self._published_at + self._heartbeat)
         return actions
+
+    @property
+    def _heartbeat(self) -> float:
+        return self.settings.heartbeat if self.frames else self.settings.idle_heartbeat
 
     def next_wake(self) -> float:
         """Steady time at which `Tick` is due, in seconds."""
@@ -322,14 +326,13 @@ class Gatherer:
 
     def _wait_until(self, frame: GatheredFrame) -> float:
         """Steady time until which the open stage is waited for."""
-        stages = self._plans[frame.plan].stages
-        if stages[frame.stage].local:
+        shape = self._plans[frame.plan]
+        if shape.stages[frame.stage].local:
             return frame.deadline
         until = self.shares.until(frame.plan, frame.stage, frame.budget, self.settings.deadlines)
-        if until is None or not any(frame.held.get(stage) for stage in self._plans[frame.plan].reporting(frame.stage)):
-            patient = self._patience(frame)  # nothing at all is no answer
-        else:
-            patient = frame.announced_at + until
+        patient = self._patience(frame) if until is None else frame.announced_at + until
+        if until is not None and not any(frame.held.get(stage) for stage in shape.reporting(frame.stage)):
+            patient = max(patient, self._patience(frame))  # nothing at all is no answer
         if self._worker_heard_at is None:
             return patient
         # Who allows a frame ten seconds does not want half an answer after half a second.
@@ -352,8 +355,9 @@ class Gatherer:
             shape = self._plans[frame.plan]
             missing = {stage: self._missing(frame, stage) for stage in shape.reporting(frame.stage)}
             lacked, enough = sum(map(len, missing.values())), sum(shape.stages[stage].enough for stage in missing)
-            why = self._why_not(number, frame, lacked, enough, now)
-            if lacked and now - (self._worker_heard_at or now) < self.settings.worker_timeout:
+            heard = self._worker_heard_at is not None and now - self._worker_heard_at < self.settings.worker_timeout
+            why = frame.why_not(number, shape.stages[frame.stage].local, lacked, enough, heard, now)
+            if lacked and heard:
                 self.thrift.note(True, frame.level)
             if shape.stages[frame.stage].local or lacked == enough or now >= frame.deadline:
                 self._give_up(frame, now)
@@ -369,19 +373,8 @@ class Gatherer:
         enough = self._plans[frame.plan].stages[stage].enough
         return tuple(piece for piece in range(enough) if piece not in held) if len(held) < enough else ()
 
-    def _why_not(self, number: int, frame: GatheredFrame, missing: int, enough: int, now: float) -> str:
-        """Why a frame is given up, for a person: what was missing, after how long, and what it may come from."""
-        stage = self._plans[frame.plan].stages[frame.stage]
-        waited = f"after {now - frame.announced_at:.2f} s of {frame.budget:.2f}"
-        if stage.local:
-            return f"frame {number}: local stage {frame.stage} was not done {waited}; allow it more, or cut it too"
-        lacked = f"frame {number}: {missing} of {enough} pieces of stage {frame.stage} had not come {waited}"
-        if self._worker_heard_at is None or now - self._worker_heard_at >= self.settings.worker_timeout:
-            return f"{lacked}; no worker is heard"
-        return f"{lacked}; links or workers are too slow for this plan and deadline, see report and `dnn_dist plan`"
-
     def _publish(self, now: float) -> list[Any]:
-        if not self._changed and now < self._published_at + self.settings.heartbeat:
+        if not self._changed and now < self._published_at + self._heartbeat:
             return []
         self._changed, self._published_at = False, now
         self._sequence = next_sequence(self._sequence, now)

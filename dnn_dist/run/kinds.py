@@ -28,7 +28,6 @@ class Kinds:
         if state.machine == self._machine or self._told:
             return []
         self._told = True
-        text = (
-            f"worker {state.worker!r} is {state.machine[:32]!r}, this is {self._machine!r}: float32 results differ by"
-        )
-        return [Note("two kinds of machine", f"{text} rounding, with who computes which piece")]
+        text = f"worker {state.worker!r} is {state.machine[:32]!r}, this is {self._machine!r}"
+        text += ": float32 results differ by rounding, with who computes which piece"
+        return [Note("two kinds of machine", text)]

@@ -30,6 +30,8 @@ class LeaseState(Enum):
     LOST = "lost"
     REVOKED = "revoked"
 
+    __hash__ = object.__hash__  # that of Enum is a function of Python
+
 
 _ENDS = frozenset({LeaseState.DONE, LeaseState.LOST, LeaseState.REVOKED})
 TRANSITIONS: dict[LeaseState, frozenset[LeaseState]] = {
@@ -109,6 +111,11 @@ class Lease:
     def acknowledged(self) -> bool:
         """True when the worker has seen the work."""
         return self.state is not LeaseState.SENT
+
+    @property
+    def answered(self) -> bool:
+        """True when the worker says that it has answered."""
+        return self.state is LeaseState.ANSWERED
 
     @property
     def coming(self) -> bool:

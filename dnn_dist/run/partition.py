@@ -16,7 +16,7 @@ from dnn_dist.plan.plan import WIRES
 from dnn_dist.plan.policy import in_work
 from dnn_dist.run.delays import measured_link
 from dnn_dist.run.dispatcher import Dispatcher
-from dnn_dist.run.due import Cadence
+from dnn_dist.run.due import Cadence, even_share, missed
 from dnn_dist.run.events import (
     FrameReady,
     FrameRefused,
@@ -145,24 +145,14 @@ class Partition(Part):
 
     @property
     def _share(self) -> float:
-        """Of the deadline, for one chain of stages; s."""
-        shape = self.store.shape
-        chains = sum(not shape.stages[chain.start].local for chain in shape.chains)
-        return self.machine.settings.deadline / max(1, chains)
+        return even_share(self.store.shape, self.machine.settings.deadline)
 
     def missed(self, worker: str, deadline: float) -> Note | None:
-        """No result came of a worker within its QoS deadline (s): what there is to say, if it owes one for longer than
-        a stage's share. It counts as a loss of its link.
-        """
-        view, now = self.machine.workers.get(worker), self.world.now()
-        owes = view.owes() if view is not None else None
-        if view is None or owes is None or now - owes[1] < self._share:
+        """No result came of a worker within its QoS deadline (s): what there is to say, unless the source rests."""
+        view = self.machine.workers.get(worker)
+        if view is None or not self.due():
             return None
-        stage, since = owes
-        view.lost = None
-        view.pace.miss()
-        text = f"source {self.source!r}: no result of worker {worker!r} within {deadline:.2f} s; it owes a piece of "
-        return Note("QoS deadline missed", f"{text}stage {stage} since {now - since:.2f} s", about=worker)
+        return missed(self.source, view, self._share, deadline, self.world.now())
 
     def offers(self) -> list[PlanText]:
         """The plans that workers should have, in full."""

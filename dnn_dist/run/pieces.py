@@ -203,6 +203,10 @@ class PieceSet(Ports):
             if one not in self._engines:
                 self._build(one)
 
+    def spare(self, form: Form) -> bool:
+        """Whether only tiles that lack strips have this form."""
+        return form in self._spare and form not in self._forms
+
     def drop(self, form: Form) -> None:
         """Free a form."""
         self._engines.pop(form, None)

@@ -82,6 +82,7 @@ class Worker:
     _sequence: int = 0
     _published: tuple[Any, ...] = ()
     _published_at: float = float("-inf")
+    _listed: frozenset[TaskKey] = frozenset()  # answered, as published
 
     def __post_init__(self) -> None:
         self._views = SourceViews(self)
@@ -344,14 +345,17 @@ class Worker:
         return self._views.offered_to(self.plans, now)
 
     def _publish(self, now: float) -> list[Any]:
-        waiting = self.residence.waiting
+        waiting, answered = self.residence.waiting, frozenset(self.answered)
+        quiet = now < self._published_at + self.settings.heartbeat
+        if quiet and answered < self._listed:  # that answers are listed no longer is worth no message
+            answered = self._listed
         most = min(1 + self.settings.prefetch, self.settings.max_held)
         told: tuple[Any, ...] = (  # in the order of WorkerState
             frozenset(plan for plan, built in self.plans.items() if built),
             frozenset(self.refused),
             tuple(self.held),
             frozenset(waiting),
-            frozenset(self.answered),
+            answered,
             max(0, most - len(self.held) + len(waiting) - len(self.outbox)),
             self.peers,
             self.offered_to(now),
@@ -359,9 +363,9 @@ class Worker:
             frozenset(self.on_demand),
             self.reading is not None or not all(self.plans.values()),
         )
-        if told == self._published and now < self._published_at + self.settings.heartbeat:
+        if quiet and told == self._published:
             return []
-        self._published, self._published_at = told, now
+        self._published, self._published_at, self._listed = told, now, answered
         self._sequence = next_sequence(self._sequence, now)
         who = self.name, self.robot, self.session, self._sequence, self.model
         return [PublishWorker(WorkerState(*who, self.speeds.overall, self.speeds.of_stage, *told))]

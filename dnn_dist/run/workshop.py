@@ -174,7 +174,7 @@ class Workshop:
         pieces = self._of(plan)
         form = pieces.form(stage, piece, alone)
         arrays = pieces.inputs(stage, piece, inputs, fed, alone)
-        if plan not in self._whole or alone:
+        if plan not in self._whole or pieces.spare(form):
             self._make_room(plan, form, pieces)
         outputs = pieces.run(stage, piece, arrays, alone)
         result = pieces.result(stage, piece, outputs, wire)

@@ -167,7 +167,8 @@ class WorkerRun(Process):
         self.pieces[key.source].add((key.stage, key.piece))
         seconds = self.hub.service(self.robot, self._load(key.source, job.plan), key.stage, key.piece)
         macs = self._piece(key, job.plan).macs
-        return seconds * job.macs / macs if macs else seconds  # a tile without its strips has more to do
+        in_full = job.macs != macs > 0  # a tile without its strips has more to do
+        return seconds * job.macs / macs if in_full else seconds
 
     def failure(self, job: Job) -> str:
         return self.hub.draw_error() if job.lane == "compute" else ""
