@@ -361,7 +361,7 @@ class Gatherer:
                 self.thrift.note(True, frame.level)
             if shape.stages[frame.stage].local or lacked == enough or now >= frame.deadline:
                 self._give_up(frame, now)
-                actions += [Note("no result", why), self._end(number, Status.NO_RESULT, now)]
+                actions += [Note("no result", why), self._end(number, Status.NO_RESULT, now), *self._solve(frame)]
                 continue
             frame.filled += lacked
             actions += [Note("filled in", why), *(Fill(number, stage, pieces) for stage, pieces in missing.items())]
