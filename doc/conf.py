@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import pkgutil
 import re
-import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+import dnn_dist  # the one that is installed: with messages
 
-import dnn_dist  # noqa: E402  (the one that is installed: with messages)
+HERE = Path(__file__).parent
 
 project, author = "dnn_dist", "dnn_dist maintainers"
 release = version = dnn_dist.__version__
@@ -43,6 +42,7 @@ API = {
 """Package -> what it is, in the order in which they may import each other."""
 
 
+LICENCE = "<!-- SPDX-License-Identifier: Apache-2.0 -->"
 PAGES = {"../README.md": "index.md", "../bench/README.md": "bench.md", "../models/README.md": "detector.md"}
 """Pages elsewhere in the repository -> who includes them here, or stands for them."""
 
@@ -52,10 +52,10 @@ def write_api(_: Any) -> None:
     folder = HERE / "api"
     folder.mkdir(exist_ok=True)
     for package, text in API.items():
-        found = pkgutil.iter_modules([f"{entry}/{package}" for entry in dnn_dist.__path__])
+        found = pkgutil.iter_modules(import_module(f"dnn_dist.{package}").__path__)
         modules = [f"dnn_dist.{package}", *(f"dnn_dist.{package}.{one.name}" for one in found)]
         blocks = [f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n" for module in modules]
-        page = "\n".join([f"# dnn_dist.{package}\n\n{text}.\n", *blocks])
+        page = "\n".join([f"{LICENCE}\n# dnn_dist.{package}\n\n{text}.\n", *blocks])
         target = folder / f"{package}.md"
         if not target.exists() or target.read_text() != page:
             target.write_text(page)

@@ -16,8 +16,8 @@ CHECKOUT = "/opt/dnn_dist"
 """Where the image has this package, built; the example of a robot that systemd looks after too."""
 
 NODE_BYTES = 250_000_000
-"""Memory of a node beside the weights and tensors of its model: Python, ROS, the runtime, OpenCV, packed weights of the
-shipped model. Three times what such nodes have resident (`bench/README.md`)."""
+"""Memory of a node beside the weights and tensors of its model: Python, ROS, the runtime, OpenCV. About twice what a
+worker of the shipped model has resident at most (130 MB), weights and tensors included."""
 
 HANGS = 30
 """Seconds without a sign of life after which a node is started again. Nodes give one each second, but the runtime packs
