@@ -66,6 +66,11 @@ def escaped(text: str) -> str:
 PAGES = {"parameters.md": parameters, "messages.md": messages}
 
 
+def text_of(name: str) -> str:
+    """What a page's file holds."""
+    return f"{LICENCE}\n{PAGES[name]()}"
+
+
 if __name__ == "__main__":
-    for name, page in PAGES.items():
-        (Path(__file__).parent / name).write_text(f"{LICENCE}\n{page()}")
+    for name in PAGES:
+        (Path(__file__).parent / name).write_text(text_of(name))
