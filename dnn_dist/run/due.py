@@ -9,7 +9,7 @@ that takes no frames owes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, isinf, log
 
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.notes import Note
@@ -47,8 +47,10 @@ class Cadence:
         self._begun = now
 
     def due(self, share: float, now: float) -> float:
-        """The QoS deadline for a stage's `share`, in steps; 0 while the source rests, or has taken one frame only."""
-        if self._begun is None or not self.period or now - self._begun > 2 * self.period + share:
+        """The QoS deadline for a stage's `share`, in steps; 0 while the source rests, or has taken one frame only, and
+        where the share has no end.
+        """
+        if self._begun is None or not self.period or now - self._begun > 2 * self.period + share or isinf(share):
             return 0.0
         return stepped(self.period + share)
 
