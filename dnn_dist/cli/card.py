@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from dnn_dist.detect.card import card_path
 from dnn_dist.detect.head import HEADS
 from dnn_dist.errors import ConfigError
 from dnn_dist.graph.tflite import read_network
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output == "-":
         print(text, end="")
         return 1 if found.missing else 0
-    path = Path(args.output or network.path.with_suffix(".yaml"))
+    path = Path(args.output or card_path(network.path) or network.path.with_suffix(".yaml"))
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
