@@ -66,8 +66,10 @@ def cluster(
     air = Link(BANDWIDTH, gamma=(delays.shape, delays.scale), medium="wifi")
     calm = {"heartbeat": HEARTBEAT} if not faults else {}
     patient = PATIENT if not faults else {}
+    shares = tuple((name, 1.0) for name in names)
+    # As in the paper a parity is always sent.
     dispatcher = DispatcherSettings(
-        mode="sharing", shares=tuple((n, 1.0) for n in names), window=10**12, **calm, **patient
+        mode="sharing", shares=shares, window=10**12, redundancy="always", **calm, **patient
     )
     gatherer = GathererSettings(worker_timeout=1e6, **calm)
     source = Source(MASTER, load, frames=frames, rate=1 / gap, workers=names, dispatcher=dispatcher, gatherer=gatherer)
