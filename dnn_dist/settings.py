@@ -166,8 +166,9 @@ class PartitionSettings(ModelSettings, SourceSettings):
         live=True,
     )
     qos_deadlines: bool = parameter(
-        True,
-        "ask DDS to say when works or results of a pair are overdue, by the source's rate and a stage's share",
+        False,
+        "ask DDS to say when works or results of a pair are overdue, by the source's rate and a stage's share; "
+        "rclpy may end the gateway by it, see doc/design.md",
         live=True,
     )
     backoff_min: float = parameter(

@@ -90,7 +90,7 @@ def cluster(ros_domain, tmp_path):
     pytest.importorskip("dnn_dist.msg", reason="messages are not built")
     from live import live, robots
 
-    parameters = {"gateway": {"cut": "tiles:1x3@0..10", "deadline": 0.6, "lease_min": 1.0}, "camera": {"rate": RATE}}
+    parameters = {"gateway": {"cut": "tiles:1x3@0..10", "deadline": 0.6, "lease_min": 1.0, "qos_deadlines": True}, "camera": {"rate": RATE}}
     with live(tmp_path, robots(WORKERS, ("camera", "gateway")), parameters) as found:
         yield found
 

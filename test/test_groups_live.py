@@ -43,6 +43,7 @@ def test_groups_have_frames_under_way_and_a_worker_killed_in_either_costs_none(t
         for victim in ("r2", "r3", "r4"):
             session = watch.workers[victim].session
             began = stamp + 1
+            cluster.until(lambda: not under_way(), "no frame is in work: an image may have been sent twice")
             for _ in range(3):
                 before, stamp = len(under_way()), stamp + 1
                 cluster.publish(images[0], stamp)

@@ -115,6 +115,7 @@ def test_a_coded_plan_loses_workers_and_no_frame(tmp_path: Path, model: str) -> 
 def test_parity_hides_a_stopped_worker(tmp_path: Path) -> None:
     """Of 4 + 1 workers one stands still (SIGSTOP) and nobody knows: any four slices will do, none is computed again."""
     parameters = {"gateway": {"deadline": 10.0, "cut": "slices:4+1@8..9", "worker_timeout": 5.0, "transit": 5.0}}
+    parameters["gateway"]["redundancy"] = "always"
     with live(tmp_path, robots(5), parameters) as cluster:
         images = film(5)
         cluster.feed(images[:1])

@@ -43,11 +43,11 @@ class OnlyTopics(WorkerNode):
         pieces = SizePieces(lambda plan: shape(1), on_demand=False)
         self.part = Computer(self.world, self.world.loop, 1, "model", pieces, settings)
 
-    def receive(self, type_: type, topic: str, *rest: Any) -> Any:
+    def receive(self, type_: type, topic: str, *rest: Any, **more: Any) -> Any:
         self.topics.add(topic)
         return SimpleNamespace(topic=topic, get_publisher_count=lambda: 1)
 
-    def offer(self, type_: type, topic: str, qos: Any) -> Any:
+    def offer(self, type_: type, topic: str, qos: Any, **more: Any) -> Any:
         self.topics.add(topic)
         return SimpleNamespace(topic=topic, get_subscription_count=lambda: 1)
 

@@ -161,7 +161,8 @@ def test_a_column_has_one_piece_of_most_stages_and_each_group_its_own(loads) -> 
             for maker, size in load.pieces[0].feeds.items():
                 if maker[0] >= began:
                     sizes[found[maker]] += size
-            assert sizes[mine[0]] == max(sizes.values())  # where most is
+            # Where most is; who gets nothing of its group is a column by itself.
+            assert not any(sizes.values()) or sizes[mine[0]] == max(sizes.values())
 
 
 def test_finer_stages_stay_with_the_columns_that_they_are_cut_of() -> None:

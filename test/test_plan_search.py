@@ -219,7 +219,8 @@ def test_where_one_robot_is_faster_it_says_so(name: str) -> None:
 
 def test_a_strong_robot_gets_it_all_if_the_way_is_short() -> None:
     best = find(model("chain"), fleet(1e6, 1e12)).best
-    assert (best.cut.split("@")[0], best.robots, best.family) == ("layers:1", ("r2",), ONE_ROBOT)
+    assert best.cut.split("@")[0] in ("layers:1", "rest")  # which are the same here
+    assert (best.robots, best.family) == (("r2",), ONE_ROBOT)
 
 
 def test_more_robots_are_never_slower_and_less_loss_never_either() -> None:

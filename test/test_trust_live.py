@@ -38,7 +38,7 @@ def test_a_source_that_no_worker_trusts_gets_no_result_and_the_others_go_on(tmp_
         cluster.until(both, "both report frames")
     of_rear = [report for report in reports if report.source == "rear"]
     assert {report.status for report in of_rear} == {Status.NO_RESULT} and not any(r.workers for r in of_rear)
-    assert {report.status for report in reports if report.source == "front"} == {Status.COMPLETE}
+    assert {report.status for report in reports if report.source == "front"} <= {Status.COMPLETE, Status.RECOMPUTED}
 
 
 def trust(cluster: Live, node: str, names: str) -> None:
@@ -75,5 +75,5 @@ def test_a_worker_that_its_source_does_not_trust_computes_nothing(tmp_path: Path
         said = cluster.until(lambda: said_by(seen, "gateway_r1", "untrusted worker"), "the gateway says so")
         assert "worker 'r3' is not trusted: it gets no work, and its results are refused" in said
         assert "r3" in cluster.watch.workers, "it is there all the time"
-        assert {report.status for report in cluster.watch.reports} == {Status.COMPLETE}
+        assert {report.status for report in cluster.watch.reports} <= {Status.COMPLETE, Status.RECOMPUTED}
         assert {share.worker for report in cluster.watch.reports for share in report.workers} == {"r1", "r2"}

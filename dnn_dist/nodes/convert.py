@@ -169,6 +169,8 @@ def read_work(message: msg.Work) -> Work:
 
 
 def _wire(text: str) -> str:
+    if not text:
+        return WIRES[0]
     if text not in WIRES:
         raise WireError(f"wire is {text[:32]!r}, expected one of {', '.join(WIRES)}")
     return text

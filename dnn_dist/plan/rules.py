@@ -60,8 +60,13 @@ class Candidate:
 
     @property
     def robots(self) -> tuple[str, ...]:
-        """Those that compute anything."""
-        return tuple(self.prediction.busy)
+        """Those that compute anything, or would when somebody is late."""
+        return self.workers if redundant(self.stages, self.replicas) else tuple(self.prediction.busy)
+
+
+def redundant(stages: Sequence[Stage], replicas: int) -> bool:
+    """Whether workers that have nothing to do are there for those that are late or fail."""
+    return replicas > 1 or any(stage.coded for stage in stages)
 
 
 # Rules ----------------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from dnn_dist.plan.rules import (
     on_reuse,
     pipelining,
     redundancy,
+    redundant,
     remarks,
 )
 
@@ -132,7 +133,8 @@ def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candid
     stages = space.filled(distributed, 0, len(space.network.ops) - 1)
     workers, prediction = proposal.workers, predictor(stages, proposal.workers, proposal.replicas)
     busy = tuple(name for name in workers if name in prediction.busy)
-    if busy and len(busy) < len(workers):  # who would have nothing need not take part
+    if busy and len(busy) < len(workers) and not redundant(stages, proposal.replicas):
+        # who would have nothing need not take part
         without = predictor(stages, busy, proposal.replicas)
         if (without.latency, -without.throughput) <= (prediction.latency, -prediction.throughput):
             workers, prediction = busy, without
