@@ -31,7 +31,7 @@ PLANS = [
     "layers:4",
     "local",
 ]
-SEEDS = range(int(os.environ.get("DNN_DIST_CHAOS", "500")) // 10)
+SEEDS = range(int(os.environ.get("DNN_DIST_CHAOS", "200")) // 10)
 
 
 @pytest.mark.parametrize("cut", PLANS)

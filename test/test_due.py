@@ -90,7 +90,8 @@ def cluster(ros_domain, tmp_path):
     pytest.importorskip("dnn_dist.msg", reason="messages are not built")
     from live import live, robots
 
-    parameters = {"gateway": {"cut": "tiles:1x3@0..10", "deadline": 0.6, "lease_min": 1.0, "qos_deadlines": True}, "camera": {"rate": RATE}}
+    gateway = {"cut": "tiles:1x3@0..10", "deadline": 0.6, "lease_min": 1.0, "qos_deadlines": True}
+    parameters = {"gateway": gateway, "camera": {"rate": RATE}}
     with live(tmp_path, robots(WORKERS, ("camera", "gateway")), parameters) as found:
         yield found
 
@@ -179,7 +180,8 @@ def test_a_link_slowed_below_its_share_is_named(tmp_path):
     from dnn_dist.cli.supervisor import share
 
     try:
-        with air.flying(air.shipped(), tmp_path, share() / "config" / "network") as fleet:
+        asking = air.with_gateway(air.shipped(), qos_deadlines=True)
+        with air.flying(asking, tmp_path, share() / "config" / "network") as fleet:
             (log,) = (tmp_path / "log").glob("gateway*.log")
             fleet.wait(5.0)
             assert "QoS deadline missed" not in log.read_text()
