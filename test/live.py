@@ -72,6 +72,16 @@ class Live:
 
             self.until(reported, f"image {stamp} is reported")
 
+    def until_reports_of(self, image: np.ndarray, sources: set[str]) -> None:
+        """Publish an image again and again until each of these sources, and no other, has reported a frame."""
+
+        def all_report() -> bool:
+            self.publish(image, 1)
+            self.watch.spin(0.3)
+            return sources == {report.source for report in self.watch.reports}
+
+        self.until(all_report, f"{sorted(sources)} report frames")
+
     def goes_on_after_a_kill(self, victim: str) -> list[tuple[int, int]]:
         """Kill a node while a camera goes on: it is started again, frames are complete again, and none is reported
         twice. Returns (session, frame) of all reports.

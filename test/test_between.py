@@ -5,7 +5,7 @@ import pytest
 from cutting import EXAMPLES, FIXTURES, assert_equal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_dags import dags
+from test_dags import drawn_network
 
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.tflite import read_network
@@ -42,10 +42,7 @@ def fleet(robot: float, server: float, megabits: float, others: int = 0) -> Flee
 @many
 @given(st.data())
 def test_a_divided_network_equals_the_whole(folder, data):
-    net, outputs = data.draw(dags())
-    path = folder / "dag.tflite"
-    path.write_bytes(net.build(outputs))
-    network = read_network(path)
+    network = drawn_network(data.draw, folder)
     megabits = data.draw(st.sampled_from((0.001, 0.01, 0.1, 1.0, 10.0, 1000.0)))
     pi, server = fleet(1, data.draw(st.sampled_from((0.5, 2, 20))), megabits).robots
     found = between(network, pi, server, Link(megabits * 125e3), "float32")

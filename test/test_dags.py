@@ -6,6 +6,7 @@ squeeze-and-excite, float16 weights; cut as one range, as several, balanced, or 
 """
 
 import os
+from pathlib import Path
 
 import pytest
 from cutting import assert_equal
@@ -18,6 +19,7 @@ from dnn_dist.cut.auto import auto_stages
 from dnn_dist.cut.local import cut_local
 from dnn_dist.cut.tiles import cut_tiles, fits, is_closed, largest_grid
 from dnn_dist.errors import CutError
+from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 
 EXAMPLES = int(os.environ.get("DNN_DIST_EXAMPLES", "500"))
@@ -40,6 +42,14 @@ def dags(draw) -> tuple[NetOps, list[int]]:
         made.append(draw(st.sampled_from(_STEPS))(draw, net, x, made))
     read = {int(t) for op in net.operators for t in op["inputs"]}
     return net, [t for t in made[1:] if t not in read]
+
+
+def drawn_network(draw, folder: Path) -> Network:
+    """Such a network, read from a file in this folder."""
+    net, outputs = draw(dags())
+    path = folder / "dag.tflite"
+    path.write_bytes(net.build(outputs))
+    return read_network(path)
 
 
 def _padding(draw, net, x, kernel):

@@ -118,12 +118,7 @@ def test_fault_24_a_gateway_of_another_version_is_named_and_served_by_nobody(tmp
             assert "'rear'" in said and "'9.9.9'" in said
             assert cluster.until(lambda: said_by(seen, "gateway_r9", "another version"), "it names the workers")
 
-            def both() -> bool:
-                cluster.publish(film(1)[0], 1)
-                cluster.watch.spin(0.3)
-                return {"front", "rear"} == {report.source for report in reports}
-
-            cluster.until(both, "both report frames")
+            cluster.until_reports_of(film(1)[0], {"front", "rear"})
             rear = [report for report in reports if report.source == "rear"]
             assert {report.status for report in rear} == {Status.NO_RESULT} and not any(r.workers for r in rear)
             assert Status.COMPLETE in {report.status for report in reports if report.source == "front"}

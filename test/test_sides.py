@@ -7,7 +7,7 @@ import pytest
 from cutting import EXAMPLES, FIXTURES, assert_equal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_dags import dags
+from test_dags import drawn_network
 
 from dnn_dist.cut.feeds import Feeds
 from dnn_dist.cut.layers import layer_starts
@@ -47,10 +47,7 @@ def random_sides(draw, network) -> str:
 @many
 @given(st.data())
 def test_random_dags_in_random_sides_equal_the_whole(folder, data):
-    net, outputs = data.draw(dags())
-    path = folder / "dag.tflite"
-    path.write_bytes(net.build(outputs))
-    network = read_network(path)
+    network = drawn_network(data.draw, folder)
     text = random_sides(data.draw, network)
     stages = cut_network(network, text)
     assert cut_text([stage for stage in stages if stage.distributed]) == text

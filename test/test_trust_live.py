@@ -30,12 +30,7 @@ def test_a_source_that_no_worker_trusts_gets_no_result_and_the_others_go_on(tmp_
             assert "source 'rear' is not trusted: its plans and its work are refused" in said
             assert "\n" not in said.strip()
 
-        def both() -> bool:
-            cluster.publish(film(1)[0], 1)
-            cluster.watch.spin(0.3)
-            return {"front", "rear"} == {report.source for report in reports}
-
-        cluster.until(both, "both report frames")
+        cluster.until_reports_of(film(1)[0], {"front", "rear"})
     of_rear = [report for report in reports if report.source == "rear"]
     assert {report.status for report in of_rear} == {Status.NO_RESULT} and not any(r.workers for r in of_rear)
     assert {report.status for report in reports if report.source == "front"} <= {Status.COMPLETE, Status.RECOMPUTED}
