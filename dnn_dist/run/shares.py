@@ -40,7 +40,8 @@ class Problem:
             starts = best(self.flow, self.budget) if self.way == "quality" else uniform(self.flow, self.budget)
             quality = float(self.flow.quality(starts)) if self.way == "quality" else None
         except ImportError as error:
-            raise DnnDistError(f"shares by quality need SciPy: {error}; install it, or set deadlines: uniform") from None
+            text = f"shares by quality need SciPy: {error}; install it, or set deadlines: uniform"
+            raise DnnDistError(text) from None
         return Solved(self, dict(zip(self.chains, starts[1:].tolist(), strict=True)), quality)
 
 
