@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from dnn_dist.run.notes import Note
+from dnn_dist.run.shape import StageShape
 from dnn_dist.run.stagetimes import StageTimes
 from dnn_dist.run.tasks import Books, OpenFrame, Task
 
@@ -33,7 +34,7 @@ class Spares:
 
     def done(self, frame: OpenFrame, task: Task, now: float) -> None:
         """A piece is done, or its stage is without it: it took so long, or longer."""
-        if task.leases:
+        if task.leases and _has_spares(self._books.plans[frame.plan].stages[task.key.stage]):
             first = min(lease.sent_at for lease in task.leases.values())
             self._times.note(frame.plan, task.key.stage, now - first)
 
@@ -84,9 +85,12 @@ class Spares:
             if not frame.tasks:
                 continue
             stage = frame.begun - 1
-            shape = self._books.plans[frame.plan].stages[stage]
-            if not shape.chained and (shape.coded or shape.replicas > 1):
+            if _has_spares(self._books.plans[frame.plan].stages[stage]):
                 yield frame, stage, [task for key, task in frame.tasks.items() if key.stage == stage]
+
+
+def _has_spares(stage: StageShape) -> bool:
+    return not stage.chained and (stage.coded or stage.replicas > 1)
 
 
 def _on_time(task: Task, usual: float, now: float) -> bool:
