@@ -29,7 +29,8 @@ def build(symlinked: bool) -> None:
             *(["--symlink-install"] if symlinked else []),
             *("--cmake-args", "-GNinja", f"-DPython3_EXECUTABLE={VENV / 'bin/python'}"),
         ],
-        env=os.environ | {"DNN_DIST_PREFIX": ""},
+        # Unless told how many jobs, colcon also has ninja wait for a load below their number: one job on a busy machine.
+        env={"MAKEFLAGS": f"-j{os.cpu_count()}"} | os.environ | {"DNN_DIST_PREFIX": ""},
         check=True,
     )
 
