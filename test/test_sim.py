@@ -462,10 +462,10 @@ def test_the_chart_is_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "gantt.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_readmes_command_draws_its_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_command_draws_its_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = pytest.importorskip("matplotlib.image")
-    text = (ROOT / "README.md").read_text()
-    (command,) = re.findall(r"^    dnn_dist (simulate (?:.*\\\n)?.* -o) gantt\.png$", text, re.MULTILINE)
+    text = (ROOT / "doc/planning.md").read_text()
+    (command,) = re.findall(r"^dnn_dist (simulate (?:.*\\\n)?.* -o) gantt\.png$", text, re.MULTILINE)
     monkeypatch.chdir(ROOT)
     assert main([*shlex.split(command.replace("\\\n", " ")), str(tmp_path / "gantt.png")]) == 0
     drawn, shown = image.imread(tmp_path / "gantt.png"), image.imread(ROOT / "doc" / "gantt.png")
