@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -230,3 +231,9 @@ def test_a_demo_without_a_camera_takes_the_images_of_ones_own(ros_domain: int, t
         demo.kill()
     assert demo.returncode == 0, said
     assert "complete 3" in said and {"r1", "r2"} <= set(said.split()), said
+    reports = [json.loads(line) for line in (tmp_path / "out/reports.jsonl").read_text().splitlines()]
+    assert [report["status"] for report in reports] == ["complete"] * 3
+    for report in reports:
+        parts = sum(report[part] for part in ("computed", "local", "waited"))
+        assert parts == pytest.approx(report["latency"], abs=1e-5)
+        assert sum(share["tasks"] for share in report["workers"]) == report["pieces"] == 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dnn_dist demo`: a cluster on this machine: synthetic or own camera, gateway, workers, live table, a video of the result."""
+"""`dnn_dist demo`: a cluster on this machine: synthetic or own camera, gateway, workers, live table, a video."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="kill, stop and start workers, and lose, double and delay messages, by a seed that reproduces",
     )
-    parser.add_argument("--params", type=Path, help="parameter file of a cluster (default: one that is shipped); where it lists no camera, publish images yourself")
+    parser.add_argument(
+        "--params",
+        type=Path,
+        help="parameter file of a cluster (default: one that is shipped); where it lists no camera, publish images "
+        "yourself",
+    )
     parser.add_argument("--network", default="", help="transport profile: local, wired or wifi")
     parser.add_argument(
         "--pace",
