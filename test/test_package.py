@@ -176,11 +176,21 @@ def first(pattern: str, file: str) -> str | None:
 def test_versions_are_equal() -> None:
     found = {
         "package.xml": ElementTree.parse(ROOT / "package.xml").findtext("version"),
-        "setup.py": first(r'version="(.+?)"', "setup.py"),
+        "Dockerfile": first(r"dnn_dist:(\d\S*)", "Dockerfile"),
+        "deployment.md": first(r"dnn_dist:(\d\S*)", "doc/deployment.md"),
         "CHANGELOG.rst": first(r"\n(\d+\.\d+\.\d+) ", "CHANGELOG.rst"),
         "__init__.py": dnn_dist.__version__,
     }
     assert len(set(found.values())) == 1, found
+
+
+def test_the_changelog_is_one_that_release_tools_read() -> None:
+    """Each section is a version with its date, newest first; catkin_pkg's parser is that of bloom."""
+    changelog = pytest.importorskip("catkin_pkg.changelog").get_changelog_from_path(str(ROOT))
+    sections = re.findall(r"(?m)^(.+)\n-+$", (ROOT / "CHANGELOG.rst").read_text())
+    assert sections[0] == "Forthcoming" or sections[0].startswith(f"{dnn_dist.__version__} (")
+    read = [version for version, date, _ in changelog.foreach_version(reverse=True) if date]
+    assert read == [section.split()[0] for section in sections if section != "Forthcoming"]
 
 
 @pytest.mark.parametrize("name", EXECUTABLES)
