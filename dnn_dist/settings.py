@@ -270,6 +270,6 @@ S = TypeVar("S")
 
 
 def adopt(kind: type[S], values: Any) -> S:
-    """Settings of a kind from those of another that has more: what `values` lacks is as by default."""
+    """Settings of class `kind`, each from the attribute of that name of `values`; where it has none, the default."""
     names = [entry.name for entry in fields(kind) if hasattr(values, entry.name)]  # type: ignore[arg-type]
     return kind(**{name: getattr(values, name) for name in names})

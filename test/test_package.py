@@ -193,6 +193,15 @@ def test_the_changelog_is_one_that_release_tools_read() -> None:
     assert read == [section.split()[0] for section in sections if section != "Forthcoming"]
 
 
+def test_each_folder_names_its_modules() -> None:
+    """A table in `__init__.py` says what each file is for."""
+    for folder in sorted(path.parent for path in (ROOT / "dnn_dist").glob("*/__init__.py")):
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+        named = set(re.findall(r"(?<![\w/])\w+\.py", text))
+        there = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+        assert named == there, f"{folder.name}: not named {sorted(there - named)}, not there {sorted(named - there)}"
+
+
 @pytest.mark.parametrize("name", EXECUTABLES)
 def test_executable_names_a_function(name: str) -> None:
     module, function = EXECUTABLES[name].split(":")

@@ -137,7 +137,7 @@ def draw(tables: Tables) -> Figure:
     theirs(left, known, even, "black", label="published, uniform")
     theirs(right, known, optimised - even, "grey")
     left.set(title="Accuracy", xlabel="tightness of the deadline, rho", ylabel="% named rightly", ylim=(0, 100))
-    right.set(title="Gain by shares of the best SNR", xlabel="tightness of the deadline, rho", ylabel="points of % named rightly")
+    right.set(title="Gain by shares of the best SNR", xlabel="tightness of the deadline, rho", ylabel="points gained")
     legend(left, published=False, loc="lower right")
     legend(right)
     return figure
