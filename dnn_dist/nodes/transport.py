@@ -23,9 +23,9 @@ GRANTED = Path("/proc/sys/net/core/rmem_max")
 def take_profile() -> None:
     """Say which profile DDS is to read. Called before rclpy.init.
 
-    A process without a profile, e.g. one of `ros2 run`, gets the shipped one for a LAN. Otherwise DDS reads a copy of the
-    given one, in which topics that stay on this robot (UNPACED) have no flow controller, processes that send at the
-    same time (SENDERS) share its rate, and elements have the names of Fast DDS 2 where that is installed.
+    A process without a profile, e.g. one of `ros2 run`, gets the shipped one for a LAN. Otherwise DDS reads a copy of
+    the given one, in which topics that stay on this robot (UNPACED) have no flow controller, processes that send at
+    the same time (SENDERS) share its rate, and elements have the names of Fast DDS 2 where that is installed.
     """
     if not _fast_dds():
         return
