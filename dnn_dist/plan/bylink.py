@@ -4,8 +4,8 @@
     by_link = step *("|" step)
     step    = RATE CUT             from so many Mbit/s of tensors on; ascending
 
-as in `1.5 front@0..4>rest | 9 rest`. Below the first, and without a server, the robot is alone. What switches between
-them is run/bylink.py.
+as in `1.5 front@0..4>rest | 9 rest`: the gateway's parameter `by_link`, or a key of that name in a plan file. Below the
+first, and without a server, the parameter `cut` holds, or the plan: the robot alone. What switches is run/bylink.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from dnn_dist.cut.spec import cut_network
@@ -21,6 +23,7 @@ from dnn_dist.graph.network import Network
 from dnn_dist.plan.between import between
 from dnn_dist.plan.fleet import Fleet, LinkRule
 from dnn_dist.plan.predict import Circumstances, Predictor
+from dnn_dist.yamlfile import parse_yaml, quoted
 
 ALONE = "front"
 """All on the robot."""
@@ -41,21 +44,33 @@ class Step(NamedTuple):
     cut: str
 
 
+def is_by_link(text: str) -> bool:
+    """Whether a text names steps, and not one cut."""
+    return text.strip()[:1].isdigit()
+
+
 def parse_by_link(text: str) -> tuple[Step, ...]:
     """The steps that a text names; empty: none. PlanError in one line when it is not understood."""
     found: list[Step] = []
     for part in text.split("|") if text.strip() else []:
         step = _STEP.fullmatch(part.strip())
         if step is None or not float(step[1]) > 0:
-            raise PlanError(
-                f"by_link: {part.strip()[:80]!r} is no step; write Mbit/s and a cut, as in '1.5 front@0..4>rest | 9 rest'"
-            )
+            cure = "write Mbit/s and a cut, as in '1.5 front@0..4>rest | 9 rest'"
+            raise PlanError(f"by_link: {part.strip()[:80]!r} is no step; {cure}")
         found.append(Step(float(step[1]) * MEGABIT, step[2]))
-    if any(later.rate <= step.rate for step, later in zip(found, found[1:], strict=False)):
-        raise PlanError("by_link: the steps' Mbit/s do not rise; write the lowest first")
+    if any(later.rate <= step.rate for step, later in pairwise(found)):
+        raise PlanError("by_link: the Mbit/s of its steps do not rise; write the lowest first")
     if len(found) > MOST:
         raise PlanError(f"by_link: {len(found)} steps, expected at most {MOST}: workers keep all of them ready")
     return tuple(found)
+
+
+def read_by_link(path: Path) -> tuple[Step, ...]:
+    """The steps that a plan file (`Plan.read`) names beside its plan."""
+    text = parse_yaml(path.read_text(encoding="utf-8")).get("by_link", "")
+    if not isinstance(text, str):
+        raise PlanError(f"{path}: by_link is {quoted(text)}, expected a text, as in '1.5 front@0..4>rest | 9 rest'")
+    return parse_by_link(text)
 
 
 def by_link_text(steps: Sequence[Step]) -> str:

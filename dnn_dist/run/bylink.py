@@ -85,8 +85,9 @@ class ByLink:
                 lost.meter = Meter()  # the link will not be what it was
             self._decide(0, "no server is heard", place)
             return self._switch(place, gathered, now)
-        view.meter.forget(now - self.books.settings.lifespan)
-        if (most := view.meter.most(now, self.books.settings.worker_timeout)) < self.rungs[1].rate / MARGIN:
+        slack, lowest = self.books.settings.worker_timeout, self.rungs[1].rate / MARGIN
+        view.meter.forget(now - max(self.books.settings.lifespan, slack + 2 * view.meter.backlog / lowest))
+        if (most := view.meter.most(now, slack)) < lowest:
             self._decide(0, f"{view.name} is sent less than {megabits(most)}", place)
         elif view.meter.rate and self._heard != (view.name, view.meter.at):
             self._judge(view, place)

@@ -91,6 +91,11 @@ class Meter:
         return any(one.awaited for one in self._under_way)
 
     @property
+    def backlog(self) -> int:
+        """Bytes that are under way, or may be."""
+        return sum(one.size for one in self._under_way)
+
+    @property
     def round_trip(self) -> float:
         """Seconds, at best of late; 0 while not known."""
         return min(self._round_trips, default=0.0)
