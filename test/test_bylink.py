@@ -257,7 +257,7 @@ def test_what_does_not_arrive_leaves_the_robot_alone_though_the_server_is_heard(
     desk.server.meter.sent("task", 50_000, desk.now)
     desk.pass_time(0.5 + 50_000 / RATES[0])
     assert desk.switches == []
-    desk.pass_time(0.5)
+    desk.pass_time(1.0)
     assert desk.switches == [0]
 
 

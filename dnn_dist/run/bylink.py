@@ -6,8 +6,8 @@ keep them ready, so that a switch is a word.
 
   The rate is that of what goes over the link anyway (run/linkrate.py).
   A plan stays while the rate is within its range, a quarter more at each end; else the plan comes whose range it is,
-  when two messages in a row say so.
-  No server is heard, or what is under way to it is later than at the lowest rate: the robot alone, at once.
+  when three messages in a row say so.
+  No server is heard, or what is under way to it is much later than at the lowest rate: the robot alone, at once.
   A message that says that the plan should change is followed by a probe. Else one goes out a second after the last
   message by which the rate is known. A probe is two works without a task, one without bytes and one of as many as take
   PROBE seconds at the rate in question: at most a twentieth of the link at the lowest rate of the list, where the plan
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from dnn_dist.run.events import PlanInForce, SendProbe
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import silence
-from dnn_dist.run.linkrate import Meter
+from dnn_dist.run.linkrate import SMALL, Meter
 from dnn_dist.run.tasks import Books
 
 MARGIN = 1.25
@@ -31,9 +31,15 @@ PROBE = 0.05
 """Seconds that a probe takes."""
 EVERY = 1.0
 """Seconds from what was measured last to a probe."""
+AGREE = 3
+"""Messages in a row that ask for a plan."""
 IN_A_ROW = 6
 """Probes that follow each other at once while their rates say something else than the one before."""
-LEAST, MOST = 2_000, 256_000
+OVERDUE = 2.0
+"""What is under way is late when it takes so many times what it would at the lowest rate, and `worker_timeout` more: a
+link that has just got worse has queues of its own, and much is sent twice.
+"""
+MOST = 256_000
 """Bytes of a probe."""
 
 
@@ -55,6 +61,7 @@ class ByLink:
     switches: int = 0
     _heard: tuple[str, float] | None = None  # worker, and when the newest rate was measured that was judged
     _says: int | None = None  # the rung that this rate asks for
+    _agree: int = 0  # messages in a row that did
     _decided: tuple[int, str] | None = None  # rung and why: comes into force as soon as it may
     _probed_at: float = float("-inf")  # s
     _in_a_row: int = 0
@@ -85,7 +92,7 @@ class ByLink:
                 lost.meter = Meter()  # the link will not be what it was
             self._decide(0, "no server is heard", place)
             return self._switch(place, gathered, now)
-        slack, lowest = self.books.settings.worker_timeout, self.rungs[1].rate / MARGIN
+        slack, lowest = self.books.settings.worker_timeout, self.rungs[1].rate / OVERDUE
         view.meter.forget(now - max(self.books.settings.lifespan, slack + 2 * view.meter.backlog / lowest))
         if (most := view.meter.most(now, slack)) < lowest:
             self._decide(0, f"{view.name} is sent less than {megabits(most)}", place)
@@ -116,9 +123,10 @@ class ByLink:
         before, rate = self._says, view.meter.rate
         self._heard = view.name, view.meter.at
         self._says = self._best(rate, place)
+        self._agree = self._agree + 1 if self._says == before else 1
         if self._says == place:
             self._decided, self._in_a_row = None, 0
-        elif self._says == before:
+        elif self._agree >= AGREE:
             self._decide(self._says, f"{view.name} is sent {megabits(rate)}", place)
 
     def _best(self, rate: float, place: int) -> int:
@@ -150,7 +158,8 @@ class ByLink:
     def _probe_at(self, view: WorkerView) -> float:
         meter = view.meter
         doubt = meter.rate > 0 and self._says not in (None, self.place) and self._in_a_row < IN_A_ROW
-        return float("-inf") if doubt else max(meter.at, self._probed_at) + EVERY
+        pause = EVERY * max(1.0, SMALL / (PROBE * self.rungs[1].rate))
+        return float("-inf") if doubt else max(meter.at, self._probed_at) + pause
 
     def _probe(self, view: WorkerView, now: float) -> list[Any]:
         meter, place = view.meter, self.place
@@ -160,7 +169,7 @@ class ByLink:
         if at == float("-inf") and meter.rate:
             rate = min(meter.rate, MARGIN * self.rungs[-1].rate)
         self._in_a_row = self._in_a_row + 1 if at == float("-inf") else 0
-        self._probed_at, size = now, round(min(MOST, max(LEAST, PROBE * rate)))
+        self._probed_at, size = now, round(min(MOST, max(SMALL, PROBE * rate)))
         sent = []
         for bytes_in in (0, size):
             meter.sent(view.next_number, bytes_in, now)

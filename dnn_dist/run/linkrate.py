@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-SMALL = 1_000
-"""Bytes below which a message tells the round trip and not the rate."""
+SMALL = 4_000
+"""Bytes below which a message tells the round trip and not the rate: what else is on the air delays it by more than its
+own time.
+"""
 SHORTEST = 1e-3
 """Seconds. Times of messages are not known better."""
 MOST = 256
