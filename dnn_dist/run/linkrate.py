@@ -40,6 +40,7 @@ class Meter:
     _under_way: deque[_UnderWay] = field(default_factory=lambda: deque(maxlen=MOST))  # in the order of sending
     _round_trips: deque[float] = field(default_factory=lambda: deque(maxlen=8))  # s, the newest
     _arrived_at: float = float("-inf")  # s; the newest message
+    _unclear_until: float = float("-inf")  # s; when something was under way before of which nobody knows when it came
 
     def sent(self, what: Hashable, size: int, now: float) -> None:
         """A message of `size` bytes is on its way; `what` it is, for those who hear of its arrival."""
@@ -56,10 +57,9 @@ class Meter:
         """A task has all its feeds, of which the last was sent at `since` (s). Where that did not go over this link
         nobody knows when those that did have come.
         """
-        if any(one.what == what and one.sent_at >= since for one in self._under_way):
-            self.arrived(what, now)
-        else:
+        if not any(one.what == what and one.sent_at >= since for one in self._under_way):
             self.lost(what)
+        self.arrived(what, now)
 
     def arrived(self, what: Hashable, now: float) -> None:
         """A message is there, and with it all that were sent before."""
@@ -69,8 +69,12 @@ class Meter:
         came = [self._under_way.popleft() for _ in range(place + 1)]
         size, before = sum(one.size for one in came), self._arrived_at
         self._arrived_at = now
+        if not all(one.awaited for one in came):
+            self._unclear_until = now
+        if came[0].sent_at < self._unclear_until:
+            return
         if size < SMALL:
-            if before <= came[0].sent_at and not any(one.size for one in self._under_way):
+            if before <= came[0].sent_at:
                 self._round_trips.append(now - came[-1].sent_at)
             return
         round_trip = self.round_trip
