@@ -166,7 +166,7 @@ def cluster_of(setting: Setting, cut: str) -> Cluster:
 
 @contextmanager
 def flying(setting: Setting, cluster: Cluster, folder: Path, slowest: float = 1.0) -> Iterator[Flight]:
-    """Robot and server at work in calm air, which will have `slowest` of its rate or more. What `folder` had is gone."""
+    """Robot and server at work in calm air, that may fall to `slowest` of its rate later. What `folder` had is gone."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rate = setting.weather.rate
