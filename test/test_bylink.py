@@ -5,6 +5,7 @@ of it when the link gets worse, better, and is cut.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
@@ -13,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cutting import EXAMPLES
+from cutting import EXAMPLES, FIXTURES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from netbuilder import VALID, NetBuilder
 from virtual import Cluster as Chaos
 from virtual import Faults, shape
 
+from dnn_dist.cli.main import main
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
+from dnn_dist.nodes.planning import plan_in_force, plans_by_link
 from dnn_dist.plan.between import between
 from dnn_dist.plan.bylink import (
     ALONE,
@@ -46,6 +49,7 @@ from dnn_dist.run.linkrate import Meter
 from dnn_dist.run.report import Status
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.tasks import Books, DispatcherSettings
+from dnn_dist.settings import PartitionSettings
 from dnn_dist.sim import Scenario, Source, plan_load
 from dnn_dist.sim.changes import Changes
 from dnn_dist.sim.cluster import Cluster
@@ -367,6 +371,31 @@ def test_a_changed_link_carries_what_its_share_says():
     assert changes.done("a", "b", 5.5, 1.0) == pytest.approx(7.5)
     assert changes.done("a", "c", 5.5, 1.0) == pytest.approx(6.5)
     assert (changes.factor("a", "b", 6.5), changes.since("a", "b", 6.5)) == (0.0, 6.0)
+
+
+def test_what_the_planner_writes_is_what_a_gateway_takes_check_proves_and_the_simulator_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, fleet, out = FIXTURES / "zoo" / "siamese_float32.tflite", tmp_path / "fleet.yaml", tmp_path / "plan.yaml"
+    fleet.write_text(replace(FLEET, robots=(Robot("pi", 1e6), Robot("server", 20e6))).to_yaml())
+    given = [str(model), "--fleet", str(fleet), "--server", "server"]
+    assert main(["plan", *given, "-o", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    cuts = [step.cut for step in parse_by_link(told["by_link"])]
+    assert cuts and [row["cut"] for row in told["steps"]] == [ALONE, *cuts]
+    settings = PartitionSettings(plan=str(out))
+    plan = plan_in_force(read_network(model), settings)
+    assert (plan.cut, plan.robots) == (ALONE, ("pi", "server"))
+    assert [other.cut for _, other in plans_by_link(plan, settings)] == cuts
+    assert main(["check", str(model), "--cut", told["by_link"], "--json"]) == 0
+    proved = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(proved) == len(cuts) and all(one["holds"] for one in proved)
+    words = ["--frames", "6", "--rate", "1", "--deadline", "8", "--faults", "link pi server x0@3..9", "--json"]
+    assert main(["simulate", str(out), "--fleet", str(fleet), "--model", str(model), *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["notes"]["plan in force"] >= 3 and told["robots"]["server"]["tasks"] > 0
+    assert main(["plan", *given[:-1], "pi"]) == 2
+    assert "name another robot" in capsys.readouterr().err
 
 
 class Watched(SourceRun):
