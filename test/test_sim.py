@@ -364,14 +364,16 @@ def test_parity_hides_a_slow_robot() -> None:
 
 
 def test_faults_are_read_as_written() -> None:
-    text = "kill r2@3.0, restart r2 @ 5,slow r3 x5@2..6 , stop r1@1, go r1@2.5"
+    text = "kill r2@3.0, restart r2 @ 5,slow r3 x5@2..6 , stop r1@1, go r1@2.5, link r1 r3 x0@2.2..7"
     assert parse_faults(text, ("r1", "r2", "r3")) == (
         Fault(1.0, "stop", "r1"),
         Fault(2.0, "slow", "r3", 5.0),
+        Fault(2.2, "link", "r1", 0.0, "r3"),
         Fault(2.5, "go", "r1"),
         Fault(3.0, "kill", "r2"),
         Fault(5.0, "restart", "r2"),
         Fault(6.0, "slow", "r3"),
+        Fault(7.0, "link", "r1", other="r3"),
     )
     assert parse_faults("", ("r1",)) == ()
     assert parse_faults("chaos:3", ("r1", "r2"), 30.0) == parse_faults("chaos:3", ("r1", "r2"), 30.0) != ()
@@ -385,6 +387,8 @@ def test_faults_are_read_as_written() -> None:
         ("kill r1", "not understood"),
         ("slow r1 x0@1..2", "factor above 0"),
         ("slow r1 x2@2..1", "a time that passes"),
+        ("link r1 r1 x0@1..2", "two robots"),
+        ("link r1 r3 x0@1..2", "no robot 'r3'"),
     ],
 )
 def test_faults_that_are_wrong_say_so_in_one_line(text: str, says: str) -> None:
