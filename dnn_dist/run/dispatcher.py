@@ -106,11 +106,6 @@ class Dispatcher:
         return frozenset(self._books.plans)
 
     @property
-    def in_chains(self) -> bool:
-        """Whether a plan in use has chains, which are placed by the speeds of all workers."""
-        return any(stage.chained for shape in self._books.plans.values() for stage in shape.stages)
-
-    @property
     def saving(self) -> int:
         """How much new frames should save of their bytes, as the aggregator says."""
         return self._progress.saving if self._progress else 0
@@ -274,42 +269,35 @@ class Dispatcher:
         """Take in a worker's state if nothing follows from it: a heartbeat, a task begun, room offered when nothing
         waits. Most states of a large fleet are of this kind. False: it was not taken in, and is for `handle`.
         """
-        view = self.workers.get(state.worker)
-        if view is None or self.matters(state):
+        if self.matters(state):
             return False
         self._come(now)
-        seen = state.seen.get((self._books.source, self._books.session), 0)
-        arrived = [lease for lease in view.leases.values() if lease.acknowledged or seen >= lease.number]
-        if not all(lease.listed(state) for lease in arrived):
-            return False
+        books, view = self._books, self.workers[state.worker]
         before = view.state
-        if view.hear(state, now):
-            busy = view.leases or view.strays
-            stepped = view.note_tasks(self._books.source, self._books.session, now) if busy else []
-            self._chains.stepped(stepped, now)
+        if view.hear(state, now) and (view.leases or view.strays):
+            stepped = view.note_tasks(books.source, books.session, now)
+            if stepped:
+                self._chains.stepped(stepped, now)
             # Else it is due no earlier than before.
             if stepped or state.preparing is not before.preparing or state.speeds is not before.speeds:
-                self._books.set_due(view, now)
+                books.set_due(view, now)
         return True
 
     def matters(self, state: WorkerState) -> bool:
         """True when this state may change more than what is known of its worker and of the tasks it has."""
-        view = self.workers.get(state.worker)
+        view, books = self.workers.get(state.worker), self._books
         return (
             view is None
             or view.silent
             or bool(self._switch.next)
             or state.session != view.state.session
-            or self._books.plan not in state.plans
+            or books.plan not in state.plans
             or bool(state.refused)
             or bool(state.on_demand)
+            or (bool(view.leases) and view.lost_in(state, books.source, books.session))
             or (
                 bool(self.queue)
-                and (
-                    bool(view.leases)
-                    or bool(view.strays)
-                    or (state.offered_to == self._books.source and state.room > 0)
-                )
+                and (bool(view.leases) or bool(view.strays) or (state.offered_to == books.source and state.room > 0))
             )
         )
 

@@ -62,15 +62,13 @@ class WorkerView:
         self.silent = False
         return True
 
-    def tells(self, state: WorkerState, source: str, session: int) -> bool:
-        """Whether a state says of this source's tasks what the one known does not: only of those with leases."""
-        known, pair = self.state, (source, session)
-        if state.seen.get(pair) != known.seen.get(pair) or state.preparing is not known.preparing:
-            return True
-        changed = (state.answered ^ known.answered) | (state.waiting ^ known.waiting)
-        if state.held != known.held:
-            changed |= {*state.held[:1], *known.held[:1]} | (set(state.held) ^ set(known.held))
-        return not changed.isdisjoint(self.leases)
+    def lost_in(self, state: WorkerState, source: str, session: int) -> bool:
+        """Whether a state has not a task of this source that arrived there."""
+        answered, held, seen = state.answered, state.held, state.seen.get((source, session), 0)
+        for key, lease in self.leases.items():
+            if key not in answered and key not in held and (lease.acknowledged or lease.number <= seen):
+                return True
+        return False
 
     def note_tasks(self, source: str, session: int, now: float) -> list[Lease]:
         """Bring leases and strays up to what the newest state says; returns those that run or are answered since."""
@@ -78,33 +76,33 @@ class WorkerView:
         seen = state.seen.get((source, session), 0)
         if 0 <= seen - self.next_number < REPLAY:  # a work that was none of ours: ours would be taken for repeated
             self.next_number = seen + 1
-        arrived = [lease for lease in self.leases.values() if not lease.acknowledged and lease.number <= seen]
-        sent: list[Lease | Stray] = [*arrived, *(stray for stray in self.strays if stray.number <= seen)]
-        if sent:
-            # Only the newest tells how long it took: one before it may have been lost, and is passed by its successor.
-            newest = max(sent, key=lambda one: one.number)
-            self.pace.note(now - newest.sent_at, newest.ahead)
-            self.strays = [stray for stray in self.strays if stray.number > seen]
-        for lease in arrived:
-            lease.step(LeaseState.ARRIVED, now)
-        for lease in self.leases.values():
-            if lease.lacks and lease.acknowledged:
-                lease.lacks = lease.key in state.waiting
         head = state.held[0] if state.held and not state.preparing else None
         head = None if head in state.waiting else head
+        arrived: list[Lease | Stray] = [stray for stray in self.strays if stray.number <= seen] if self.strays else []
         stepped: list[Lease] = []
-        for lease in self.leases.values():
-            if lease.key in state.answered:
-                if lease.state is not LeaseState.ANSWERED:
-                    lease.step(LeaseState.ANSWERED, now)
-                    stepped.append(lease)
-                    self.owed = None
+        for key, lease in self.leases.items():
+            if lease.state is LeaseState.SENT and lease.number <= seen:
+                lease.step(LeaseState.ARRIVED, now)
+                arrived.append(lease)
+            if lease.lacks and lease.acknowledged:
+                lease.lacks = key in state.waiting
+            if lease.state is LeaseState.ANSWERED:
+                continue
+            if key in state.answered:
+                lease.step(LeaseState.ANSWERED, now)
+                stepped.append(lease)
+                self.owed = None
             elif lease.state is LeaseState.RUNNING:
                 if state.preparing:  # weights are read beside it, or it gave way to a task whose piece is ready
                     lease.since = now
-            elif lease.key == head and lease.state is not LeaseState.ANSWERED:
+            elif key == head:
                 lease.step(LeaseState.RUNNING, now)
                 stepped.append(lease)
+        if arrived:
+            # Only the newest tells how long it took: one before it may have been lost, and is passed by its successor.
+            newest = max(arrived, key=lambda one: one.number)
+            self.pace.note(now - newest.sent_at, newest.ahead)
+            self.strays = [stray for stray in self.strays if stray.number > seen]
         return stepped
 
     def let_go(self, lease: Lease, why: LeaseState, now: float) -> None:
