@@ -44,7 +44,7 @@ from dnn_dist.run.notes import Note
 from dnn_dist.run.planswitch import PlanSwitch
 from dnn_dist.run.restarts import Restarts
 from dnn_dist.run.spares import Spares
-from dnn_dist.run.state import Progress, SourceState, WorkerState, newer, next_sequence
+from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState, newer, next_sequence
 from dnn_dist.run.tasks import Books, DispatcherSettings, OpenFrame, Task
 from dnn_dist.run.wire import TaskKey
 
@@ -202,7 +202,7 @@ class Dispatcher:
             for piece in range(len(shape.stages[number].pieces)):
                 key = TaskKey(books.source, books.session, frame_number, number, piece)
                 copies = self._spares.copies(frame, number, piece, now)
-                frame.tasks[key] = Task(key, now, copies, owner=owned[piece] if owned else "")
+                frame.tasks[number, piece] = Task(key, now, copies, owner=owned[piece] if owned else "")
                 if copies:
                     self.queue.append(key)
 
@@ -247,16 +247,24 @@ class Dispatcher:
         for number, frame in self.frames.items():
             if (stage := progress.open_stage(number)) is not None:
                 self._begin(number, stage, now)
-            for key in progress.over(frame.tasks):
-                if progress.settled(key) or not books.piece(key).takers:
-                    self._spares.done(frame, frame.tasks[key], now)
-                    books.forget(frame, key, LeaseState.DONE, now)
-                else:
-                    frame.tasks[key].reported = True
+        told = {} if known is None or another else known.stages
+        for (number, stage), held in progress.stages.items():
+            if number in self.frames and told.get((number, stage)) != held:
+                self._hear_held(self.frames[number], stage, held, now)
         for number in [number for number in self.frames if number < progress.oldest_open]:
             result += self._close(number, now)
         self._oldest_open = max(self._oldest_open, progress.oldest_open)
         return result
+
+    def _hear_held(self, frame: OpenFrame, stage: int, told: StageProgress, now: float) -> None:
+        """The aggregator holds more of a stage than before."""
+        makers = list(frame.tasks) if told.settled else [(stage, piece) for piece in told.held]
+        for task in [frame.tasks[maker] for maker in makers if maker[0] == stage and maker in frame.tasks]:
+            if told.settled or not self._books.piece(task.key).takers:
+                self._spares.done(frame, task, now)
+                self._books.forget(frame, task, LeaseState.DONE, now)
+            else:
+                task.reported = True
 
     # Workers
 

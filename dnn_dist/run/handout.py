@@ -52,7 +52,7 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
     left: Counter[str] = Counter()  # worker -> pieces that wait for it, each divided among its homes
     for key in _in_order(books, ready):
         frame = books.frames[key.frame]
-        task, piece = frame.tasks[key], books.piece(key)
+        task, piece = books.task(key), books.piece(key)
         if books.chained(key):
             continue
         while task.wanting and rooms > 0:
@@ -133,7 +133,7 @@ def _surplus(books: Books, key: TaskKey) -> bool:
     none of them, but must not keep one that has from the next stage.
     """
     stage, tasks = books.stage(key), books.frames[key.frame].tasks
-    if not stage.coded or tasks[key].copies != 1:
+    if not stage.coded or books.task(key).copies != 1:
         return False
-    waiting = sum(other.stage == key.stage and not task.leases for other, task in tasks.items())
+    waiting = sum(task.key.stage == key.stage and not task.leases for task in tasks.values())
     return len(stage.pieces) - waiting >= stage.enough
