@@ -86,8 +86,7 @@ class AggregatorTopics(NodePart):
         self._partition = partition
         shell, world = self._shell, self._world
         self._outputs = Outputs(shell, world, self._settings)
-        progress = shell.offer(msg.Progress, "progress", STATE)
-        world.route(Progress, lambda value, to: shell.send(progress, convert.progress_message(value)))
+        world.route(Progress, shell.states(msg.Progress, "progress", STATE, convert.progress_message))
         workers.add(WorkerListener(self._hear_worker, self._connect, self._disconnect, self._most_workers))
         self.part.post(Tick())
 

@@ -69,9 +69,8 @@ class PartitionTopics(NodePart):
         """Make the topics and begin."""
         shell, world = self._shell, self._world
         plan = shell.offer(msg.Plan, "plan", LATCHED)
-        state = shell.offer(msg.SourceState, "source_state", STATE)
         world.route(PlanText, lambda value, to: shell.send(plan, convert.plan_message(value)))
-        world.route(SourceState, lambda value, to: shell.send(state, convert.source_message(value)))
+        world.route(SourceState, shell.states(msg.SourceState, "source_state", STATE, convert.source_message))
         world.route(Work, lambda value, to: shell.send(self._work[to], convert.work_message(value)))
         shell.receive(msg.SourceState, "source_state", STATE, lambda m: self.part.post(convert.read_source(m)))
         workers.add(WorkerListener(self._hear_worker, self._connect, self._disconnect, self._most_workers))

@@ -40,7 +40,7 @@ def able(books: Books, plan: str, now: float) -> list[WorkerView]:
 
 def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
     given: list[SendWork] = []
-    owned = any(books.task(key).owner for key in books.queue)
+    owned = not books.settings.stealing and any(books.task(key).owner for key in books.queue)
     offering = {view.name: room for view in books.workers.values() if (room := view.room_for(books.source)) > 0}
     rooms = sum(offering.values())
     if owned:
