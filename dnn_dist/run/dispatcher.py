@@ -373,7 +373,8 @@ class Dispatcher:
 
     def _publish(self, now: float) -> list[Any]:
         books, queued = self._books, len(self.queue)
-        told = (books.plan, queued)  # Progress says what is over
+        # Progress says what is over; of a queue workers need to know whether there is one, and about how long it is
+        told = (books.plan, queued.bit_length())
         if told == self._published and now < self._published_at + self._books.settings.heartbeat:
             return []
         self._published, self._published_at = told, now
