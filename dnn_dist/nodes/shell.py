@@ -37,7 +37,7 @@ from dnn_dist.run.notes import Note, Notebook
 IDLE = 3600.0
 """Seconds between two rings of a timer that nobody has set."""
 
-GAP = 0.02
+GAP = 0.01
 """Seconds between two states of one topic. To say and to hear one takes more time than most of what it tells of: at
 full load each task changes the states of its worker twice and those of its source three times."""
 
