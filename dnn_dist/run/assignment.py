@@ -14,13 +14,14 @@ def choose(
     key: TaskKey,
     plan: str,
     able: Sequence[WorkerView],
+    offering: Collection[str],
     has: Collection[str] = (),
     failed: Collection[str] = (),
     owner: str = "",
 ) -> WorkerView | None:
     """The worker that gets a task now; None: it waits.
 
-    `able` serve the plan. `has` are working on the task already: a second copy with one of them would be none.
+    `able` serve the plan, `offering` offer room to its source. `has` are working on the task already: a second copy with one of them would be none.
     `failed` lost it before, and get it again only if nobody else is there. `owner` (sharing) gets it whatever room it
     offers, but once: it may have refused it, and would again. The others must offer room; of these the first by `rank`.
     """
@@ -30,9 +31,8 @@ def choose(
         for view in fresh:
             if view.name == owner:
                 return view
-    offering = [view for view in fresh if view.room_for(key.source) > 0]
     return min(
-        offering,
+        [view for view in fresh if view.name in offering],
         key=lambda view: rank(_of_stage(view, key), view.load, view.state.speed_of(plan, key.stage), view.name),
         default=None,
     )

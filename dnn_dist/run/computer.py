@@ -160,8 +160,7 @@ class Computer(Part):
     @property
     def serves(self) -> set[str]:
         """Sources whose progress matters here: they have tasks waiting, computed or answered."""
-        machine = self.machine
-        return {key.source for keys in (machine.held, machine.answered) for key in keys}
+        return self.machine.busy
 
     # What is heard
 

@@ -64,11 +64,9 @@ class WorkerView:
 
     def lost_in(self, state: WorkerState, source: str, session: int) -> bool:
         """Whether a state has not a task of this source that arrived there."""
-        answered, held, seen = state.answered, state.held, state.seen.get((source, session), 0)
-        for key, lease in self.leases.items():
-            if key not in answered and key not in held and (lease.acknowledged or lease.number <= seen):
-                return True
-        return False
+        missing = (self.leases.keys() - state.answered).difference(state.held)
+        seen = state.seen.get((source, session), 0) if missing else 0
+        return any(self.leases[key].acknowledged or self.leases[key].number <= seen for key in missing)
 
     def note_tasks(self, source: str, session: int, now: float) -> list[Lease]:
         """Bring leases and strays up to what the newest state says; returns those that run or are answered since."""
@@ -187,9 +185,9 @@ class WorkerView:
             return 0
         if not self.leases:
             return self.state.room
-        return self.state.room - sum(lease.coming for lease in self.leases.values())
+        return self.state.room - sum([lease.coming for lease in self.leases.values()])
 
     @property
     def load(self) -> int:
         """Tasks held or on the way, those of other sources included."""
-        return len(self.state.held) + sum(not lease.acknowledged for lease in self.leases.values())
+        return len(self.state.held) + sum([lease.state is LeaseState.SENT for lease in self.leases.values()])

@@ -70,7 +70,7 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
                 elsewhere = [] if ready else _readers(books, task, homes, candidates, left)
                 candidates = elsewhere or [view for view in candidates if view in homes]
                 left.update({view.name: 1 / len(homes) for view in homes} if not candidates else {})
-            view = choose(key, frame.plan, candidates, task.leases.keys(), task.failed_at, task.owner)
+            view = choose(key, frame.plan, candidates, offering.keys(), task.leases.keys(), task.failed_at, task.owner)
             if view is None:
                 break
             given.append(send(books, view, task, now, in_flight))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from zlib import crc32
@@ -33,6 +33,10 @@ class Owner(Protocol):
     name: str
     robot: str
     settings: WorkerSettings
+
+    @property
+    def busy(self) -> set[str]:
+        """Sources that want something of us, and are not forgotten."""
 
 
 @dataclass(slots=True)
@@ -74,11 +78,11 @@ class SourceViews:
             return known is None or (known.oldest_open, known.stages) != (progress.oldest_open, progress.stages)
         return False
 
-    def hear_source(self, state: SourceState, busy: Collection[str], now: float) -> list[Note]:
-        """A source said how it is. `busy`: sources that want something of us, and are not forgotten."""
+    def hear_source(self, state: SourceState, now: float) -> list[Note]:
+        """A source said how it is."""
         known, timeout = self.sources.get(state.source), self._owner.settings.source_timeout
         if known is None:
-            self._make_place(busy, now)
+            self._make_place(now)
             if len(self.sources) >= self._owner.settings.max_sources:
                 text = f"source {state.source!r} ignored: {len(self.sources)} are known"
                 return [Note("too many sources", text, about=state.source)]
@@ -99,9 +103,9 @@ class SourceViews:
         known.state, known.heard_at = state, now
         return _foreign(known) if another else []
 
-    def _make_place(self, busy: Collection[str], now: float) -> None:
+    def _make_place(self, now: float) -> None:
         """Forget sources that fell silent and want nothing of us, when there are as many as may be remembered."""
-        limits = self._owner.settings
+        limits, busy = self._owner.settings, self._owner.busy
         if len(self.sources) >= limits.max_sources:
             for name, source in list(self.sources.items()):
                 if name not in busy and now - source.heard_at > limits.source_timeout:

@@ -288,8 +288,7 @@ class Worker:
                 continue
             before = self.sources.get(state.source)
             known = before and (before.state.session, before.state.oldest_open)
-            busy = {key.source for key in (*self.held, *self.outbox, *self.answered)}
-            actions += self._views.hear_source(state, busy, now)
+            actions += self._views.hear_source(state, now)
             over = over or known != (state.session, state.oldest_open)
         if over:
             self._drop_unwanted(now)
@@ -301,6 +300,11 @@ class Worker:
         return []
 
     # State
+
+    @property
+    def busy(self) -> set[str]:
+        """Sources that want something of us."""
+        return {key.source for keys in (self.held, self.outbox, self.answered) for key in keys}
 
     def _drop_unwanted(self, now: float) -> None:
         """Drop waiting tasks that nobody wants or that are too late; they count as answered, by somebody else."""

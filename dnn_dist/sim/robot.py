@@ -238,5 +238,5 @@ class WorkerRun(Process):
                 states.append(state)
             soonest = min(soonest, later)
         if states:
-            part.post(StatesHeard(tuple(states), later=True))
+            part.take(StatesHeard(tuple(states), later=True))
         return soonest
