@@ -215,9 +215,11 @@ class Shell(Node):
         except RCLError as error:
             self.note(Note("publish failed", f"{publisher.topic_name}: {' '.join(str(error).split())}"))
 
-    def states(self, type_: type, topic: str, qos: QoSProfile, message: Callable[[Any], Any]) -> Callable[..., None]:
-        """What says states on a topic, each a whole one: the first at once, of those within GAP after it the newest
-        when that is over. `message`: of a state.
+    def states(
+        self, type_: type, topic: str, qos: QoSProfile, message: Callable[[Any], Any], gap: float = GAP
+    ) -> Callable[..., None]:
+        """What says states on a topic, each a whole one: the first at once, of those within `gap` (s) after it the
+        newest when that is over. `message`: of a state.
         """
         publisher, said, waiting = self.offer(type_, topic, qos), [float("-inf")], list[Any]()
 
@@ -229,10 +231,10 @@ class Shell(Node):
             waiting.append(state)
             if len(waiting) > 1:
                 del waiting[0]
-            elif self.now() >= said[0] + GAP:
+            elif self.now() >= said[0] + gap:
                 say()
             else:
-                self.later(said[0] + GAP, say)
+                self.later(said[0] + gap, say)
 
         return send
 
