@@ -18,7 +18,6 @@ from dnn_dist.run.dispatcher import Dispatcher
 from dnn_dist.run.report import Status
 from dnn_dist.run.state import Progress, StageProgress, WorkerState
 from dnn_dist.run.values import Feed, Scatter
-from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim import Scenario, Source, random_faults, simulate, stages_load
 
 PLANS = [

@@ -21,9 +21,10 @@ def choose(
 ) -> WorkerView | None:
     """The worker that gets a task now; None: it waits.
 
-    `able` serve the plan, `offering` offer room to its source. `has` are working on the task already: a second copy with one of them would be none.
+    `able` serve the plan. `has` are working on the task already: a second copy with one of them would be none.
     `failed` lost it before, and get it again only if nobody else is there. `owner` (sharing) gets it whatever room it
-    offers, but once: it may have refused it, and would again. The others must offer room; of these the first by `rank`.
+    offers, but once: it may have refused it, and would again. The others must be `offering` room to the task's source;
+    of these the first by `rank`.
     """
     others = [view for view in able if view.name not in has] if has else able
     fresh = ([view for view in others if view.name not in failed] or others) if failed else others

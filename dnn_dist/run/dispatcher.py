@@ -244,7 +244,7 @@ class Dispatcher:
             result += self._close(number, now)
         if progress.session == 0:
             return result
-        for number, frame in self.frames.items():
+        for number in self.frames:
             if (stage := progress.open_stage(number)) is not None:
                 self._begin(number, stage, now)
         told = {} if known is None or another else known.stages
@@ -373,8 +373,7 @@ class Dispatcher:
 
     def _publish(self, now: float) -> list[Any]:
         books, queued = self._books, len(self.queue)
-        # Progress says what is over; of a queue workers need to know whether there is one, and about how long it is
-        told = (books.plan, queued.bit_length())
+        told = (books.plan, queued)  # Progress says what is over
         if told == self._published and now < self._published_at + self._books.settings.heartbeat:
             return []
         self._published, self._published_at = told, now

@@ -162,6 +162,10 @@ class Partition(Part):
         """Workers that are taken for gone."""
         return [view.name for view in self.machine.workers.values() if view.silent]
 
+    def awaits(self, state: WorkerState) -> bool:
+        """Whether something may follow from a worker's state now, beyond that the worker is there."""
+        return self.machine.matters(state)
+
     def minds(self, state: WorkerState) -> bool:
         """Whether a worker's state changes what this source does with it later: it has work of ours, offers room or
         did, or is given work without offering any; or it can serve other plans than before.

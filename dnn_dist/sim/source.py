@@ -336,14 +336,15 @@ class SourceRun:
 
     def tell(self, state: WorkerState) -> None:
         """A worker says how it is. What matters here arrives as an event; the rest is read before the next one."""
-        if self._exact or self.partition.machine.matters(state):
+        if self._exact or self.partition.awaits(state):
             self.air.tell(state.robot, self.robot, "worker state", self._hear_worker, state)
             if self._exact and self._apart:
                 self.air.tell(state.robot, self.aggregator_robot, "worker state", self._tell_aggregator, state)
         elif self.partition.minds(state):  # else that it is heard is told with the heartbeats
             at = self.agenda.now + self.air.mean_delay(state.robot, self.robot)
             self._inbox.append((at, state))
-            self._read_soon()
+            if not self._reading:
+                self._read_soon()
 
     def _hear_worker(self, state: WorkerState) -> None:
         here = self._processes[0]
@@ -360,29 +361,23 @@ class SourceRun:
             self._inbox.clear()
         self._look_for_image()
 
-    def _read_inbox(self) -> None:
-        now, unread = self.agenda.now, self._inbox
-        self._inbox = [news for news in unread if news[0] > now]
-        for at, state in unread:
-            if at <= now and not self.partition.hear(state, at):
-                self.partition.post(state)
-
     def _read_soon(self) -> None:
-        if self._inbox and not self._reading:
-            self._reading = True
+        self._reading = bool(self._inbox)
+        if self._reading:
             self.agenda.at(self.agenda.now + self._soon, self._read)
 
     def _read(self) -> None:
-        self._reading = False
         self.listen()
         self.look()
         self._read_soon()
 
     def listen(self) -> None:
         """Hear what said nothing new: states that wait unread, and heartbeats that were not simulated one by one."""
-        if self._inbox:
-            self._read_inbox()
-        now = self.agenda.now
+        now, unread = self.agenda.now, self._inbox
+        self._inbox = [news for news in unread if news[0] > now]
+        for at, state in unread:
+            if at <= now and not self.partition.hear(state, at):
+                self.partition.post(state)
         if now < self._listen_at:
             return
         heard, longest = {}, 0.0
