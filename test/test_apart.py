@@ -18,7 +18,6 @@ from dnn_dist.run.dispatcher import Dispatcher
 from dnn_dist.run.report import Status
 from dnn_dist.run.state import Progress, StageProgress, WorkerState
 from dnn_dist.run.values import Feed, Scatter
-from dnn_dist.run.wire import TaskKey
 from dnn_dist.sim import Scenario, Source, random_faults, simulate, stages_load
 
 PLANS = [
@@ -161,9 +160,9 @@ def works(actions: list[Any]) -> list[tuple[int, int]]:
 
 def test_a_stage_begins_once_and_when_progress_says_that_all_before_are_settled() -> None:
     machine = dispatcher(apart=False)
-    assert {key.stage for key in machine.frames[0].tasks} == {0}
+    assert {stage for stage, _ in machine.frames[0].tasks} == {0}
     machine.handle(progress(at=1), 0.1)
-    assert {key.stage for key in machine.frames[0].tasks} == {0}
+    assert {stage for stage, _ in machine.frames[0].tasks} == {0}
     assert works(machine.handle(progress(0, at=2), 0.2)) == [(1, 0), (1, 1)]
     assert not works(machine.handle(progress(0, at=3), 0.3)), "once"
     assert not works(machine.handle(progress(0, 1, at=4), 0.4)), "the last one is local"
@@ -172,7 +171,7 @@ def test_a_stage_begins_once_and_when_progress_says_that_all_before_are_settled(
 
 def test_the_aggregator_is_told_who_needs_what_it_merged_and_feeds_those_whom_it_has_met() -> None:
     machine = dispatcher(apart=True)
-    assert not machine.frames[0].tasks[TaskKey("cam", 7, 0, 0, 0)].leases, "the aggregator could feed nobody later"
+    assert not machine.frames[0].tasks[0, 0].leases, "the aggregator could feed nobody later"
     actions = machine.handle(progress(at=1, peers=frozenset({"w2"})), 0.1)
     assert works(actions) == [(0, 0), (0, 1)] and not [a for a in actions if isinstance(a, e.SendScatter)]
     actions = machine.handle(progress(0, at=2, peers=frozenset({"w2"})), 0.2)

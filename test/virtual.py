@@ -337,7 +337,8 @@ class Cluster(cluster.Cluster):
         waiting = set(queue)
         assert len(queue) == len(waiting), "a task is queued twice"
         for number, frame in machine.frames.items():
-            for key, task in frame.tasks.items():
+            for task in frame.tasks.values():
+                key = task.key
                 assert key.frame == number and len(task.leases) <= task.copies, "a task has more copies than wanted"
                 given_up = task.attempt >= machine.settings.max_attempts
                 if task.wanting and not given_up and key not in waiting:
@@ -345,7 +346,7 @@ class Cluster(cluster.Cluster):
                 assert not (given_up and key in waiting), "a task that was given up goes out again"
         for view in machine.workers.values():
             for key, lease in view.leases.items():
-                assert machine.frames[key.frame].tasks[key].leases[view.name] is lease
+                assert machine._books.task(key).leases[view.name] is lease
         if not any(machine._books.chained(lease.key) for lease in leases):  # a chain goes out as a whole
             assert sum(lease.bytes_in_flight for lease in leases) <= machine.settings.window or len(leases) == 1
         assert len(machine._books.unfed) <= 100 and len(machine._chains._crews) <= 20
@@ -353,7 +354,7 @@ class Cluster(cluster.Cluster):
     def _idle(self, machine: Dispatcher, key: TaskKey) -> bool:
         """Whether nobody needs a piece of a chain, or another one of it waits: both will be placed then."""
         frame, shape = machine.frames[key.frame], machine._books.shape(key)
-        chain = {(k.stage, k.piece): t for k, t in frame.tasks.items() if k.stage in shape.chain(key.stage)}
+        chain = {maker: t for maker, t in frame.tasks.items() if maker[0] in shape.chain(key.stage)}
         lost = (key.stage, key.piece) in _lost(shape, chain)
         return machine._books.chained(key) and (not lost or any(t.key in machine.queue for t in chain.values()))
 

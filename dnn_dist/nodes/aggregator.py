@@ -30,7 +30,7 @@ from dnn_dist.nodes.picture import Picture
 from dnn_dist.nodes.planning import load_head, load_network
 from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import FRAME, LATCHED_IN, SCATTER, STATE
-from dnn_dist.nodes.shell import NodePart, Shell
+from dnn_dist.nodes.shell import GAP, NodePart, Shell
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.plan.plan import Plan
@@ -86,8 +86,7 @@ class AggregatorTopics(NodePart):
         self._partition = partition
         shell, world = self._shell, self._world
         self._outputs = Outputs(shell, world, self._settings)
-        progress = shell.offer(msg.Progress, "progress", STATE)
-        world.route(Progress, lambda value, to: shell.send(progress, convert.progress_message(value)))
+        world.route(Progress, shell.states(msg.Progress, "progress", STATE, convert.progress_message, 2 * GAP))
         workers.add(WorkerListener(self._hear_worker, self._connect, self._disconnect, self._most_workers))
         self.part.post(Tick())
 

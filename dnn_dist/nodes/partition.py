@@ -21,7 +21,7 @@ from dnn_dist.nodes.picture import Picture
 from dnn_dist.nodes.planning import load_network, plan_in_force, plan_of_text, plans_by_link
 from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import FRAME, LATCHED, SCATTER, STATE, tensors
-from dnn_dist.nodes.shell import NodePart, Shell
+from dnn_dist.nodes.shell import GAP, NodePart, Shell
 from dnn_dist.nodes.workertopics import WorkerListener, WorkerTopics
 from dnn_dist.nodes.world import RosWorld
 from dnn_dist.plan.plan import Plan
@@ -71,9 +71,8 @@ class PartitionTopics(NodePart):
         """Make the topics and begin."""
         shell, world = self._shell, self._world
         plan = shell.offer(msg.Plan, "plan", LATCHED)
-        state = shell.offer(msg.SourceState, "source_state", STATE)
         world.route(PlanText, lambda value, to: shell.send(plan, convert.plan_message(value)))
-        world.route(SourceState, lambda value, to: shell.send(state, convert.source_message(value)))
+        world.route(SourceState, shell.states(msg.SourceState, "source_state", STATE, convert.source_message, 2 * GAP))
         world.route(Work, lambda value, to: shell.send(self._work[to], convert.work_message(value)))
         shell.receive(msg.SourceState, "source_state", STATE, lambda m: self.part.post(convert.read_source(m)))
         workers.add(WorkerListener(self._hear_worker, self._connect, self._disconnect, self._most_workers))

@@ -48,8 +48,8 @@ class WorkerNode(Shell):
         self.part = Computer(world, world.loop, self.session, network.sha256, Workshop(network, settings), settings)
 
     def start(self) -> None:
-        state = self.offer(msg.WorkerState, f"{self._name}/state", heartbeats())
-        self._world.route(WorkerState, lambda value, to: self.send(state, convert.worker_message(value)))
+        state = f"{self._name}/state"
+        self._world.route(WorkerState, self.states(msg.WorkerState, state, heartbeats(), convert.worker_message))
         self._peers = Peers(self, self._name, self._settings.now.lifespan, self.part)
         self._world.route(Feed, lambda value, to: self._peers.send(value, to))
         self._world.route(Result, lambda value, to: self.send(self._pairs[to][1], convert.result_message(value)))

@@ -102,7 +102,7 @@ class LinkRule:
 
     def joins(self, a: str, b: str) -> bool:
         if len(self.groups) < 2:
-            return all({a, b} <= group for group in self.groups)
+            return all(a in group and b in group for group in self.groups)
         of_a, of_b = ({n for n, group in enumerate(self.groups) if robot in group} for robot in (a, b))
         return bool(of_a and of_b) and (of_a != of_b or len(of_a) > 1)
 
@@ -129,12 +129,12 @@ class Fleet:
         if a == b:
             return WITHIN
         if (a, b) not in self._found:
-            rules = [rule for rule in self.links if rule.joins(a, b)]
-            if not rules:
+            rule = next((rule for rule in reversed(self.links) if rule.joins(a, b)), None)
+            if rule is None:
                 raise ConfigError(
                     f"fleet: no link between {a} and {b}; add one to links, e.g. {{robots: all, bandwidth: 60 Mbit/s}}"
                 )
-            self._found[a, b] = rules[-1].link
+            self._found[a, b] = rule.link
         return self._found[a, b]
 
     def to_yaml(self) -> str:

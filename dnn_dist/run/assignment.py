@@ -14,6 +14,7 @@ def choose(
     key: TaskKey,
     plan: str,
     able: Sequence[WorkerView],
+    offering: Collection[str],
     has: Collection[str] = (),
     failed: Collection[str] = (),
     owner: str = "",
@@ -22,7 +23,8 @@ def choose(
 
     `able` serve the plan. `has` are working on the task already: a second copy with one of them would be none.
     `failed` lost it before, and get it again only if nobody else is there. `owner` (sharing) gets it whatever room it
-    offers, but once: it may have refused it, and would again. The others must offer room; of these the first by `rank`.
+    offers, but once: it may have refused it, and would again. The others must be `offering` room to the task's source;
+    of these the first by `rank`.
     """
     others = [view for view in able if view.name not in has] if has else able
     fresh = ([view for view in others if view.name not in failed] or others) if failed else others
@@ -30,9 +32,8 @@ def choose(
         for view in fresh:
             if view.name == owner:
                 return view
-    offering = [view for view in fresh if view.room_for(key.source) > 0]
     return min(
-        offering,
+        [view for view in fresh if view.name in offering],
         key=lambda view: rank(_of_stage(view, key), view.load, view.state.speed_of(plan, key.stage), view.name),
         default=None,
     )

@@ -25,7 +25,7 @@ from dnn_dist.run.lease import Lease, LeaseState
 from dnn_dist.run.lineage import needed
 from dnn_dist.run.sending import awaited, send, send_again, send_alone, send_aside
 from dnn_dist.run.shape import PlanShape
-from dnn_dist.run.tasks import Books, OpenFrame, Task
+from dnn_dist.run.tasks import Books, Task
 from dnn_dist.run.values import Route
 from dnn_dist.run.wire import TaskKey
 
@@ -66,7 +66,7 @@ class Chains:
         frame = books.frames[number]
         shape = books.plans[frame.plan]
         chain = shape.chain(first)
-        tasks = {maker: task for maker, task in _tasks(frame).items() if maker[0] in chain}
+        tasks = {maker: task for maker, task in frame.tasks.items() if maker[0] in chain}
         at = self._at(tasks)
         in_flight = books.in_flight()
         if not at and not self.takes(frame.plan, first, in_flight):
@@ -155,7 +155,7 @@ class Chains:
             shape = books.plans[lease.plan]
             takers = shape.stages[key.stage].pieces[key.piece].takers
             if takers and lease.state is LeaseState.ANSWERED:
-                tasks = _tasks(books.frames[key.frame])
+                tasks = books.frames[key.frame].tasks
                 for taker in takers:
                     if taker in tasks:
                         size = shape.stages[taker[0]].pieces[taker[1]].feeds[key.stage, key.piece]
@@ -212,11 +212,11 @@ class Chains:
         sent: list[SendWork | SendScatter] = []
         for key in books.unfed:
             frame = books.frames.get(key.frame)
-            if frame is None or key not in frame.tasks:
-                continue
-            tasks = _tasks(frame)
-            at = self._at(tasks)
             taker = key.stage, key.piece
+            if frame is None or taker not in frame.tasks:
+                continue
+            tasks = frame.tasks
+            at = self._at(tasks)
             lent = lenders(taker, books.piece(key).feeds)
             if lent and taker in at:
                 sent.append(send_alone(books, at[taker], tasks[taker], now))
@@ -235,19 +235,16 @@ class Chains:
         sent: list[SendWork] = []
         for key in dict.fromkeys(books.unlent):
             frame = books.frames.get(key.frame)
-            if frame is None or key not in frame.tasks:
+            taker = key.stage, key.piece
+            if frame is None or taker not in frame.tasks:
                 continue
-            tasks, taker = _tasks(frame), (key.stage, key.piece)
+            tasks = frame.tasks
             at = self._at(tasks)
             if taker in at and not tasks[taker].alone and not lenders(taker, books.piece(key).feeds) <= at.keys():
                 sent.append(send_alone(books, at[taker], tasks[taker], now))
                 self._note_fed(books.shape(key), tasks, taker, now)
         books.unlent.clear()
         return sent
-
-
-def _tasks(frame: OpenFrame) -> Tasks:
-    return {(key.stage, key.piece): task for key, task in frame.tasks.items()}
 
 
 def _in_turn(placed: Mapping[Maker, WorkerView]) -> list[Maker]:

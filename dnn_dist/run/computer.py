@@ -160,8 +160,7 @@ class Computer(Part):
     @property
     def serves(self) -> set[str]:
         """Sources whose progress matters here: they have tasks waiting, computed or answered."""
-        machine = self.machine
-        return {key.source for keys in (machine.held, machine.answered) for key in keys}
+        return self.machine.busy
 
     # What is heard
 
@@ -210,6 +209,11 @@ class Computer(Part):
             WorkArrived(key, plan, work.worker_session, work.number, work.budget, ready, role, work.again, work.alone)
         )
 
+    def lacks_more(self, feed: Feed) -> bool:
+        """Whether a task still waits when it has this feed."""
+        lacks = self.machine.residence.waiting.get(feed.key, ())
+        return len(lacks) > 1 and (feed.stage, feed.piece) in lacks
+
     def _hear_feed(self, feed: Feed) -> None:
         key, maker, machine = feed.key, (feed.stage, feed.piece), self.machine
         if feed.receiver_session != machine.session:
@@ -226,14 +230,15 @@ class Computer(Part):
             self.handle(event)
 
     def after(self) -> None:
-        machine = self.machine
-        if len(self._tasks) > len(machine.held) + len(machine.outbox):
-            kept = {*machine.held, *machine.outbox, *machine.residence.kept}
+        machine, early = self.machine, self.machine.residence.early
+        kept = {*machine.outbox, *machine.residence.kept}
+        if len(self._tasks) > len(machine.held) + len(kept):
+            kept.update(machine.held)
             for key in [key for key in self._tasks if key not in kept]:
-                del self._tasks[key]
-        if self._fed:
+                self._fed.pop((key, self._tasks.pop(key).work.plan), None)
+        if len(self._fed) > len(machine.held) + len(early):
             wanted = {(key, self._tasks[key].work.plan) for key in machine.held}
-            wanted.update((key, early.plan) for (key, _), early in machine.residence.early.items())
+            wanted.update((key, feed.plan) for (key, _), feed in early.items())
             self._fed = {fed: boxes for fed, boxes in self._fed.items() if fed in wanted}
         if self._unreported and not machine.residence.kept:
             self._unreported.clear()
@@ -275,6 +280,7 @@ class Computer(Part):
 
         def done(result: Any, error: str, seconds: float) -> None:
             task.made, task.error = result, error
+            self._fed.pop((key, plan), None)
             frame = key.source, key.session, key.frame
             task.computed = self._unreported[frame] = self._unreported.get(frame, 0.0) + seconds
             task.waited = max(0.0, self.world.now() - seconds - task.arrived)

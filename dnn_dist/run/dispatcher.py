@@ -45,7 +45,7 @@ from dnn_dist.run.notes import Note
 from dnn_dist.run.planswitch import PlanSwitch
 from dnn_dist.run.restarts import Restarts
 from dnn_dist.run.spares import Spares
-from dnn_dist.run.state import Progress, SourceState, WorkerState, newer, next_sequence
+from dnn_dist.run.state import Progress, SourceState, StageProgress, WorkerState, newer, next_sequence
 from dnn_dist.run.tasks import Books, DispatcherSettings, OpenFrame, Task
 from dnn_dist.run.wire import TaskKey
 
@@ -110,11 +110,6 @@ class Dispatcher:
     def by_link(self) -> ByLink:
         """Plans for links of several rates; without any it has no rungs."""
         return self._switch.by_link
-
-    @property
-    def in_chains(self) -> bool:
-        """Whether a plan in use has chains, which are placed by the speeds of all workers."""
-        return any(stage.chained for shape in self._books.plans.values() for stage in shape.stages)
 
     @property
     def saving(self) -> int:
@@ -212,7 +207,7 @@ class Dispatcher:
             for piece in range(len(shape.stages[number].pieces)):
                 key = TaskKey(books.source, books.session, frame_number, number, piece)
                 copies = self._spares.copies(frame, number, piece, now)
-                frame.tasks[key] = Task(key, now, copies, owner=owned[piece] if owned else "")
+                frame.tasks[number, piece] = Task(key, now, copies, owner=owned[piece] if owned else "")
                 if copies:
                     self.queue.append(key)
 
@@ -254,19 +249,27 @@ class Dispatcher:
             result += self._close(number, now)
         if progress.session == 0:
             return result
-        for number, frame in self.frames.items():
+        for number in self.frames:
             if (stage := progress.open_stage(number)) is not None:
                 self._begin(number, stage, now)
-            for key in progress.over(frame.tasks):
-                if progress.settled(key) or not books.piece(key).takers:
-                    self._spares.done(frame, frame.tasks[key], now)
-                    books.forget(frame, key, LeaseState.DONE, now)
-                else:
-                    frame.tasks[key].reported = True
+        told = {} if known is None or another else known.stages
+        for (number, stage), held in progress.stages.items():
+            if number in self.frames and told.get((number, stage)) != held:
+                self._hear_held(self.frames[number], stage, held, now)
         for number in [number for number in self.frames if number < progress.oldest_open]:
             result += self._close(number, now)
         self._oldest_open = max(self._oldest_open, progress.oldest_open)
         return result
+
+    def _hear_held(self, frame: OpenFrame, stage: int, told: StageProgress, now: float) -> None:
+        """The aggregator holds more of a stage than before."""
+        makers = list(frame.tasks) if told.settled else [(stage, piece) for piece in told.held]
+        for task in [frame.tasks[maker] for maker in makers if maker[0] == stage and maker in frame.tasks]:
+            if told.settled or not self._books.piece(task.key).takers:
+                self._spares.done(frame, task, now)
+                self._books.forget(frame, task, LeaseState.DONE, now)
+            else:
+                task.reported = True
 
     # Workers
 
@@ -279,27 +282,23 @@ class Dispatcher:
         """Take in a worker's state if nothing follows from it: a heartbeat, a task begun, room offered when nothing
         waits. Most states of a large fleet are of this kind. False: it was not taken in, and is for `handle`.
         """
-        view = self.workers.get(state.worker)
-        if view is None or self.matters(state):
+        if self.matters(state):
             return False
         self._come(now)
-        seen = state.seen.get((self._books.source, self._books.session), 0)
-        arrived = [lease for lease in view.leases.values() if lease.acknowledged or seen >= lease.number]
-        if not all(lease.listed(state) for lease in arrived):
-            return False
+        books, view = self._books, self.workers[state.worker]
         before = view.state
-        if view.hear(state, now):
-            busy = view.leases or view.strays
-            stepped = view.note_tasks(self._books.source, self._books.session, now) if busy else []
-            self._chains.stepped(stepped, now)
+        if view.hear(state, now) and (view.leases or view.strays):
+            stepped = view.note_tasks(books.source, books.session, now)
+            if stepped:
+                self._chains.stepped(stepped, now)
             # Else it is due no earlier than before.
             if stepped or state.preparing is not before.preparing or state.speeds is not before.speeds:
-                self._books.set_due(view, now)
+                books.set_due(view, now)
         return True
 
     def matters(self, state: WorkerState) -> bool:
         """True when this state may change more than what is known of its worker and of the tasks it has."""
-        view = self.workers.get(state.worker)
+        view, books = self.workers.get(state.worker), self._books
         return (
             view is None
             or view.silent
@@ -309,13 +308,10 @@ class Dispatcher:
             or self._switch.lacks(state)
             or bool(state.refused)
             or bool(state.on_demand)
+            or (bool(view.leases) and view.lost_in(state, books.source, books.session))
             or (
                 bool(self.queue)
-                and (
-                    bool(view.leases)
-                    or bool(view.strays)
-                    or (state.offered_to == self._books.source and state.room > 0)
-                )
+                and (bool(view.leases) or bool(view.strays) or (state.offered_to == books.source and state.room > 0))
             )
         )
 

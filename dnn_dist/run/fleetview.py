@@ -65,15 +65,11 @@ class WorkerView:
         self.silent = False
         return True
 
-    def tells(self, state: WorkerState, source: str, session: int) -> bool:
-        """Whether a state says of this source's tasks what the one known does not: only of those with leases."""
-        known, pair = self.state, (source, session)
-        if state.seen.get(pair) != known.seen.get(pair) or state.preparing is not known.preparing:
-            return True
-        changed = (state.answered ^ known.answered) | (state.waiting ^ known.waiting)
-        if state.held != known.held:
-            changed |= {*state.held[:1], *known.held[:1]} | (set(state.held) ^ set(known.held))
-        return not changed.isdisjoint(self.leases)
+    def lost_in(self, state: WorkerState, source: str, session: int) -> bool:
+        """Whether a state has not a task of this source that arrived there."""
+        missing = (self.leases.keys() - state.answered).difference(state.held)
+        seen = state.seen.get((source, session), 0) if missing else 0
+        return any(self.leases[key].acknowledged or self.leases[key].number <= seen for key in missing)
 
     def note_tasks(self, source: str, session: int, now: float) -> list[Lease]:
         """Bring leases and strays up to what the newest state says; returns those that run or are answered since."""
@@ -82,35 +78,35 @@ class WorkerView:
         if 0 <= seen - self.next_number < REPLAY:  # a work that was none of ours: ours would be taken for repeated
             self.next_number = seen + 1
         self.meter.seen(seen, now)
-        arrived = [lease for lease in self.leases.values() if not lease.acknowledged and lease.number <= seen]
-        sent: list[Lease | Stray] = [*arrived, *(stray for stray in self.strays if stray.number <= seen)]
-        if sent:
-            # Only the newest tells how long it took: one before it may have been lost, and is passed by its successor.
-            newest = max(sent, key=lambda one: one.number)
-            self.pace.note(now - newest.sent_at, newest.ahead)
-            self.strays = [stray for stray in self.strays if stray.number > seen]
-        for lease in arrived:
-            lease.step(LeaseState.ARRIVED, now)
-        for lease in self.leases.values():
-            if lease.lacks and lease.acknowledged:
-                lease.lacks = lease.key in state.waiting
-            if lease.fed_at is not None and lease.acknowledged and lease.key not in state.waiting:
-                self.meter.fed(lease.key, lease.fed_at, now)
         head = state.held[0] if state.held and not state.preparing else None
         head = None if head in state.waiting else head
+        arrived: list[Lease | Stray] = [stray for stray in self.strays if stray.number <= seen] if self.strays else []
         stepped: list[Lease] = []
-        for lease in self.leases.values():
-            if lease.key in state.answered:
-                if lease.state is not LeaseState.ANSWERED:
-                    lease.step(LeaseState.ANSWERED, now)
-                    stepped.append(lease)
-                    self.owed = None
+        for key, lease in self.leases.items():
+            if lease.state is LeaseState.SENT and lease.number <= seen:
+                lease.step(LeaseState.ARRIVED, now)
+                arrived.append(lease)
+            if lease.lacks and lease.acknowledged:
+                lease.lacks = key in state.waiting
+            if lease.fed_at is not None and lease.acknowledged and key not in state.waiting:
+                self.meter.fed(key, lease.fed_at, now)
+            if lease.state is LeaseState.ANSWERED:
+                continue
+            if key in state.answered:
+                lease.step(LeaseState.ANSWERED, now)
+                stepped.append(lease)
+                self.owed = None
             elif lease.state is LeaseState.RUNNING:
                 if state.preparing:  # weights are read beside it, or it gave way to a task whose piece is ready
                     lease.since = now
-            elif lease.key == head and lease.state is not LeaseState.ANSWERED:
+            elif key == head:
                 lease.step(LeaseState.RUNNING, now)
                 stepped.append(lease)
+        if arrived:
+            # Only the newest tells how long it took: one before it may have been lost, and is passed by its successor.
+            newest = max(arrived, key=lambda one: one.number)
+            self.pace.note(now - newest.sent_at, newest.ahead)
+            self.strays = [stray for stray in self.strays if stray.number > seen]
         return stepped
 
     def let_go(self, lease: Lease, why: LeaseState, now: float) -> None:
@@ -200,9 +196,9 @@ class WorkerView:
             return 0
         if not self.leases:
             return self.state.room
-        return self.state.room - sum(lease.coming for lease in self.leases.values())
+        return self.state.room - sum([lease.coming for lease in self.leases.values()])
 
     @property
     def load(self) -> int:
         """Tasks held or on the way, those of other sources included."""
-        return len(self.state.held) + sum(not lease.acknowledged for lease in self.leases.values())
+        return len(self.state.held) + sum([lease.state is LeaseState.SENT for lease in self.leases.values()])

@@ -40,7 +40,7 @@ def able(books: Books, plan: str, now: float) -> list[WorkerView]:
 
 def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
     given: list[SendWork] = []
-    owned = any(books.task(key).owner for key in books.queue)
+    owned = not books.settings.stealing and any(books.task(key).owner for key in books.queue)
     offering = {view.name: room for view in books.workers.values() if (room := view.room_for(books.source)) > 0}
     rooms = sum(offering.values())
     if owned:
@@ -52,7 +52,7 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
     left: Counter[str] = Counter()  # worker -> pieces that wait for it, each divided among its homes
     for key in _in_order(books, ready):
         frame = books.frames[key.frame]
-        task, piece = frame.tasks[key], books.piece(key)
+        task, piece = books.task(key), books.piece(key)
         if books.chained(key):
             continue
         while task.wanting and rooms > 0:
@@ -70,7 +70,7 @@ def _hand_out(books: Books, now: float, ready: bool) -> list[SendWork]:
                 elsewhere = [] if ready else _readers(books, task, homes, candidates, left)
                 candidates = elsewhere or [view for view in candidates if view in homes]
                 left.update({view.name: 1 / len(homes) for view in homes} if not candidates else {})
-            view = choose(key, frame.plan, candidates, task.leases.keys(), task.failed_at, task.owner)
+            view = choose(key, frame.plan, candidates, offering.keys(), task.leases.keys(), task.failed_at, task.owner)
             if view is None:
                 break
             given.append(send(books, view, task, now, in_flight))
@@ -133,7 +133,7 @@ def _surplus(books: Books, key: TaskKey) -> bool:
     none of them, but must not keep one that has from the next stage.
     """
     stage, tasks = books.stage(key), books.frames[key.frame].tasks
-    if not stage.coded or tasks[key].copies != 1:
+    if not stage.coded or books.task(key).copies != 1:
         return False
-    waiting = sum(other.stage == key.stage and not task.leases for other, task in tasks.items())
+    waiting = sum(task.key.stage == key.stage and not task.leases for task in tasks.values())
     return len(stage.pieces) - waiting >= stage.enough

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker's results: one is on its way at a time. The next follows when Progress has it, or when it should long have
-come; who sends all at once has them meet on the air.
+"""A worker's results: one is on its way at a time, or a few small ones. The next follows when Progress has it, or when
+it should long have come; who sends all at once has them meet on the air.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from dnn_dist.run.pace import Pace
+from dnn_dist.run.pace import SMALL, Pace
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.wire import TaskKey
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """The result that is on its way."""
+    """The result that is on its way, the newest of several small ones."""
 
     key: TaskKey
-    bytes: int
+    bytes: int  # of all
     at: float  # s
     until: float  # s; then it is waited for no longer
 
@@ -50,18 +50,18 @@ class Outbox:
         return self._sent.until if self._sent is not None and self._waiting else float("inf")
 
     def next(self, unwanted: Callable[[TaskKey], bool], settings: WorkerSettings, now: float) -> TaskKey | None:
-        """The result to be sent now: the next that is wanted, unless one is on its way."""
-        sent = self._sent
-        if sent is not None:
-            arrived = unwanted(sent.key)
-            if not arrived and now < sent.until:
-                return None
-            if arrived:
-                self._pace.note(now - sent.at, sent.bytes)
+        """The result to be sent now: the next that is wanted, unless one is on its way; small ones travel together."""
+        if (sent := self._sent) is not None and unwanted(sent.key):
+            self._pace.note(now - sent.at, sent.bytes)
+            self._sent = None
+        elif sent is not None and now >= sent.until:
             self._sent = None
         while self._waiting:
-            key = next(iter(self._waiting))
-            size, expires = self._waiting.pop(key)
+            key, (size, expires) = next(iter(self._waiting.items()))
+            size += self._sent.bytes if self._sent is not None else 0
+            if self._sent is not None and size > SMALL:
+                return None
+            del self._waiting[key]
             if not unwanted(key) and now < expires:
                 wait = self._pace.patience(size, settings.transit, settings.lifespan, settings.transit)
                 self._sent = _Sent(key, size, now, now + wait)

@@ -169,10 +169,7 @@ class Partition(Part):
 
     def awaits(self, state: WorkerState) -> bool:
         """Whether something may follow from a worker's state now, beyond that the worker is there."""
-        view = self.machine.workers.get(state.worker)
-        if view is None or self.machine.matters(state):
-            return True
-        return bool(view.leases) and view.tells(state, self.source, self.session)
+        return self.machine.matters(state)
 
     def minds(self, state: WorkerState) -> bool:
         """Whether a worker's state changes what this source does with it later: it has work of ours, offers room or
@@ -180,7 +177,7 @@ class Partition(Part):
         """
         machine = self.machine
         view = machine.workers.get(state.worker)
-        if view is None or view.leases or not machine.settings.stealing or machine.in_chains:
+        if view is None or view.leases or not machine.settings.stealing or self.store.shape.chained:
             return True
         known = view.state
         offers = self.source in (state.offered_to, known.offered_to)
@@ -263,12 +260,18 @@ class Partition(Part):
         level, allowed = self.machine.saving, savings(self.machine.settings)
         return level, allowed[min(level, len(allowed) - 1)]
 
-    def _hear_worker(self, state: WorkerState) -> None:
+    def hear(self, state: WorkerState, at: float) -> bool:
+        """Take in a worker's state that came at a time (s), if nothing follows from it but that it is due earlier."""
         due = self.machine.due
-        if not self.machine.hear(state, self.world.now()):
-            self.handle(WorkerHeard(state))
-        elif self.machine.due < due:
+        if not self.machine.hear(state, at):
+            return False
+        if self.machine.due < due:
             self.wake()
+        return True
+
+    def _hear_worker(self, state: WorkerState) -> None:
+        if not self.hear(state, self.world.now()):
+            self.handle(WorkerHeard(state))
 
     def _hear_progress(self, progress: Progress) -> None:
         self.handle(ProgressHeard(progress))

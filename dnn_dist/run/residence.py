@@ -90,15 +90,18 @@ class Residence:
             del self.kept[next(iter(self.kept))]
         self.kept[key] = _Kept(expires, size)
 
-    def drop(self, settled: Callable[[TaskKey], bool], unwanted: Callable[[TaskKey], bool], now: float) -> None:
-        """Let go of what nobody needs any more."""
-        if self.kept:
-            for key in [key for key, kept in self.kept.items() if now >= kept.expires or settled(key)]:
-                del self.kept[key]
+    def drop(self, unwanted: Callable[..., bool], now: float) -> float:
+        """Let go of what nobody needs any more, and say when more of it expires (s). `unwanted`: see
+        run/sourceviews.py.
+        """
+        for key in [key for key, kept in self.kept.items() if now >= kept.expires or unwanted(key, whole=True)]:
+            del self.kept[key]
         if self.early:
             self.early = {
                 feed: early for feed, early in self.early.items() if now < early.until and not unwanted(feed[0])
             }
+        kept, early = self.kept.values(), self.early.values()
+        return min([one.expires for one in kept] + [one.until for one in early], default=float("inf"))
 
     def ready(self, held: Collection[TaskKey], unready: Collection[TaskKey]) -> TaskKey | None:
         """The first of these tasks that has its feeds and its weights."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 
 from dnn_dist.cut.feeds import Boxes, Feeds, Maker, made_before
 from dnn_dist.cut.forms import serving
@@ -57,43 +59,49 @@ class StageShape:
         return self.enough < len(self.pieces)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: cached properties need a __dict__
 class PlanShape:
     """All stages of a plan; the last one is local, for the head that makes detections runs there."""
 
     stages: tuple[StageShape, ...]
     robots: tuple[str, ...] = ()  # whose workers take part; none named: all
 
-    @property
+    @cached_property
+    def chained(self) -> bool:
+        """Whether it has chains, which are placed by the speeds of all workers."""
+        return any(stage.chained for stage in self.stages)
+
+    @cached_property
     def scattered(self) -> bool:
         """Whether some pieces take what the aggregator has."""
         return any(piece.merged for stage in self.stages if not stage.local for piece in stage.pieces)
 
     def reporting(self, stage: int) -> list[int]:
         """The stages of a stage's chain whose pieces give the aggregator something."""
-        return [number for number in self.chain(stage) if self.stages[number].reports]
+        return self._reporting[self.chain(stage).start]
 
     @property
     def shown(self) -> int:
         """The first stage whose pieces the aggregator sees, which a picture can show."""
         return self.reporting(0)[0]
 
-    @property
+    @cached_property
     def chains(self) -> list[range]:
         """All of them, in order; a local stage is one by itself."""
-        found = [self.chain(0)]
-        while found[-1].stop < len(self.stages):
-            found.append(self.chain(found[-1].stop))
-        return found
+        firsts = [number for number, stage in enumerate(self.stages) if not (number and stage.direct)]
+        return [range(*ends) for ends in pairwise([*firsts, len(self.stages)])]
 
     def chain(self, stage: int) -> range:
         """The stages that are joined by direct boundaries with this one."""
-        first, stop = stage, stage + 1
-        while self.stages[first].direct:
-            first -= 1
-        while stop < len(self.stages) and self.stages[stop].direct:
-            stop += 1
-        return range(first, stop)
+        return self._chain_of[stage]
+
+    @cached_property
+    def _chain_of(self) -> list[range]:
+        return [chain for chain in self.chains for _ in chain]
+
+    @cached_property
+    def _reporting(self) -> dict[int, list[int]]:
+        return {chain.start: [number for number in chain if self.stages[number].reports] for chain in self.chains}
 
     @classmethod
     def of(

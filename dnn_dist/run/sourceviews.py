@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from zlib import crc32
@@ -34,6 +34,10 @@ class Owner(Protocol):
     robot: str
     settings: WorkerSettings
 
+    @property
+    def busy(self) -> set[str]:
+        """Sources that want something of us, and are not forgotten."""
+
 
 @dataclass(slots=True)
 class SourceView:
@@ -61,7 +65,7 @@ class SourceViews:
         self.reachable: set[str] = set()  # sources whose topics have met ours
 
     def hear_progress(self, progress: Progress, now: float) -> bool:
-        """An aggregator said what it holds; whether that is taken in."""
+        """An aggregator said what it holds; whether more is over than before."""
         source = self.sources.get(progress.source)
         if source is None or source.state.session != progress.session:
             return False  # its state tells us of it first
@@ -71,14 +75,14 @@ class SourceViews:
         stale = silence > self._owner.settings.source_timeout
         if known is None or stale or newer(progress.sequence, known.sequence, silence):
             source.progress, source.progress_at = progress, now
-            return True
+            return known is None or (known.oldest_open, known.stages) != (progress.oldest_open, progress.stages)
         return False
 
-    def hear_source(self, state: SourceState, busy: Collection[str], now: float) -> list[Note]:
-        """A source said how it is. `busy`: sources that want something of us, and are not forgotten."""
+    def hear_source(self, state: SourceState, now: float) -> list[Note]:
+        """A source said how it is."""
         known, timeout = self.sources.get(state.source), self._owner.settings.source_timeout
         if known is None:
-            self._make_place(busy, now)
+            self._make_place(now)
             if len(self.sources) >= self._owner.settings.max_sources:
                 text = f"source {state.source!r} ignored: {len(self.sources)} are known"
                 return [Note("too many sources", text, about=state.source)]
@@ -99,29 +103,22 @@ class SourceViews:
         known.state, known.heard_at = state, now
         return _foreign(known) if another else []
 
-    def _make_place(self, busy: Collection[str], now: float) -> None:
+    def _make_place(self, now: float) -> None:
         """Forget sources that fell silent and want nothing of us, when there are as many as may be remembered."""
-        limits = self._owner.settings
+        limits, busy = self._owner.settings, self._owner.busy
         if len(self.sources) >= limits.max_sources:
             for name, source in list(self.sources.items()):
                 if name not in busy and now - source.heard_at > limits.source_timeout:
                     del self.sources[name]
 
-    def unwanted(self, key: TaskKey) -> bool:
-        """True when the aggregator wants nothing of a task any more."""
-        return self._over(key, Progress.done)
-
-    def settled(self, key: TaskKey) -> bool:
-        """True when nobody wants anything of a task any more, nor of the pieces that it feeds."""
-        return self._over(key, Progress.settled)
-
-    def _over(self, key: TaskKey, says: Callable[[Progress, TaskKey], bool]) -> bool:
+    def unwanted(self, key: TaskKey, whole: bool = False) -> bool:
+        """True when the aggregator wants nothing of a task any more; `whole`: nor do the pieces that it feeds."""
         source = self.sources.get(key.source)
         if source is None:
             return False
         if key.session != source.state.session or key.frame < source.state.oldest_open:
             return True
-        return source.progress is not None and says(source.progress, key)
+        return source.progress is not None and source.progress.over(key, whole)
 
     def offered_to(self, plans: Mapping[str, bool], now: float) -> str:
         """The source that room is offered to; empty when none can be served. `plans`: hash -> built."""

@@ -86,7 +86,7 @@ class Spares:
                 continue
             stage = frame.begun - 1
             if _has_spares(self._books.plans[frame.plan].stages[stage]):
-                yield frame, stage, [task for key, task in frame.tasks.items() if key.stage == stage]
+                yield frame, stage, [task for task in frame.tasks.values() if task.key.stage == stage]
 
 
 def _has_spares(stage: StageShape) -> bool:

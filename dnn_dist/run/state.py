@@ -9,7 +9,7 @@ restarted process on the same robot goes on above its former self.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -115,27 +115,11 @@ class Progress(NamedTuple):
             stage += 1
         return None
 
-    def over(self, keys: Iterable[TaskKey]) -> list[TaskKey]:
-        """Those of these tasks, all of the source and session that this is about, of which nothing more is wanted
-        here: `done`, of many open frames' tasks at once.
+    def over(self, key: TaskKey, whole: bool = False) -> bool:
+        """True when the aggregator wants nothing more of this task, of the source and session that this is about;
+        `whole`: nor does any piece of its chain.
         """
-        stages = self.stages
-        return [
-            key
-            for key in keys
-            if (stage := stages.get((key.frame, key.stage))) is not None and (stage.settled or key.piece in stage.held)
-        ]
-
-    def done(self, key: TaskKey) -> bool:
-        """True when the aggregator wants nothing more of this task."""
-        if (key.source, key.session) != (self.source, self.session):
-            return False
+        if key.frame < self.oldest_open:
+            return True
         stage = self.stages.get((key.frame, key.stage))
-        return key.frame < self.oldest_open or (stage is not None and (stage.settled or key.piece in stage.held))
-
-    def settled(self, key: TaskKey) -> bool:
-        """True when nobody wants anything more of this task, nor any piece of its chain."""
-        if (key.source, key.session) != (self.source, self.session):
-            return False
-        stage = self.stages.get((key.frame, key.stage))
-        return key.frame < self.oldest_open or (stage is not None and stage.settled)
+        return stage is not None and (stage.settled or (not whole and key.piece in stage.held))

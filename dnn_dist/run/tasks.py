@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dnn_dist.cut.feeds import Maker
 from dnn_dist.plan.policy import window_takes
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import Lease, LeaseState, Story
@@ -37,7 +38,7 @@ class OpenFrame:
 
     plan: str
     deadline: float  # s
-    tasks: dict[TaskKey, Task] = field(default_factory=dict)  # not done
+    tasks: dict[Maker, Task] = field(default_factory=dict)  # of stage and piece; not done
     begun: int = 0  # the tasks of stages below were queued
     served: dict[int, set[str]] = field(default_factory=dict)  # stage -> workers that were given a piece of it
 
@@ -106,7 +107,7 @@ class Books:
 
     def task(self, key: TaskKey) -> Task:
         """An open frame's task that is not done."""
-        return self.frames[key.frame].tasks[key]
+        return self.frames[key.frame].tasks[key.stage, key.piece]
 
     def in_flight(self) -> int:
         """Bytes of work on the way, given up or not, plus results expected."""
@@ -122,9 +123,10 @@ class Books:
         if view.due < self.due:
             self.due = view.due
 
-    def forget(self, frame: OpenFrame, key: TaskKey, why: LeaseState, now: float) -> None:
+    def forget(self, frame: OpenFrame, task: Task, why: LeaseState, now: float) -> None:
         """Nothing more is wanted of a task."""
-        task = frame.tasks.pop(key)
+        key = task.key
+        del frame.tasks[key.stage, key.piece]
         for worker, lease in task.leases.items():
             view = self.workers[worker]
             view.let_go(lease, why, now)
@@ -135,6 +137,6 @@ class Books:
     def close(self, number: int, now: float) -> None:
         """Nothing more is wanted of a frame."""
         frame = self.frames[number]
-        for key in list(frame.tasks):
-            self.forget(frame, key, LeaseState.REVOKED, now)
+        for task in list(frame.tasks.values()):
+            self.forget(frame, task, LeaseState.REVOKED, now)
         del self.frames[number]

@@ -79,10 +79,10 @@ class Worker:
     refused: dict[str, str] = field(default_factory=dict)  # hash -> why
     seen: dict[tuple[str, int], int] = field(default_factory=dict)  # (source, session) -> last work number
     speeds: Speeds = field(default_factory=Speeds)
+    _expiry: float = float("inf")  # s; before that nothing that is held or kept expires
     _sequence: int = 0
     _published: tuple[Any, ...] = ()
     _published_at: float = float("-inf")
-    _listed: frozenset[TaskKey] = frozenset()  # answered, as published
 
     def __post_init__(self) -> None:
         self._views = SourceViews(self)
@@ -91,6 +91,8 @@ class Worker:
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take in an event at steady time `now` (seconds); returns what is to be done, in order."""
         actions = _HANDLERS[type(event)](self, event, now)
+        if now >= self._expiry:
+            self._drop_unwanted(now)
         if type(event) is StatesHeard and event.later:
             return actions
         if self.held:
@@ -98,8 +100,6 @@ class Worker:
         key = self.outbox.next(self._views.unwanted, self.settings, now)
         if key is not None:
             actions.append(SendResult(key))
-        if self.answered:
-            self._forget_answers(now)
         return actions + self._publish(now)
 
     def feed(self, event: FeedArrived, now: float) -> bool:
@@ -200,6 +200,7 @@ class Worker:
         self.answered.pop(key, None)
         self.held.insert(self._place(key), key)
         self.expires[key] = now + event.budget
+        self._expiry = min(self._expiry, self.expires[key])
         self.residence.hold(key, event.plan, event.role)
         if not event.ready:
             self.unready.append(key)
@@ -222,8 +223,9 @@ class Worker:
         key = event.key
         known = key in self.residence.waiting
         if known or (key not in self.held and key not in self.answered and not self._views.unwanted(key)):
-            settings = self.settings
-            self.residence.feed(key, event.maker, event.plan, settings.max_early, now + settings.remember)
+            until = now + self.settings.remember
+            self._expiry = min(self._expiry, until)
+            self.residence.feed(key, event.maker, event.plan, self.settings.max_early, until)
         return []
 
     def _handle_peers(self, event: PeersReachable, now: float) -> list[Any]:
@@ -259,6 +261,7 @@ class Worker:
     def _handle_computed(self, event: Computed, now: float) -> list[Any]:
         assert self.computing and self.held[0] == event.key, f"{event.key} is not being computed; held: {self.held}"
         self.computing = False
+        self._forget_answers(now)
         del self.held[0]
         role, expires = self.residence.release(event.key), self.expires.pop(event.key)
         actions: list[Any] = []
@@ -276,12 +279,7 @@ class Worker:
                 # Pools have no MACs and take their time all the same: as one MAC they have a speed as well.
                 stage, speed = (event.plan, event.key.stage), max(1, event.macs) / event.seconds
                 self.speeds.note(stage, speed, self.settings.max_speeds)
-        self._drop_unwanted(now)
         return actions
-
-    def _handle_tick(self, event: Tick, now: float) -> list[Any]:
-        self._drop_unwanted(now)  # some of it has expired
-        return []
 
     def _handle_states(self, event: StatesHeard, now: float) -> list[Any]:
         actions: list[Any] = []
@@ -292,8 +290,7 @@ class Worker:
                 continue
             before = self.sources.get(state.source)
             known = before and (before.state.session, before.state.oldest_open)
-            busy = {key.source for key in (*self.held, *self.outbox, *self.answered)}
-            actions += self._views.hear_source(state, busy, now)
+            actions += self._views.hear_source(state, now)
             over = over or known != (state.session, state.oldest_open)
         if over:
             self._drop_unwanted(now)
@@ -306,8 +303,13 @@ class Worker:
 
     # State
 
+    @property
+    def busy(self) -> set[str]:
+        """Sources that want something of us."""
+        return {key.source for keys in (self.held, self.outbox, self.answered) for key in keys}
+
     def _drop_unwanted(self, now: float) -> None:
-        """Drop waiting tasks that nobody wants; they count as answered, by somebody else."""
+        """Drop waiting tasks that nobody wants or that are too late; they count as answered, by somebody else."""
         held = self.held[1:] if self.computing else self.held
         for key in [key for key in held if self._unwanted(key, self.residence.role(key)) or now >= self.expires[key]]:
             self.held.remove(key)
@@ -316,11 +318,11 @@ class Worker:
             self.residence.release(key)
             del self.expires[key]
             self.answered[key] = now
-        self.residence.drop(self._views.settled, self._views.unwanted, now)
+        self._expiry = min([self.residence.drop(self._views.unwanted, now), *self.expires.values()])
 
     def _unwanted(self, key: TaskKey, role: Role) -> bool:
         """True when nobody wants what comes of a task; the aggregator may have what other pieces still need."""
-        return self._views.settled(key) if role.feeds else self._views.unwanted(key)
+        return self._views.unwanted(key, whole=bool(role.feeds))
 
     def _forget_answers(self, now: float) -> None:
         # A heartbeat longer than Progress settles it: this worker's state may overtake that Progress on its way to
@@ -347,17 +349,16 @@ class Worker:
         return self._views.offered_to(self.plans, now)
 
     def _publish(self, now: float) -> list[Any]:
-        waiting, answered = self.residence.waiting, frozenset(self.answered)
-        quiet = now < self._published_at + self.settings.heartbeat
-        if quiet and answered < self._listed:  # that answers are listed no longer is worth no message
-            answered = self._listed
+        waiting, quiet = self.residence.waiting, now < self._published_at + self.settings.heartbeat
+        if not quiet:  # that answers are listed no longer is worth no message
+            self._forget_answers(now)
         most = min(1 + self.settings.prefetch, self.settings.max_held)
         told: tuple[Any, ...] = (  # in the order of WorkerState
             frozenset(plan for plan, built in self.plans.items() if built),
             frozenset(self.refused),
             tuple(self.held),
             frozenset(waiting),
-            answered,
+            frozenset(self.answered),
             max(0, most - len(self.held) + len(waiting) - len(self.outbox)),
             self.peers,
             self.offered_to(now),
@@ -367,7 +368,7 @@ class Worker:
         )
         if quiet and told == self._published:
             return []
-        self._published, self._published_at, self._listed = told, now, answered
+        self._published, self._published_at = told, now
         self._sequence = next_sequence(self._sequence, now)
         who = self.name, self.robot, self.session, self._sequence, self.model
         return [PublishWorker(WorkerState(*who, self.speeds.overall, self.speeds.of_stage, *told))]
@@ -384,5 +385,5 @@ _HANDLERS: dict[type, Callable[[Worker, Any, float], list[Any]]] = {
     Unready: Worker._handle_unready,
     StatesHeard: Worker._handle_states,
     SourceReachable: Worker._handle_reachable,
-    Tick: Worker._handle_tick,
+    Tick: lambda worker, event, now: [],
 }

@@ -188,6 +188,9 @@ class WorkerRun(Process):
         """A message arrives."""
         if self.part is None:
             return
+        if type(value) is Feed and self.part.lacks_more(value) and self._stopped is None and not self._lag:
+            self.part.post(value)  # nothing follows, so nothing else is read or said
+            return
         self.deliver(self.part, value)
         if isinstance(value, Work) and self.part is not None:
             held = sum(self._piece(key, self.part.plan_of(key)).bytes_in for key in self.part.tasks)
@@ -241,5 +244,5 @@ class WorkerRun(Process):
                 states.append(state)
             soonest = min(soonest, later)
         if states:
-            part.post(StatesHeard(tuple(states), later=True))
+            part.take(StatesHeard(tuple(states), later=True))
         return soonest

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from dnn_dist.cut.feeds import AGGREGATOR, Maker
@@ -92,7 +93,7 @@ class SizePieces:
 
     def __init__(self, shapes: Callable[[str], PlanShape], on_demand: bool) -> None:
         """`shapes`: of a plan by its name."""
-        self._shapes, self._on_demand = shapes, on_demand
+        self._shapes, self._on_demand = cache(shapes), on_demand
         self._ready: set[tuple[str, int, int, bool]] = set()
 
     def build(self, offered: PlanText) -> bool:

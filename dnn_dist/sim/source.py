@@ -92,13 +92,14 @@ class SourceRun:
         self.awaited: dict[str, Listener] = {}  # robot -> its worker, whose next result waits for progress
         self._queued = 0  # as last told
         self._known: set[str] = set()  # workers that the aggregator has heard of
-        # What workers say and nothing follows from: worker -> (arrives, s; what it says; what arrived before, unread)
-        self._inbox: dict[str, tuple[float, WorkerState, WorkerState | None]] = {}
+        self._inbox: list[tuple[float, WorkerState]] = []  # what workers say: when it arrives (s)
+        self._reading = False  # it will be read soon
         self._listen_at = float("inf") if self._exact else float("-inf")  # s; to the workers' heartbeats
         settings = DispatcherSettings(
             **{**vars(settings), "max_frames": source.max_frames, "deadline": source.deadline, "robot": source.robot}
         )
         self._patience = settings.worker_timeout
+        self._soon = min(settings.lease_min, settings.transit)  # s; nothing that a state says is overdue earlier
         here = _World(hub, source.robot, self)
         self._apart = self.aggregator_robot != self.robot
         self._processes = here, _World(hub, self.aggregator_robot, self) if self._apart else here
@@ -318,17 +319,17 @@ class SourceRun:
         self._tell_aggregator(result)
 
     def tell(self, state: WorkerState) -> None:
-        """A worker says how it is. What matters here arrives as an event; the rest is read with the next one."""
+        """A worker says how it is. What matters here arrives as an event; the rest is read before the next one."""
         if self._exact or self.partition.awaits(state):
             self.air.tell(state.robot, self.robot, "worker state", self._hear_worker, state)
             if self._exact and self._apart:
                 self.air.tell(state.robot, self.aggregator_robot, "worker state", self._tell_aggregator, state)
-            return
-        if self.air.cut(state.robot, self.robot) or not self.partition.minds(state):
-            return  # that it is heard is told with the heartbeats
-        now, unread = self.agenda.now, self._inbox.get(state.worker)
-        before = unread[1] if unread is not None and unread[0] <= now else None
-        self._inbox[state.worker] = now + self.air.mean_delay(state.robot, self.robot), state, before
+        # Else that it is heard is told with the heartbeats.
+        elif not self.air.cut(state.robot, self.robot) and self.partition.minds(state):
+            at = self.agenda.now + self.air.mean_delay(state.robot, self.robot)
+            self._inbox.append((at, state))
+            if not self._reading:
+                self._read_soon()
 
     def _hear_worker(self, state: WorkerState) -> None:
         here = self._processes[0]
@@ -340,29 +341,28 @@ class SourceRun:
     def look(self) -> None:
         """What was left out and matters now: states that offer room for tasks that wait, and the next image."""
         if self._inbox and self.partition.waits:
-            for at, unread, _ in self._inbox.values():
+            for at, unread in self._inbox:
                 self.agenda.at(at, self._hear_worker, unread)
             self._inbox.clear()
         self._look_for_image()
 
-    def _read_inbox(self) -> None:
-        now, arrived = self.agenda.now, list[WorkerState]()
-        under_way: dict[str, tuple[float, WorkerState, WorkerState | None]] = {}
-        for worker, (at, newest, before) in self._inbox.items():
-            state: WorkerState | None = newest
-            if at > now:
-                under_way[worker], state = (at, newest, None), before
-            if state is not None:
-                arrived.append(state)
-        self._inbox = under_way
-        for state in arrived:
-            self.partition.post(state)
+    def _read_soon(self) -> None:
+        self._reading = bool(self._inbox)
+        if self._reading:
+            self.agenda.at(self.agenda.now + self._soon, self._read)
+
+    def _read(self) -> None:
+        self.listen()
+        self.look()
+        self._read_soon()
 
     def listen(self) -> None:
         """Hear what said nothing new: states that wait unread, and heartbeats that were not simulated one by one."""
-        if self._inbox:
-            self._read_inbox()
-        now = self.agenda.now
+        now, unread = self.agenda.now, self._inbox
+        self._inbox = [news for news in unread if news[0] > now]
+        for at, state in unread:
+            if at <= now and not self.partition.hear(state, at):
+                self.partition.post(state)
         if now < self._listen_at:
             return
         heard, longest = {}, 0.0
