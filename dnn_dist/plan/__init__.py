@@ -21,6 +21,7 @@
     observed.py   the fleet of a cluster that runs, from what its nodes measured
     coverage.py   how many devices may fail, and what that costs in extra ones (CDC + 2MR)
     front.py      closed sets of layers: where to cut between a robot and a server
+    bylink.py     cuts between a robot and a server by the rate of their link
     between.py    the cut of a network between a robot and a server, a stage for each path
     paths.py      in which order what crosses such a cut is computed and sent: Extended Johnson, and better
     minimum_cut.py   the cut of the least sum, which overlaps nothing (needs networkx)

@@ -33,6 +33,7 @@ The state machines, and what their rules are about:
     crew.py        which workers compute a chain
     lineage.py     what has to be computed anew when workers of a chain are lost
     planswitch.py  which plan new frames take
+    bylink.py      which plan new frames take, by the rate of the link to a server
     restarts.py    frames of which nobody will report
     fleetview.py   what a dispatcher knows of each worker
     worker.py      a worker's offers, tasks and answers
@@ -48,6 +49,8 @@ What they measure:
     pace.py        how long an acknowledgement takes on a link
     speeds.py      how fast a worker computes, for each stage
     stagetimes.py  how long something about the stages of plans took of late
+    linkrate.py    the rate of a link, by what goes over it anyway
+    linkhealth.py  what diagnostics say of a source's links
     delays.py      what pieces of a stage, and works on a link, took of late
     shares.py      until when each chain of a plan is waited for
     due.py         when the next message of a pair is due: the QoS deadline to ask for

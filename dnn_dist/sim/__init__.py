@@ -6,6 +6,8 @@ partition, aggregator and worker; only computing, links and clocks are modelled.
     air.py        Air: links and shared media, what they carry, delay and lose
     processor.py  Processor: a robot's, shared by its worker and its local stages
     faults.py     Fault, parse_faults: what goes wrong, as a text or by seed
+    changes.py    links that carry more or less for a while
+    listener.py   Listener: what a source knows of a worker
     scenario.py   Scenario, Source, Load: what is simulated
     process.py    Process: the world of run/world.py in virtual time; Hub: what all processes share
     source.py     SourceRun: a camera, and the processes of its partition and aggregator
