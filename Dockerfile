@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1
 # SPDX-License-Identifier: Apache-2.0
 # One image for every node, on arm64 and amd64:
-#     docker build -t dnn_dist:0.1.0 .
-#     docker buildx build --platform linux/arm64,linux/amd64 -t REGISTRY/dnn_dist:0.1.0 --push .
+#     docker build -t dnn_dist:0.2.0 .
+#     docker buildx build --platform linux/arm64,linux/amd64 -t REGISTRY/dnn_dist:0.2.0 --push .
 # Which node a container runs is its command: compose.yaml, or what `dnn_dist deploy kubernetes FILE` prints.
 
 ARG ROS_DISTRO=jazzy

@@ -3,6 +3,7 @@
 
 from pathlib import Path
 from runpy import run_path
+from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
@@ -14,7 +15,7 @@ executables = run_path(str(here / "dnn_dist/executables.py"))["EXECUTABLES"]
 
 setup(
     name="dnn_dist",
-    version="0.1.0",
+    version=ElementTree.parse(here / "package.xml").findtext("version"),
     description="One neural network, run together by the robots that are there",
     license="Apache-2.0",
     python_requires=">=3.10",

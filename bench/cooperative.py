@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
 from netbuilder import VALID, NetBuilder
 
 from dnn_dist.cli.supervisor import Supervisor, share
-from dnn_dist.cluster import parse_cluster, processes
+from dnn_dist.cluster import Cluster, parse_cluster, processes
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
@@ -130,8 +130,10 @@ class Setting:
         return Predictor(self.network, given)(cut_network(self.network, cut), (SERVER, ROBOT)).latency
 
 
-def profiles_for(rate: float, folder: Path) -> Path:
-    """The shipped DDS profiles, for this rate (bit/s): a process sends SHARE of it."""
+def profiles_for(rate: float, folder: Path, slowest: float) -> Path:
+    """The shipped DDS profiles, for this rate (bit/s): a process sends SHARE of it. At the `slowest` rate of the air
+    nothing is asked for again that is still on its way.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     packets = math.ceil(PERIOD * SHARE * rate / 8 / PACKET)
     period = round(1000 * packets * PACKET / (SHARE * rate / 8))
@@ -140,12 +142,12 @@ def profiles_for(rate: float, folder: Path) -> Path:
         values = {"max_bytes_per_period": packets * PACKET + PACKET // 10, "period_ms": period}
         for name, value in values.items():
             text = re.sub(FIELD.format(name), rf"\g<1>{value}\g<2>", text)
-        text = text.replace("<nanosec>30000000<", f"<nanosec>{round(min(0.99, ASKED / rate) * 1e9)}<")
+        text = text.replace("<nanosec>30000000<", f"<nanosec>{round(min(0.99, ASKED / slowest) * 1e9)}<")
         (folder / path.name).write_text(text)
     return folder.resolve()
 
 
-def cluster_of(setting: Setting, cut: str) -> Any:
+def cluster_of(setting: Setting, cut: str) -> Cluster:
     """Camera, gateway and a worker on the robot, a worker on the server."""
     robot, server = ({"worker": {"pace": float(pace)}} for pace in setting.paces)
     patient = {"lifespan": 30.0, "window": 100_000_000, "worker_timeout": 5.0, "transit": 5.0, "lease_min": 2.0}
@@ -163,11 +165,12 @@ def cluster_of(setting: Setting, cut: str) -> Any:
 
 
 @contextmanager
-def flying(setting: Setting, cut: str, folder: Path) -> Iterator[Flight]:
-    """Robot and server at work, in calm air. What `folder` had is gone."""
+def flying(setting: Setting, cluster: Cluster, folder: Path, slowest: float = 1.0) -> Iterator[Flight]:
+    """Robot and server at work in calm air, that may fall to `slowest` of its rate later. What `folder` had is gone."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    started = processes(cluster_of(setting, cut), profiles_for(setting.weather.rate, folder / "network"))
+    rate = setting.weather.rate
+    started = processes(cluster, profiles_for(rate, folder / "network", slowest * rate))
     environment = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",  # by multicast, in namespaces that nothing leaves
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
@@ -190,7 +193,7 @@ def flying(setting: Setting, cut: str, folder: Path) -> Iterator[Flight]:
 
 def measure(setting: Setting, cut: str, frames: int, folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
     """Frames of a cut; seconds."""
-    with flying(setting, cut, folder) as flight:
+    with flying(setting, cluster_of(setting, cut), folder) as flight:
         flight.until(lambda: any(one["status"] in EXACT for one in flight.reports), "a complete frame", PATIENCE + 60)
         flight.air.set(setting.weather)
         settled = settle(flight, 30.0, 6)

@@ -23,8 +23,8 @@ from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import OUTPUT
 from dnn_dist.nodes.shell import Shell
 
-TOLD = ("source", "session", "frame", "status", "quality", "latency", "budget", "dropped", "pieces", "came", "decoded",
-        "recomputed", "filled", "computed", "local", "waited")  # fmt: skip
+TOLD = ("source", "session", "frame", "plan", "status", "quality", "latency", "budget", "dropped", "pieces", "came",
+        "decoded", "recomputed", "filled", "computed", "local", "waited")  # fmt: skip
 OF_WORKER = ("tasks", "stolen", "recomputed", "bytes_in", "bytes_out", "computed")
 AGAIN = 0.05  # s until a node that is not found yet is looked for again
 

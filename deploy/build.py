@@ -29,7 +29,7 @@ def build(symlinked: bool) -> None:
             *(["--symlink-install"] if symlinked else []),
             *("--cmake-args", "-GNinja", f"-DPython3_EXECUTABLE={VENV / 'bin/python'}"),
         ],
-        # Unless told how many jobs, colcon also has ninja wait for a load below their number: one job on a busy machine.
+        # Unless told how many jobs, colcon has ninja wait for a load below their number too: one job if others run.
         env={"MAKEFLAGS": f"-j{os.cpu_count()}"} | os.environ | {"DNN_DIST_PREFIX": ""},
         check=True,
     )

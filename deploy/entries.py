@@ -48,7 +48,8 @@ def below() -> list[str]:
         *python,
         f"export AMENT_PREFIX_PATH={quoted(VENV)} CMAKE_PREFIX_PATH={quoted(VENV)}",
         f"export LD_LIBRARY_PATH={':'.join(map(quoted, libraries))}",
-        "unset PYTHONPATH",
+        # A ROS installation that was sourced since then is another one; modules of the user's own are welcome.
+        '[ -z "${ROS_DISTRO:-}" ] || unset PYTHONPATH',
         # The wheels start each Python twice to set the library path, which is set here.
         "export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1",
     ]

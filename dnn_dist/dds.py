@@ -50,8 +50,8 @@ def profile_environment(profile: str | Path, unpaced: Sequence[str] = (), sender
 
 
 def derived(profile: bytes, unpaced: Iterable[str], fast_dds_2: bool = False, senders: int = 1) -> bytes:
-    """A profile with a writer more for each topic of `unpaced`: as the default one, but without flow controller; which
-    lets pass one of `senders` shares.
+    """The profile with one more writer for each topic of `unpaced`: the default writer without its flow controller. The
+    flow controller of the others lets pass one of `senders` shares.
 
     rmw_fastrtps takes the writer profile of a topic's name before the default one. A flow controller belongs to a
     writer and holds back whatever that sends, also to a reader on the same machine. `fast_dds_2`: in that one's words.

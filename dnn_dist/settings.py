@@ -97,8 +97,13 @@ class SourceSettings:
 class PartitionSettings(ModelSettings, SourceSettings):
     """Takes the newest frame, cuts it and hands tasks to workers."""
 
-    plan: str = parameter("", "plan file of `dnn_dist plan`; it replaces cut, fill, wire and replicas")
+    plan: str = parameter("", "plan file of `dnn_dist plan`; it replaces cut, by_link, fill, wire and replicas")
     cut: str = parameter("tiles:2x2", "how the model is cut, as for `dnn_dist check --cut`")
+    by_link: str = parameter(
+        "",
+        "cuts by the rate of the link to a server, each from so many Mbit/s on, as in '1.5 front@0..4>rest | 9 rest'; "
+        "below the first, and without a server, cut",
+    )
     fill: str = parameter("last", "what stands for a lost piece", choices=("last", "zeros"))
     wire: str = parameter(
         "float32",
@@ -270,6 +275,6 @@ S = TypeVar("S")
 
 
 def adopt(kind: type[S], values: Any) -> S:
-    """Settings of a kind from those of another that has more: what `values` lacks is as by default."""
+    """Settings of class `kind`, each from the attribute of that name of `values`; where it has none, the default."""
     names = [entry.name for entry in fields(kind) if hasattr(values, entry.name)]  # type: ignore[arg-type]
     return kind(**{name: getattr(values, name) for name in names})

@@ -20,6 +20,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["topics.md"]  # a part of messages.md
 html_theme = "furo"
+html_static_path, html_css_files = ["_static"], ["wide.css"]
 html_title = f"dnn_dist {release}"
 html_show_sphinx = False
 myst_heading_anchors = 4

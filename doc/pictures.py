@@ -69,7 +69,7 @@ def tiles_and_halo() -> Figure:
     left.imshow(image)
     for region in outputs:
         share = Region(*(scale * edge for edge in (region.y0, region.y1, region.x0, region.x1)))
-        box(left, share, "white", linewidth=1.2, linestyle="--")
+        box(left, share, "white", linewidth=1.2)
     box(left, inputs[0], COLOURS[1], 0.25)
     right.imshow(np.zeros((*network.tensors[stage.outputs[0]].shape[1:3], 3)) + 0.93)
     for number, region in enumerate(outputs):
@@ -81,7 +81,7 @@ def tiles_and_halo() -> Figure:
     bare(right, Region(0, 16, 0, 20), f"made by tile 0: {made.height} x {made.width} of the tensor after op 10")
     macs = sum(piece.macs for piece in stage.pieces) / sum(op.macs for op in network.ops[:11])
     text = (
-        f"Dashed: a quarter of the image, {image.shape[0] // 2} x {image.shape[1] // 2}. The rest of the box is halo. "
+        f"White: quarters of the image, {image.shape[0] // 2} x {image.shape[1] // 2}. The rest of the box is halo. "
         f"All four tiles together read {whole / image[..., 0].size:.2f} images and compute {macs:.2f} times the work."
     )
     figure.supxlabel(text, fontsize=8, color="#404040")
@@ -101,12 +101,10 @@ def direct_boundaries() -> Figure:
         for piece in boundary.pieces:
             region = piece.outputs[0].region
             box(axes, region, COLOURS[piece.index], 0.3 if axes is left else 0.12, linewidth=1)
-            corner = (
-                {"x": region.x0 + 1, "y": region.y0 + 3}
-                if piece.index < 2
-                else {"x": region.x0 + 1, "y": region.y1 - 2}
-            )
-            axes.text(*corner.values(), f"worker {piece.index}", fontsize=8)
+            # At the outer corners, since what goes over a boundary is drawn along the inner edges.
+            x, side = (region.x0 + 1, "left") if piece.index % 2 == 0 else (region.x1 - 2, "right")
+            y = region.y0 + 3 if piece.index < 2 else region.y1 - 2
+            axes.text(x, y, f"worker {piece.index}", fontsize=8, ha=side)
     middle = columns / 2 - 0.5, rows / 2 - 0.5
     sent = sum(piece.outputs[0].bytes for piece in boundary.pieces)
     back = sum(port.bytes for piece in feeds.stages[1].pieces for port in piece.inputs)

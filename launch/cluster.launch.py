@@ -102,9 +102,9 @@ def node(
 
 
 def no_keyboard_interrupt() -> Action:
-    """Launch hears of Ctrl-C by a descriptor, and needs none of the KeyboardInterrupt that Python raises besides.
+    """Python must not raise KeyboardInterrupt: launch learns of Ctrl-C from a file descriptor.
 
-    Raised while launch starts a process, it makes launch lose that process and never end.
+    When it is raised while launch starts a process, launch loses that process and never ends.
     """
     usual = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, lambda *_: None)
@@ -128,8 +128,8 @@ def stop_late_comer(node: Node) -> Action:
 def on_exit(
     process: Process, cluster: Cluster, started: tuple[Process, ...], ended: set[str], respawn: bool
 ) -> Callable[..., list[Action]]:
-    """What to do when the process has ended. `ended` collects the names of those that did for good: all that end, when
-    nothing is started again (not `respawn`).
+    """The handler for the end of this process. `ended` collects the names of processes that ended for good; without
+    `respawn` every end is for good.
     """
 
     def handle(event, context: LaunchContext) -> list[Action]:
@@ -161,9 +161,9 @@ def rviz(namespace: str) -> list[Action]:
 
 
 def fail(reason: str) -> Action:
-    """Ends launch with one line and exit code 1, which it has for exceptions only.
+    """Ends launch with one line and exit code 1, by an exception, since launch has no other way to that exit code.
 
-    In an event of its own: launch forgets the processes of an event whose handling raises, and leaves them behind.
+    In an event of its own: when handling an event raises, launch forgets the processes that it started in it.
     """
 
     def raise_(context: LaunchContext) -> None:

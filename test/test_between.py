@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cut between a robot and a server: equal to the whole, predicted as reckoned, and what the planner says of it."""
 
+from dataclasses import replace
+from itertools import pairwise
+from math import inf
+
 import pytest
 from cutting import EXAMPLES, FIXTURES, assert_equal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_dags import drawn_network
 
-from dnn_dist.cut.spec import cut_network
+from dnn_dist.cut.spec import cut_network, filled
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.plan.between import between
+from dnn_dist.plan.cost import op_seconds
 from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.policy import alike, columns, deal, keep_sides
 from dnn_dist.plan.predict import Circumstances, Predictor
 from dnn_dist.plan.rules import Goal
-from dnn_dist.plan.schedule import Handling
+from dnn_dist.plan.schedule import Handling, schedule
 from dnn_dist.plan.search import SIDED, search
 from dnn_dist.run.shape import PlanShape
 
@@ -85,6 +90,34 @@ def test_the_planner_gives_the_rest_to_a_server_and_says_in_which_order(siamese,
     (told,) = [line for line in choice.why if line.startswith("front and rest")]
     assert "from robot to server" in told and ("above the bound" in told or "only order" in told)
     assert set(choice.best.prediction.busy) == {"pi", "server"}
+
+
+def test_a_front_may_hold_ops_from_behind_its_rests():
+    """Nothing becomes local between its stages, and a plan of them is no faster than two robots can be."""
+    interleaved = 0
+    for name in ("resnet50_float32", "inception_v3_int8", "mobilenet_v3_float32"):
+        network = read_network(FIXTURES / "zoo" / f"{name}.tflite")
+        for megabits in (0.1, 0.3, 1.0, 3.0, 10.0, 30.0):
+            robots = fleet(50, 100, megabits)
+            stages = cut_network(network, between(network, *robots.robots, robots.link("pi", "server"), "float32").cut)
+            interleaved += any(one.last > other.first for one, other in pairwise(stages))
+            assert filled(network, [one for one in stages if one.distributed], 0, len(network.ops) - 1) == stages
+            predicted = Predictor(network, Circumstances(robots, "pi", handling=NOTHING))(stages, ("server", "pi"))
+            assert sum(op_seconds(network, robots.robots[0])) / 3 <= predicted.latency < inf
+    assert interleaved
+
+
+def test_what_never_ends_takes_for_ever(siamese):
+    """A piece that waits for what nobody makes."""
+    robots = fleet(50, 500, 3.0)
+    given = Circumstances(robots, "pi")
+    stages = cut_network(siamese, between(siamese, *robots.robots, robots.link("pi", "server"), "float32").cut)
+    loads = list(Predictor(siamese, given).load(stages))
+    (last,) = loads[-1].pieces
+    loads[-1] = replace(loads[-1], pieces=(replace(last, feeds={**last.feeds, (9, 9): 1}),))
+    for frames in (1, 8):
+        timeline = schedule(loads, Predictor(siamese, given).site(("server", "pi")), frames)
+        assert timeline.latency == timeline.interval == inf
 
 
 def test_a_server_over_a_bad_link_is_given_nothing(siamese):

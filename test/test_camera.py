@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ ROUNDS = 3  # images of each size and topic
 
 @pytest.fixture
 def granted() -> Iterator[int]:
-    """Bytes that the system grants a socket: 4 MB where we may ask for them, as the README says one should."""
+    """Bytes that the system grants a socket: 4 MB where we may ask for them, as doc/networks.md says one should."""
     before = int(GRANTED.read_text())
     if before < WANTED:
         with suppress(OSError):
@@ -205,3 +206,34 @@ def test_a_profile_hears_datagrams_of_any_size(profile: str) -> None:
     values = {element.tag.partition("}")[2]: element.text or "" for element in tree.iter()}
     assert int(values["maxMessageSize"]) >= 65_500
     assert int(values["receiveBufferSize"]) == WANTED
+
+
+def test_a_demo_without_a_camera_takes_the_images_of_ones_own(ros_domain: int, tmp_path: Path) -> None:
+    """It says where to publish; the number of workers is the parameter file's."""
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        "robots: {r1: {source: front, nodes: [gateway, worker]}, r2: {nodes: [worker]}}\n"
+        "parameters: {gateway: {cut: 'tiles:2x2@0..10', deadline: 10.0}}\n"
+    )
+    command = [str(executables() / "dnn_dist"), "demo", "--params", str(file), "--frames", "3", "--pace", "0"]
+    demo = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert demo.stdout is not None
+        asked = next((line for line in demo.stdout if "publish images on image" in line), "")
+        told = dict(word.split("=") for word in asked.split() if "=" in word)
+        assert told["ROS_DOMAIN_ID"] == str(ros_domain), asked
+        driver = [sys.executable, str(HERE / "plain_camera.py"), "reliable", "4.0", "300000"]
+        with running(tmp_path / "camera.txt", driver, bare(told)):
+            said = demo.communicate(timeout=2 * PATIENCE)[0]
+    finally:
+        demo.kill()
+    assert demo.returncode == 0, said
+    assert "complete 3" in said and {"r1", "r2"} <= set(said.split()), said
+    reports = [json.loads(line) for line in (tmp_path / "out/reports.jsonl").read_text().splitlines()]
+    assert [report["status"] for report in reports] == ["complete"] * 3
+    for report in reports:
+        parts = sum(report[part] for part in ("computed", "local", "waited"))
+        assert parts == pytest.approx(report["latency"], abs=1e-5)
+        assert sum(share["tasks"] for share in report["workers"]) == report["pieces"] == 4

@@ -58,7 +58,7 @@ def test_check_of_every_fixture(capsys, path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-@pytest.mark.parametrize("grid", ["1x1", "2x2", "3x3", "4x4", "5x5", "1x5", "5x2", "3x4", "4x1"])
+@pytest.mark.parametrize("grid", ["1x1", "3x3", "5x5", "1x5", "4x1"])
 def test_the_shipped_detector(dtype, grid):
     network = read_network(MODELS / f"warehouse_{dtype}.tflite")
     facts = check(network, f"tiles:{grid}")

@@ -22,7 +22,7 @@ from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 
-EXAMPLES = int(os.environ.get("DNN_DIST_EXAMPLES", "500"))
+EXAMPLES = int(os.environ.get("DNN_DIST_EXAMPLES", "200"))
 PAIRS = {n: st.tuples(st.integers(1, n), st.integers(1, n)) for n in (2, 3, 4)}
 CHANNELS = st.sampled_from((1, 2, 3, 4, 8, 17))
 

@@ -258,7 +258,8 @@ def said_by(seen: list[Any], node: str, kind: str) -> str:
 def test_a_worker_with_another_model_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     cluster_robots = robots(3)
     cluster_robots["r3"]["parameters"] = {"worker": {"model": INT8}}
-    with live(tmp_path, cluster_robots, PATIENT, ready=2) as cluster:
+    steady = {"gateway": {**PATIENT["gateway"], "worker_timeout": 5.0, "lease_min": 5.0}}
+    with live(tmp_path, cluster_robots, steady, ready=2) as cluster:
         seen = diagnostics(cluster)
         cluster.feed(film(3))
         assert {report.status for report in cluster.watch.reports} == {Status.COMPLETE}

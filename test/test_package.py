@@ -176,11 +176,30 @@ def first(pattern: str, file: str) -> str | None:
 def test_versions_are_equal() -> None:
     found = {
         "package.xml": ElementTree.parse(ROOT / "package.xml").findtext("version"),
-        "setup.py": first(r'version="(.+?)"', "setup.py"),
+        "Dockerfile": first(r"dnn_dist:(\d\S*)", "Dockerfile"),
+        "deployment.md": first(r"dnn_dist:(\d\S*)", "doc/deployment.md"),
         "CHANGELOG.rst": first(r"\n(\d+\.\d+\.\d+) ", "CHANGELOG.rst"),
         "__init__.py": dnn_dist.__version__,
     }
     assert len(set(found.values())) == 1, found
+
+
+def test_the_changelog_is_one_that_release_tools_read() -> None:
+    """Each section is a version with its date, newest first; catkin_pkg's parser is that of bloom."""
+    changelog = pytest.importorskip("catkin_pkg.changelog").get_changelog_from_path(str(ROOT))
+    sections = re.findall(r"(?m)^(.+)\n-+$", (ROOT / "CHANGELOG.rst").read_text())
+    assert sections[0] == "Forthcoming" or sections[0].startswith(f"{dnn_dist.__version__} (")
+    read = [version for version, date, _ in changelog.foreach_version(reverse=True) if date]
+    assert read == [section.split()[0] for section in sections if section != "Forthcoming"]
+
+
+def test_each_folder_names_its_modules() -> None:
+    """A table in `__init__.py` says what each file is for."""
+    for folder in sorted(path.parent for path in (ROOT / "dnn_dist").glob("*/__init__.py")):
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+        named = set(re.findall(r"(?<![\w/])\w+\.py", text))
+        there = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+        assert named == there, f"{folder.name}: not named {sorted(there - named)}, not there {sorted(named - there)}"
 
 
 @pytest.mark.parametrize("name", EXECUTABLES)

@@ -223,6 +223,16 @@ def test_a_strong_robot_gets_it_all_if_the_way_is_short() -> None:
     assert (best.robots, best.family) == (("r2",), ONE_ROBOT)
 
 
+@pytest.mark.parametrize("name", ["zoo/inception_v3", "zoo/unet"])
+def test_robots_may_be_so_unlike_that_some_have_no_rows(name: str) -> None:
+    """The bands of such robots are fewer for tensors with few rows, and tensors that go over one boundary differ."""
+    speeds = (25e6, 25e6, 25e6, 5e6, 4.5e6, 5.5e6, 100e6)
+    network = model(name)
+    choice = find(network, fleet(*speeds, link=Link(1e8, 1e-5)))
+    least = 0.9 * network.macs / sum(speeds)  # tiles pass over pixels that nobody reads
+    assert all(least < candidate.prediction.latency < math.inf for candidate in choice.alternatives)
+
+
 def test_more_robots_are_never_slower_and_less_loss_never_either() -> None:
     network = model("squeeze")
     speeds = [20e6, 20e6, 20e6, 20e6]

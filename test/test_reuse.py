@@ -112,6 +112,21 @@ def test_equal_forms_share_one_file(path):
         assert len(set(by_form.values())) == len(by_form)
 
 
+def test_tiles_whose_neighbours_have_all_of_a_tensor_differ_by_what_they_take_of_it(tmp_path):
+    """No op of theirs makes that tensor, so that only strips tell their files apart."""
+    net = NetBuilder()
+    halved = net.conv(net.input(11, 26, 1), 1, (1, 1), stride=(2, 1))
+    narrow = net.unary("RELU6", net.conv(net.unary("RELU6", halved), 1, (1, 2), stride=(1, 2)))
+    wide = net.unary("RELU6", net.pad(halved, 0, 0, 0, 1))
+    path = tmp_path / "model.tflite"
+    path.write_bytes(net.build([net.conv(narrow, 1, (1, 3), dilation=(1, 2)), wide]))
+    network = read_network(path)
+    for grid in ("2x4", "3x4", "2x5"):
+        stages = cut_network(network, f"tiles:{grid}r@0..{len(network.ops) - 1}")
+        assert_forms(stages)
+        assert_equal(network, stages)
+
+
 @many
 @given(st.data(), dags())
 def test_any_dag_in_any_order(tmp_path_factory, data, dag):
@@ -125,6 +140,7 @@ def test_any_dag_in_any_order(tmp_path_factory, data, dag):
     rows, columns = (data.draw(st.integers(min(2, most), min(5, most))) for most in largest)
     text = f"tiles:{rows}x{columns}{data.draw(st.sampled_from(('r', 'br')))}@{first}..{last}"
     stages = cut_network(network, text)
+    assert_forms(stages)
     feeds, engines = Feeds(network, stages), Engines(network)
     inputs = random_inputs(network, data.draw(st.integers(0, 3)))
     arrays = dict(inputs)
@@ -142,6 +158,15 @@ def test_any_dag_in_any_order(tmp_path_factory, data, dag):
         arrays |= merge(network, feeds.seen[number], received)
     for tensor, array in run_whole(network, inputs).items():
         assert array.tobytes() == arrays[tensor].tobytes(), text
+
+
+def assert_forms(stages):
+    """Pieces of one form take and give arrays of the same shapes: one file computes them all."""
+    for stage in stages:
+        shapes = {}
+        for piece in filter(None, (*stage.pieces, *(piece.alone for piece in stage.pieces))):
+            ports = tuple((port.tensor, port.shape, port.strip) for port in (*piece.inputs, *piece.outputs))
+            assert shapes.setdefault(piece.form, ports) == ports
 
 
 def _ranges(network: Network) -> list[tuple[int, int]]:

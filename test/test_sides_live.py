@@ -88,6 +88,7 @@ def whole(cluster: Live) -> bool:
 def settings(model: Path, cut: str, images: str, robots: dict[str, Any]) -> dict[str, Any]:
     """Parameters of a source that is wherever the robots have it."""
     source = {"score_threshold": 0.0, "images": images, "cut": cut, "deadline": 10.0}
+    source |= {"worker_timeout": 3.0, "lease_min": 3.0}  # a robot that a busy machine holds up is not gone
     nodes = ("gateway",) if robots is ROBOTS else ("partition", "aggregator")
     known = {node: meanings(NODES[node]).keys() & source.keys() for node in nodes}
     return {"all": {"model": str(model)}, **{node: {key: source[key] for key in known[node]} for node in nodes}}

@@ -364,14 +364,16 @@ def test_parity_hides_a_slow_robot() -> None:
 
 
 def test_faults_are_read_as_written() -> None:
-    text = "kill r2@3.0, restart r2 @ 5,slow r3 x5@2..6 , stop r1@1, go r1@2.5"
+    text = "kill r2@3.0, restart r2 @ 5,slow r3 x5@2..6 , stop r1@1, go r1@2.5, link r1 r3 x0@2.2..7"
     assert parse_faults(text, ("r1", "r2", "r3")) == (
         Fault(1.0, "stop", "r1"),
         Fault(2.0, "slow", "r3", 5.0),
+        Fault(2.2, "link", "r1", 0.0, "r3"),
         Fault(2.5, "go", "r1"),
         Fault(3.0, "kill", "r2"),
         Fault(5.0, "restart", "r2"),
         Fault(6.0, "slow", "r3"),
+        Fault(7.0, "link", "r1", other="r3"),
     )
     assert parse_faults("", ("r1",)) == ()
     assert parse_faults("chaos:3", ("r1", "r2"), 30.0) == parse_faults("chaos:3", ("r1", "r2"), 30.0) != ()
@@ -385,6 +387,8 @@ def test_faults_are_read_as_written() -> None:
         ("kill r1", "not understood"),
         ("slow r1 x0@1..2", "factor above 0"),
         ("slow r1 x2@2..1", "a time that passes"),
+        ("link r1 r1 x0@1..2", "two robots"),
+        ("link r1 r3 x0@1..2", "no robot 'r3'"),
     ],
 )
 def test_faults_that_are_wrong_say_so_in_one_line(text: str, says: str) -> None:
@@ -462,10 +466,10 @@ def test_the_chart_is_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "gantt.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_readmes_command_draws_its_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_command_draws_its_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = pytest.importorskip("matplotlib.image")
-    text = (ROOT / "README.md").read_text()
-    (command,) = re.findall(r"^    dnn_dist (simulate (?:.*\\\n)?.* -o) gantt\.png$", text, re.MULTILINE)
+    text = (ROOT / "doc/planning.md").read_text()
+    (command,) = re.findall(r"^dnn_dist (simulate (?:.*\\\n)?.* -o) gantt\.png$", text, re.MULTILINE)
     monkeypatch.chdir(ROOT)
     assert main([*shlex.split(command.replace("\\\n", " ")), str(tmp_path / "gantt.png")]) == 0
     drawn, shown = image.imread(tmp_path / "gantt.png"), image.imread(ROOT / "doc" / "gantt.png")

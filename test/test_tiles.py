@@ -156,6 +156,15 @@ def test_unary(folder, data, dtype, h, w, channels):
     check(net, [net.unary(kind, net.input(h, w, channels))], data, folder)
 
 
+@pytest.mark.parametrize("kind", FLOAT_UNARY)
+def test_every_unary_op_once(folder, kind):
+    net = NetBuilder()
+    path = folder / "model.tflite"
+    path.write_bytes(net.build([net.unary(kind, net.input(17, 23, 3))]))
+    network = read_network(path)
+    assert_equal(network, (cut_tiles(network, (2, 3), last=0),))
+
+
 @many
 @given(st.data(), st.sampled_from(BINARY), DTYPE, SIZES, SIZES, CHANNELS, st.booleans())
 def test_binary(folder, data, kind, dtype, h, w, channels, constant):

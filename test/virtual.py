@@ -152,6 +152,7 @@ class Cluster(cluster.Cluster):
         restarts: Sequence[float] = (),
         max_frames: int = 0,
         apart: bool = False,
+        by_link: Sequence[tuple[float, PlanShape]] = (),
         **options: float,
     ) -> None:
         """`speeds` in MAC/s; `seconds` that pieces take where MACs do not say it. `apart`: aggregators have robots of
@@ -174,6 +175,9 @@ class Cluster(cluster.Cluster):
         self.switches, self.restarts, self.max_frames = list(switches), list(restarts), max_frames
         self.asked: list[list[str]] = []  # for each plan asked for: the answers to that
         self.shapes = (self.plan, *others)
+        self.by_link = [
+            (rate, Load(shape, seconds, plan=f"link{number}")) for number, (rate, shape) in enumerate(by_link)
+        ]
         self.calls: list[tuple[float, Callable[[], None]]] = []  # (s, what to call then)
         self.computed: list[tuple[str, TaskKey]] = []
         self.ledgers = {name: Ledger() for name in self.homes}
@@ -204,6 +208,7 @@ class Cluster(cluster.Cluster):
                 gatherer=GathererSettings(),
                 name=name,
                 aggregator=self.elsewhere[home],
+                by_link=tuple(self.by_link),
             )
             for name, home in self.homes.items()
         )
@@ -403,4 +408,4 @@ class Cluster(cluster.Cluster):
         assert not gatherer.frames and not dispatcher.frames and not dispatcher.queue
         assert not any(view.leases for view in dispatcher.workers.values()), "a lease outlived its frame"
         assert all(len(answers) == 1 for answers in self.asked), f"asked for a plan, and answered: {self.asked}"
-        assert len(dispatcher.plans) <= 2, "plans that nobody needs are kept"
+        assert len(dispatcher.plans) <= 2 + len(self.by_link), "plans that nobody needs are kept"

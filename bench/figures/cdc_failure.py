@@ -74,7 +74,7 @@ def draw(tables: Tables) -> Figure:
                 hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 9.5}
                 axes.plot([place], [1e3 * row["published_s"]], color=COLOURS["black"], **hollow)
     axes.set_xticks(range(len(MOMENTS)), [names[moment] for moment in MOMENTS])
-    axes.set(title="Latency when a device fails", ylabel="ms")
+    axes.set(title="Latency when a device fails", ylabel="latency of a frame, ms")
     legend(axes, loc="upper left")
     return figure
 

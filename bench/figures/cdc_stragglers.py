@@ -92,7 +92,7 @@ def draw(tables: Tables) -> Figure:
         ours(right, x, [100 * row["gain"] for row in rows], colour, name)
     gains = published.STRAGGLER_GAIN
     theirs(right, list(gains), [100 * gain for gain in gains.values()], "grey")
-    left.set(title="Latency with a parity", xlabel="devices (data slices)", ylabel="of a frame, s", ylim=(0, None))
+    left.set(title="With a parity", xlabel="devices (data slices)", ylabel="latency of a frame, s", ylim=(0, None))
     right.set(title="Saved by the parity", xlabel="devices (data slices)", ylabel="% of the latency", ylim=(0, 70))
     for axes in (left, right):
         axes.set_xticks(DEVICES)

@@ -133,12 +133,12 @@ def draw(tables: Tables) -> Figure:
         right.errorbar(x, gains, margins, fmt="o-", color=COLOURS[colour], label=links, capsize=2)
     known = list(published.TIGHTNESS)
     even, optimised = (np.array([100 * pair[n] for pair in published.TIGHTNESS.values()]) for n in (0, 1))
-    theirs(left, known, optimised, "grey")
+    theirs(left, known, optimised, "grey", label="published, optimised")
     theirs(left, known, even, "black", label="published, uniform")
     theirs(right, known, optimised - even, "grey")
     left.set(title="Accuracy", xlabel="tightness of the deadline, rho", ylabel="% named rightly", ylim=(0, 100))
-    right.set(title="Gain by shares of the best SNR", xlabel="tightness of the deadline, rho", ylabel="points")
-    legend(left, loc="lower right")
+    right.set(title="Gain by shares of the best SNR", xlabel="tightness of the deadline, rho", ylabel="points gained")
+    legend(left, published=False, loc="lower right")
     legend(right)
     return figure
 

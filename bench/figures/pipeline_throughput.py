@@ -113,7 +113,7 @@ def chosen(name: str, devices: int) -> tuple[float, str]:
     predictor = Predictor(network, given)
 
     def evaluate(stages: Sequence[Stage], workers: tuple[str, ...], replicas: int) -> Prediction:
-        rate = throughput(name, devices, stages, workers, rounds=1)
+        rate = throughput(name, devices, stages, workers)  # as it is drawn: fewer frames may flatter a plan
         return replace(predictor(stages, workers, replicas), throughput=rate)
 
     best = search(network, given, Goal("throughput"), evaluate, predictor).best

@@ -211,7 +211,7 @@ def draw(tables: Tables) -> Figure:
     ax = axes[-1]
     rows = tables["orders"]
     ax.bar(range(len(rows)), [row["s"] for row in rows], color=[COLOURS["red" if r["ej"] else "grey"] for r in rows])
-    ax.set(title="every order of four paths", ylim=(15, 23), ylabel="s", xlabel="orders, best first")
+    ax.set(title="every order of four paths", ylabel="time of the frame, s", xlabel="orders, best first")
     ax.set_xticks([])
     return figure
 

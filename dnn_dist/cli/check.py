@@ -30,6 +30,7 @@ from dnn_dist.cut.tiles import NothingToTile
 from dnn_dist.errors import DnnDistError, ModelError
 from dnn_dist.graph.network import Network, Tensor
 from dnn_dist.graph.tflite import read_network
+from dnn_dist.plan.bylink import is_by_link, parse_by_link
 from dnn_dist.plan.plan import WIRES, check_wire
 
 MOST_RECOVERY_ERROR = 1e-4
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how to cut: tiles:3x3, bands:4, slices:4+1, layers:3, each with @FIRST..LAST ops if wanted; "
         "several separated by ';' (tensors meet at the aggregator), '>' (go straight from robot to robot) or "
         "'>>' (to other robots: a pipeline of groups); bands are joined by '>' within, layers by '>>', with a g "
-        "(bands:4g) by ';'",
+        "(bands:4g) by ';'; or cuts by link, as the parameter by_link has them, each checked",
     )
     parser.add_argument(
         "--wire",
@@ -61,9 +62,15 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise ModelError("--seed: random inputs are drawn from seeds of 0 and more")
     network = read_network(args.model)
+    cuts = [step.cut for step in parse_by_link(args.cut)] if is_by_link(args.cut) else [args.cut]
+    return max([_check(args, network, cut) for cut in cuts])
+
+
+def _check(args: argparse.Namespace, network: Network, cut: str) -> int:
+    """Check one cut, and print what came of it."""
     try:
         with _silenced():
-            facts = check(network, args.cut, args.seed, args.wire)
+            facts = check(network, cut, args.seed, args.wire)
     except NothingToTile as error:
         print(f"dnn_dist: error: {args.model}: {error}", file=sys.stderr)
         return 1

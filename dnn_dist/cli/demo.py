@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dnn_dist demo`: a cluster on this machine: synthetic camera, gateway, workers, live table, a video of the result."""
+"""`dnn_dist demo`: a cluster on this machine: synthetic or own camera, gateway, workers, live table, a video."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ the authors of the collaborative execution framework."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("--frames", type=int, default=60, help="frames to report before the end (default 60)")
-    parser.add_argument("--workers", type=int, default=4, help="workers, each as a robot of its own (default 4)")
+    parser.add_argument("--workers", type=int, help="workers instead of the parameter file's, each on its own robot")
     parser.add_argument("--kill", action="store_true", help="kill a worker half way (SIGKILL)")
     parser.add_argument(
         "--chaos",
@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="kill, stop and start workers, and lose, double and delay messages, by a seed that reproduces",
     )
-    parser.add_argument("--params", type=Path, help="parameter file of a cluster (default: one that is shipped)")
+    parser.add_argument(
+        "--params",
+        type=Path,
+        help="parameter file of a cluster (default: one that is shipped); where it lists no camera, publish images "
+        "yourself",
+    )
     parser.add_argument("--network", default="", help="transport profile: local, wired or wifi")
     parser.add_argument(
         "--pace",
@@ -74,12 +79,14 @@ def _run(args: argparse.Namespace) -> int:
     if args.frames < 1:
         raise ConfigError(f"--frames is {args.frames}, expected 1 or more")
     profiles = share() / "config" / "network"
-    cluster = with_workers(read_cluster(args.params or share() / "config" / shipped_file(args.network)), args.workers)
-    cluster = _paced(cluster, args.pace)
+    file = args.params or share() / "config" / shipped_file(args.network)
+    cluster = _paced(read_cluster(file), args.pace)
+    if args.workers is not None:
+        cluster = with_workers(cluster, args.workers)
     started = processes(cluster, profiles, network=args.network, watched=True)
     cameras = [process for process in started if process.executable == "camera"]
-    if not cameras:
-        raise ConfigError("the parameter file lists no camera; the demo needs one source")
+    if not cluster.sources:
+        raise ConfigError(f"{file} lists no gateway, expected one")
     others = [process for process in started if process.executable != "camera"]
     environment = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
@@ -93,7 +100,8 @@ def _run(args: argparse.Namespace) -> int:
     from dnn_dist.nodes.watch import watching
 
     prefix = f"{cluster.sources[0]}/" if len(cluster.sources) > 1 else ""
-    summary = Summary(args.out, args.frames, rate=float(cameras[0].parameters.get("rate", 5.0)))
+    rate = float(cameras[0].parameters.get("rate", 5.0)) if cameras else 5.0
+    summary = Summary(args.out, args.frames, rate)
     with (
         own_domain() as domain,
         Supervisor(args.out / "log", {**environment, **domain}) as supervisor,
@@ -102,9 +110,11 @@ def _run(args: argparse.Namespace) -> int:
         watch.on_report = summary.add_report
         watch.on_overlay = summary.add_overlay
         supervisor.start(others)
-        _await_workers(watch, supervisor, args)
+        _await_workers(watch, supervisor, args, sum(process.executable == "worker" for process in others))
         if not told_to_stop():
             supervisor.start(cameras)
+            if not cameras:
+                _ask_for_images(f"{prefix}image", {**environment, **domain})
             _watch(watch, supervisor, summary, args)
         codes = supervisor.stop()
     summary.detections = {key: len(found.detections) for key, found in watch.detections.items()}
@@ -113,6 +123,12 @@ def _run(args: argparse.Namespace) -> int:
     _print_warnings(supervisor, [process.name for process in started])
     print(summary.closing_line(told))
     return 0 if told_to_stop() or (told["frames_reported"] >= args.frames and told["reported"]["complete"]) else 1
+
+
+def _ask_for_images(topic: str, environment: Mapping[str, str]) -> None:
+    names = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")
+    told = " ".join(f"{name}={environment[name]}" for name in names)
+    print(f"ready; the parameter file lists no camera: publish images on {topic}, with {told}", flush=True)
 
 
 def _print_warnings(supervisor: Supervisor, names: Sequence[str]) -> None:
@@ -136,10 +152,10 @@ def _paced(cluster: Cluster, pace: float) -> Cluster:
     return replace(cluster, parameters=parameters)
 
 
-def _await_workers(watch: Any, supervisor: Supervisor, args: argparse.Namespace) -> None:
+def _await_workers(watch: Any, supervisor: Supervisor, args: argparse.Namespace, workers: int) -> None:
     """Wait until all workers offer room, so that the first frame finds a cluster, or until told to stop."""
     end = time.monotonic() + args.timeout
-    while not watch.ready(args.workers) and not told_to_stop():
+    while not watch.ready(workers) and not told_to_stop():
         watch.spin(0.1)
         for name, child in supervisor.running.items():
             if child.poll():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`dnn_dist parameters [NODE]`: every parameter of every node, as `settings.py` declares it.
 
-`--markdown` prints what stands in the README between its parameter markers. Needs no ROS.
+`--markdown` prints the tables of doc/parameters.md. Needs no ROS.
 """
 
 from __future__ import annotations

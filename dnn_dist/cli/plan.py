@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`dnn_dist plan MODEL --fleet F -o plan.yaml`: chooses a plan, shows the alternatives, says why.
 
+With `--server R` plans for a link of any rate between the gateway's robot and R, which a gateway switches between.
 Exit code 1: no plan meets the deadline or fits the robots' memory; the nearest is shown and written all the same.
 """
 
@@ -8,20 +9,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import ConfigError, PlanError
+from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.modelcard import pixels_of
+from dnn_dist.plan.bylink import ALONE, MEGABIT, Step, best_by_link, by_link_text, with_rate
 from dnn_dist.plan.fleet import read_fleet
 from dnn_dist.plan.plan import WIRES, Pixels, Plan
 from dnn_dist.plan.policy import in_work
-from dnn_dist.plan.predict import Circumstances
+from dnn_dist.plan.predict import Circumstances, Predictor
 from dnn_dist.plan.rules import OBJECTIVES, Candidate, Goal
 from dnn_dist.plan.search import Choice, search
 from dnn_dist.plan.units import brief
@@ -39,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline", type=float, metavar="S", help="seconds that a frame may take")
     parser.add_argument("--tolerate", type=int, default=0, metavar="K", help="workers that may fail without loss")
     parser.add_argument("--gateway", metavar="ROBOT", help="robot of camera and gateway; default: the fleet's first")
+    parser.add_argument("--server", metavar="ROBOT", help="plans for a link of any rate to this robot, and no other")
     parser.add_argument("--frames", type=int, metavar="N", help=FRAMES)
     parser.add_argument(
         "--wire", choices=WIRES, default=_DEFAULT.wire, help="how float tensors travel; default: %(default)s"
@@ -54,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     network, fleet = read_network(args.model), read_fleet(args.fleet)
     goal = Goal(args.objective, args.deadline, args.tolerate)
     gateway = fleet.robot(args.gateway).name if args.gateway else fleet.names[0]
+    if args.server:
+        return _by_link(args, network, Circumstances(fleet, gateway, args.wire, 1, window=args.window))
     if args.frames is not None and not 1 <= args.frames <= _MOST_FRAMES:
         raise ConfigError(f"--frames is {args.frames}, expected 1 to {_MOST_FRAMES} frames in work at once")
     many = args.objective == "throughput"
@@ -76,9 +83,37 @@ def run(args: argparse.Namespace) -> int:
     return 1 if late or best.prediction.too_small else 0
 
 
-def _write(path: Path, plan: Plan) -> None:
+def _by_link(args: argparse.Namespace, network: Network, given: Circumstances) -> int:
+    """Plans for the gateway's robot and a server: which is the best from which rate of their link on."""
+    server, own = given.fleet.robot(args.server).name, given.gateway
+    if server == own:
+        raise ConfigError(f"--server is {server}, which has the gateway; name another robot of the fleet")
+    steps = best_by_link(network, given, server)
+    plan = Plan(network.sha256, ALONE, _DEFAULT.fill, args.wire, 1, (own, server), Pixels(*pixels_of(network)))
+    text = by_link_text(steps)
+    if args.output:
+        _write(args.output, plan, f"by_link: {json.dumps(text)}\n")
+    rows: list[dict[str, Any]] = []
+    for rate, cut in (Step(0.0, ALONE), *steps):
+        there = replace(given, fleet=with_rate(given.fleet, own, server, rate or MEGABIT))
+        seconds = Predictor(network, there)(cut_network(network, cut), (server, own)).latency
+        rows.append({"mbit_s": rate / MEGABIT, "latency": seconds, "cut": cut})
+    if args.json:
+        print(json.dumps({"gateway": own, "server": server, "by_link": text, "steps": rows}, indent=1))
+        return 0
+    table = Table("from Mbit/s", "latency there", "cut", title="predicted")
+    for row in rows:
+        table.add_row(f"{row['mbit_s']:.3g}" if row["mbit_s"] else "-", brief(row["latency"]), row["cut"])
+    console = Console()
+    console.print(table)
+    written = f"gateway: {{plan: {args.output}}}" if args.output else f"gateway: {{cut: {ALONE}, by_link: '{text}'}}"
+    console.print(f"in the cluster's parameters:  {written}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _write(path: Path, plan: Plan, more: str = "") -> None:
     try:
-        path.write_text(plan.to_yaml(), encoding="utf-8")
+        path.write_text(plan.to_yaml() + more, encoding="utf-8")
     except OSError as error:
         raise PlanError(f"{path}: can't write the plan: {error.strerror or error}") from None
 

@@ -22,6 +22,7 @@ from dnn_dist.errors import ConfigError, PlanError
 from dnn_dist.graph.digest import cached_sha256
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
+from dnn_dist.plan.bylink import read_by_link
 from dnn_dist.plan.fleet import Fleet, read_fleet
 from dnn_dist.plan.plan import WIRES, Plan
 from dnn_dist.run.report import Status
@@ -36,7 +37,10 @@ ENDLESS = 20.0
 MOST_ROWS = 24
 MODEL = "warehouse_float32.tflite"
 """What a cut is of, if nothing else is said."""
-FAULTS = 'e.g. "kill r2@3.0, restart r2@5, stop r3@1, go r3@2, slow r3 x5@2..6, chaos:7", seconds after the first image'
+FAULTS = (
+    'e.g. "kill r2@3.0, restart r2@5, stop r3@1, go r3@2, slow r3 x5@2..6, link r1 r2 x0.1@3..4, chaos:7", '
+    "seconds after the first image"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
     network, plan = read_plan(args.plan, args.model)
     plan = replace(plan, **{key: getattr(args, key) for key in ("wire", "replicas") if getattr(args, key) is not None})
     _robots(",".join(plan.robots) or None, fleet, "the plan's robots")
-    what = scenario(args, fleet, plan_load(network, plan))
+    steps = read_by_link(Path(args.plan)) if plan_file(args.plan) else ()
+    by_link = tuple((step.rate, plan_load(network, replace(plan, cut=step.cut))) for step in steps)
+    what = scenario(args, fleet, plan_load(network, plan), by_link)
     began = time.perf_counter()
     outcome = simulate(what)
     seconds = time.perf_counter() - began
@@ -123,7 +129,9 @@ def _model_of(plan: Plan, path: Path) -> Path:
     )
 
 
-def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:
+def scenario(
+    args: argparse.Namespace, fleet: Fleet, load: Load, by_link: tuple[tuple[float, Load], ...] = ()
+) -> Scenario:
     """What the arguments ask for."""
     sources, workers = _robots(args.sources, fleet, "--sources"), _robots(args.workers, fleet, "--workers")
     for option, value, least in (
@@ -152,6 +160,7 @@ def scenario(args: argparse.Namespace, fleet: Fleet, load: Load) -> Scenario:
             deadline=deadline,
             max_frames=args.max_frames,
             dispatcher=dispatcher,
+            by_link=by_link,
         )
         for robot in sources
     ]

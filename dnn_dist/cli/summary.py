@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of the demo showed: summary.json, a video and a picture."""
+"""What a run of the demo showed: summary.json, reports.jsonl with a frame a line, a video and a picture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Summary:
         self._video: cv2.VideoWriter | None = None
         self._size = (0, 0)  # rows and columns of the video
         self._picture: tuple[int, np.ndarray] | None = None
-        for old in ("summary.json", "demo.mp4", "demo.png"):
+        for old in ("summary.json", "reports.jsonl", "demo.mp4", "demo.png"):
             (out / old).unlink(missing_ok=True)
 
     def add_report(self, report: Any) -> None:
@@ -120,13 +120,15 @@ class Summary:
         )
 
     def write(self, exit_codes: Mapping[str, int], **conditions: Any) -> dict[str, Any]:
-        """Write summary.json, close the video, write the picture; returns what stands in the summary."""
+        """Write summary.json and reports.jsonl, close the video, write the picture; returns the summary."""
         if self._video is not None:
             self._video.release()
         if self._picture is not None:
             cv2.imwrite(str(self._out / "demo.png"), cv2.cvtColor(self._picture[1], cv2.COLOR_RGB2BGR))
         told = {**self.told(), "exit_codes": dict(exit_codes), "conditions": conditions}
         (self._out / "summary.json").write_text(json.dumps(told, indent=2) + "\n")
+        lines = [json.dumps(plain(report) | {"status": Status(report.status).name.lower()}) for report in self.reports]
+        (self._out / "reports.jsonl").write_text("".join(f"{line}\n" for line in lines))
         return told
 
     def closing_line(self, told: Mapping[str, Any]) -> str:
@@ -137,4 +139,13 @@ class Summary:
             else ""
         )
         pictures = f"{self.pictures} pictures in {self._out}/demo.mp4, one in demo.png, " if self.pictures else ""
-        return f"{pictures}figures in {self._out}/summary.json{kill}"
+        return f"{pictures}figures in {self._out}/summary.json, frame by frame in reports.jsonl{kill}"
+
+
+def plain(value: Any) -> Any:
+    """A ROS message as JSON has it; numbers to six digits behind the point."""
+    if hasattr(value, "get_fields_and_field_types"):
+        return {name: plain(getattr(value, name)) for name in value.get_fields_and_field_types()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value

@@ -5,6 +5,7 @@
     walk.py     a tile walked back from its outputs to its inputs, op by op
     tile.py     a tile as a piece, and a piece as a tile
     tiles.py    cut_tiles: Fused Tile Partitioning of a range of ops
+    forms.py    tiles that the file of another tile can compute
     reuse.py    tiles that give each other what both would compute
     balance.py  tiles of equal work
     memory.py   what a stage of tiles costs a robot in memory

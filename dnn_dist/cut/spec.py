@@ -202,7 +202,7 @@ def cut_network(network: Network, text: str) -> tuple[Stage, ...]:
         except BrokenBuffer as error:  # in what reading did not look at
             raise network.file.broken(error) from None
         done = (stages[-1].last if spec.last is None else spec.last) + 1
-    whole = tuple(_filled(network, stages))
+    whole = filled(network, stages, 0, count - 1)
     for before, stage in zip((None, *whole), whole, strict=False):
         if stage.direct:
             _check_direct(text, before, stage)
@@ -268,18 +268,19 @@ def _check_direct(text: str, before: Stage | None, stage: Stage) -> None:
             )
 
 
-def _filled(network: Network, stages: list[Stage]) -> Iterator[Stage]:
-    """The stages with local ones between them and at the end, where any op has to run there."""
+def filled(network: Network, stages: Sequence[Stage], first: int, last: int) -> tuple[Stage, ...]:
+    """The stages of ops first..last, with local ones between and behind them, where any other op has to run there."""
     named = {op for stage in stages for op in stage.ops}
-    done = 0
+    whole: list[Stage] = []
+    done = first
     for stage in stages:
-        yield from _local(network, done, stage.first, named)
-        yield stage
+        whole += _local(network, range(done, stage.first), named)
+        whole.append(stage)
         done = max(done, stage.last + 1)
-    yield from _local(network, done, len(network.ops), named)
+    return (*whole, *_local(network, range(done, last + 1), named))
 
 
-def _local(network: Network, first: int, end: int, named: Collection[int]) -> Iterator[Stage]:
-    left = [op for op in range(first, end) if op not in named]
+def _local(network: Network, ops: range, named: Collection[int]) -> Iterator[Stage]:
+    left = [op for op in ops if op not in named]
     if any(not network.ops[op].folded for op in left):
         yield cut_local(network, left[0], left[-1])

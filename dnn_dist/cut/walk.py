@@ -143,17 +143,17 @@ def form_of(walk: TileWalk, network: Network, given: Iterable[tuple[int, Region]
             f"{step.op}{'s' if need.same else ''}:{'/'.join(crops)}"
             f"+{pads.top},{pads.bottom},{pads.left},{pads.right}>{need.output.height}x{need.output.width}"
         )
-        parts.extend(_lent(walk, tensor, need.output) for tensor in network.ops[step.op].outputs)
+    made = {tensor: step.need.output for step in walk.steps for tensor in network.ops[step.op].outputs}
+    parts.extend(_lent(walk, tensor, made.get(tensor)) for tensor in walk.strips)
     parts.extend(f"{t}={_relative(r, walk.held[t])}" for t, r in (*walk.outputs.items(), *given))
-    return " ".join(filter(None, parts))
+    return " ".join(parts)
 
 
-def _lent(walk: TileWalk, tensor: int, made: Region) -> str:
-    if tensor not in walk.strips:
-        return ""
+def _lent(walk: TileWalk, tensor: int, made: Region | None) -> str:
+    """`made`: what the tile itself makes of the tensor; None where others lend all of it."""
     strips, wanted = walk.strips[tensor], walk.wanted[tensor]
-    boxes = [_relative(without(wanted, strips), made), *(_relative(strip, wanted) for strip in strips)]
-    return f"{tensor}<{'/'.join(boxes)}"
+    own = _relative(without(wanted, strips), made) if made else ""
+    return f"{tensor}<{'/'.join((own, *(_relative(strip, wanted) for strip in strips)))}"
 
 
 def _relative(part: Region, whole: Region) -> str:

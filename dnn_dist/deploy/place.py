@@ -78,8 +78,8 @@ def enclave(robot: str) -> str:
 
 
 def read_folders(process: Process) -> list[str]:
-    """Folders that a process reads, by its parameters. ConfigError for a path that is not absolute: a process that a
-    system starts has no folder of its own to begin from.
+    """Folders that a process reads, by its parameters. ConfigError for a path that is not absolute: a service has no
+    working folder from which a relative one could start.
     """
     found = []
     for name in ("model", "plan", "source"):

@@ -19,6 +19,8 @@
     modelfile.py   a mapped .tflite file, its tables and its constants
     flatbuffer.py  FlatBuffers both ways, every access checked
     schema.py      the schema of .tflite as data
+    metadata.py    what a .tflite file says about itself, and the files packed into it
+    metadataschema.py   the schema of that
 
 Imports nothing of this project but `errors`, and no package but NumPy.
 """

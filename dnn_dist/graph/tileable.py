@@ -17,7 +17,7 @@ from dnn_dist.graph.geometry import Geometry, Pad, Pads, Pointwise, Window
 UNARY = frozenset(
     ["RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "PRELU", "ELU", "GELU", "HARD_SWISH",
      "LOGISTIC", "TANH", "SOFTMAX", "ABS", "NEG", "EXP", "LOG", "SIN", "COS", "SQRT", "RSQRT", "SQUARE",
-     "FLOOR", "CEIL", "ROUND", "QUANTIZE", "DEQUANTIZE", "CAST", "L2_NORMALIZATION"]
+     "FLOOR", "CEIL", "ROUND", "SIGN", "QUANTIZE", "DEQUANTIZE", "CAST", "L2_NORMALIZATION"]
 )  # fmt: skip
 # Of these, what only changes the type, so that it may be one that no other op of a tile can have
 CASTS = frozenset(["QUANTIZE", "DEQUANTIZE", "CAST"])

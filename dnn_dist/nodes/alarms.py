@@ -45,11 +45,11 @@ class Alarms:
             guard(partial(call, now))
 
     def at(self, when: float, call: Call) -> None:
-        """Have `call` made once; one more for each time that it is entered."""
+        """Have `call` made once at `when`; each `at` is a call of its own."""
         self._enter(when, lambda _: call())
 
     def move(self, when: float, call: Call) -> None:
-        """Have `call` made once at `when`, and not when the last `move` said."""
+        """Have `call` made once, at `when`; this replaces the time of the last `move`."""
         self._moved[call] = when
         if when < self._entered.get(call, NEVER):  # else the entry that is there finds out that it is too early
             self._entered[call] = when

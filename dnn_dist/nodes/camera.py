@@ -59,7 +59,7 @@ class Camera(Shell):
         self.soon(lambda: self.note(Note("file left out", f"{file}: {why}", about=file)))
 
     def _retime(self) -> None:
-        """The rate has changed: what was to come after the old period comes after the new one."""
+        """The rate has changed: the next frame comes one new period after the last."""
         self._due = min(self._due, self.now()) + 1.0 / self._settings.now.rate
         self.wake_at(self._due, self._beat)
 

@@ -38,6 +38,6 @@ def join(arguments: list[str] | None = None) -> None:
 
 
 def joined() -> None:
-    """The node itself is there: the first one goes, the participant stays."""
+    """Destroy the first node, now that the real one is there; the DDS participant stays."""
     while _first:
         _first.pop().destroy_node()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What whoever started a process hears of its node, outside ROS: that it lives, and whether it is well.
+"""Tells whoever started the process, outside ROS, that its node lives and whether it is well.
 
 A container's probe looks at the file that DNN_DIST_HEALTH names: its age is the sign of life, its first word is OK or
 WARN. systemd listens on NOTIFY_SOCKET, see sd_notify(3): for units of type notify, their watchdog and their status.

@@ -18,7 +18,7 @@ from dnn_dist.nodes import convert
 from dnn_dist.nodes.imagetopic import ImageReader
 from dnn_dist.nodes.parameters import Parameters
 from dnn_dist.nodes.picture import Picture
-from dnn_dist.nodes.planning import load_network, plan_in_force, plan_of_text
+from dnn_dist.nodes.planning import load_network, plan_in_force, plan_of_text, plans_by_link
 from dnn_dist.nodes.process import run
 from dnn_dist.nodes.qos import FRAME, LATCHED, SCATTER, STATE, tensors
 from dnn_dist.nodes.shell import GAP, NodePart, Shell
@@ -54,7 +54,9 @@ class PartitionTopics(NodePart):
         self._reachable: dict[str, bool] = {}
         self._local = heard is None
         self.part = Partition(world, world.loop, self.source, shell.session, self._adopted(), heard)
-        self._first = self._store(plan_in_force(network, settings.now))
+        plan = plan_in_force(network, settings.now)
+        self._first = self._store(plan)
+        self._by_link = [(rate, self._store(other)) for rate, other in plans_by_link(plan, settings.now)]
 
     def _store(self, plan: Plan) -> TensorStore:
         return TensorStore(self._network, plan, self._settings.now.threads, merges=self._local)
@@ -76,7 +78,7 @@ class PartitionTopics(NodePart):
         workers.add(WorkerListener(self._hear_worker, self._connect, self._disconnect, self._most_workers))
         self._images = self._read_images()
         shell.create_service(srv.SetPlan, f"{self.source}/set_plan", self._set_plan)
-        self.part.start(self._first)
+        self.part.start(self._first, self._by_link)
 
     def _read_images(self) -> list[ImageReader]:
         """One for each topic; a frame is made of images whose stamps are near."""

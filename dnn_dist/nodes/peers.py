@@ -45,7 +45,7 @@ class Peers:
         shell.every(LOOK, self._look)
 
     def send(self, feed: Feed, worker: str) -> None:
-        """To a worker that was met; its source will see that it lacks what is not sent."""
+        """Send to a worker that was met. To others nothing is sent: the task's source sees that the feed is overdue."""
         if worker in self._publishers:
             self._shell.send(self._publishers[worker], convert.feed_message(feed))
         else:

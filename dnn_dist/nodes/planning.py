@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dnn_dist.errors import ConfigError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.modelcard import card_of
+from dnn_dist.plan.bylink import parse_by_link, read_by_link
 from dnn_dist.plan.plan import Pixels, Plan
 from dnn_dist.settings import PartitionSettings, image_topics
 from dnn_dist.shipped import find_model
@@ -55,6 +57,13 @@ def plan_in_force(network: Network, settings: PartitionSettings) -> Plan:
         wire=settings.wire,
         replicas=settings.replicas,
     )
+
+
+def plans_by_link(plan: Plan, settings: PartitionSettings) -> list[tuple[float, Plan]]:
+    """What `plan` gives way to when the link to a server is good: from which rate on (bytes/s), and the plan."""
+    path = settings.plan
+    steps = read_by_link(Path(path).expanduser()) if path else parse_by_link(settings.by_link)
+    return [(step.rate, replace(plan, cut=step.cut)) for step in steps]
 
 
 def plan_of_text(network: Network, text: str, settings: PartitionSettings) -> Plan:

@@ -209,7 +209,7 @@ class Shell(Node):
     # Topics
 
     def send(self, publisher: Any, message: Any) -> None:
-        """Publish; a peer that leaves at this moment is a note and no end."""
+        """Publish. When a peer leaves at this moment that is a note, and the node goes on."""
         try:
             publisher.publish(message)
         except RCLError as error:

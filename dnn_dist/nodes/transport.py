@@ -23,9 +23,9 @@ GRANTED = Path("/proc/sys/net/core/rmem_max")
 def take_profile() -> None:
     """Say which profile DDS is to read. Called before rclpy.init.
 
-    Who was started without one, e.g. by `ros2 run`, gets the shipped one for a LAN. Otherwise it is the one that was
-    asked for, yet writers of topics that stay on this robot (UNPACED) have no flow controller, processes that send at
-    the same time (SENDERS) share what it lets pass, and Fast DDS 2 finds its own words.
+    A process without a profile, e.g. one of `ros2 run`, gets the shipped one for a LAN. Otherwise DDS reads a copy of
+    the given one, in which topics that stay on this robot (UNPACED) have no flow controller, processes that send at
+    the same time (SENDERS) share its rate, and elements have the names of Fast DDS 2 where that is installed.
     """
     if not _fast_dds():
         return
@@ -75,7 +75,7 @@ def transport_asked_for() -> str:
 
 
 def transport_refused(granted: Path = GRANTED) -> Note | None:
-    """What there is to say when the profile is not had, or not all of it. `granted`: a file with a number of bytes."""
+    """A note when the DDS profile is not in use, or only in part. `granted`: a file with a number of bytes."""
     path = _profile()
     if not path:
         return None

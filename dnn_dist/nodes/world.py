@@ -18,7 +18,7 @@ class RosWorld(NodePart):
     """One for each node."""
 
     def __init__(self, shell: Shell, pace: Callable[[], float]) -> None:
-        """`pace`: as slowly as a robot of so many million MACs a second jobs compute; 0: at full speed."""
+        """`pace`: million MACs a second; a job waits until a robot of that speed would be done. 0: full speed."""
         self._shell, self._pace = shell, pace
         self._routes: dict[type, list[Callable[[Any, str], None]]] = {}
         self._lanes: dict[str, Lane] = {}

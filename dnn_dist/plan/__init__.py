@@ -10,6 +10,9 @@
     schedule.py   when the pieces of a plan would run
     predict.py    what a plan would do: latency, throughput, memory, traffic, energy
     options.py    ways to cut a range of ops for a crew of workers
+    chains.py     at which places a chain exchanges borders
+    finer.py      chains with more tiles at their ends
+    groups.py     pipelines of groups of robots
     search.py     the best plan of each family
     rules.py      what is wanted, and the rules that pick one of these
     delay.py      how long a message takes, as a distribution: published or measured (needs SciPy)

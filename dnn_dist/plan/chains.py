@@ -51,11 +51,15 @@ class Kind:
         return tuple(map(float, self.bands.split(",")))
 
     def boxes(self, network: Network, tensor: int) -> tuple[Region, ...]:
-        """What each piece makes of a tensor."""
+        """What each piece makes of a tensor. A band without rows is no piece."""
+        return tuple(box for box in self.shares(network, tensor) if not box.empty)
+
+    def shares(self, network: Network, tensor: int) -> tuple[Region, ...]:
+        """What each robot makes of a tensor: of a small one a slow robot may have no rows."""
         image = network.tensors[tensor]
         if self.bands:
             speeds = self.speeds
-            return tuple(b for n in range(len(speeds)) if not (b := band_of(network, tensor, speeds, n)).empty)
+            return tuple(band_of(network, tensor, speeds, number) for number in range(len(speeds)))
         return tile_regions(image.height, image.width, self.grid)
 
     def cut(self, network: Network, first: int, last: int) -> tuple[Stage, ...]:
@@ -223,12 +227,12 @@ class Chains:
                 return
 
     def _boxes(self, kind: Kind, tensor: int) -> np.ndarray:
-        """What pieces of this kind make of a tensor."""
+        """What robots make of a tensor in stages of this kind."""
         key = (kind, tensor)
         if key not in self._made:
             image = self.network.tensors[tensor]
             whole = Region(0, image.height, 0, image.width) if image.is_image else Region(0, 1, 0, 1)
-            boxes = (whole,) if kind.whole or not image.is_image else kind.boxes(self.network, tensor)
+            boxes = (whole,) if kind.whole or not image.is_image else kind.shares(self.network, tensor)
             self._made[key] = np.array([_box(box) for box in boxes])
         return self._made[key]
 

@@ -17,6 +17,7 @@ from dnn_dist.cut.layers import cut_layers, cut_points, layer_starts
 from dnn_dist.cut.local import cut_local, whole_stage
 from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.slices import cut_slices
+from dnn_dist.cut.spec import filled
 from dnn_dist.cut.tiles import cut_tiles, front_end
 from dnn_dist.errors import CutError
 from dnn_dist.graph.network import Network
@@ -133,19 +134,6 @@ class Space:
                 if self._stages[key]:
                     yield self._stages[key]
 
-    def filled(self, stages: Sequence[Stage], first: int, last: int) -> Stages:
-        """The stages of ops first..last, with local ones for what is between them."""
-        whole: list[Stage] = []
-        done = first
-        for stage in stages:
-            whole += self._local(done, stage.first - 1)
-            whole.append(stage)
-            done = stage.last + 1
-        return (*whole, *self._local(done, last))
-
-    def _local(self, first: int, last: int) -> Stages:
-        return (cut_local(self.network, first, last),) if self.has_work(first, last) else ()
-
     def band(self, text: str, layer: tuple[int, int]) -> Stages:
         """One layer, or a part of it, in bands; CutError where it cannot be cut so."""
         key = ("band", text, layer)
@@ -213,7 +201,7 @@ def _tiles(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
                 stages = [cut_tiles(network, grid, *run, balanced) for run in runs]
                 work = sum(piece.macs for stage in stages for piece in stage.pieces)
                 space.note_work(first, last, grid, work / max(1, sum(network.macs_of(*run) for run in runs)))
-                return space.filled(stages, first, last)
+                return filled(space.network, stages, first, last)
 
             yield ("tiles", first, last, grid, balanced), cut
 
@@ -229,7 +217,7 @@ def _reuse(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
     for grid in dict.fromkeys((*_grids(workers, fine=False), *(FINE if crew.tight and workers <= FEW else ()))):
 
         def cut(grid: tuple[int, int] = grid) -> Stages:
-            return space.filled([cut_tiles(network, grid, *run, reuse=True) for run in runs], first, last)
+            return filled(network, [cut_tiles(network, grid, *run, reuse=True) for run in runs], first, last)
 
         yield ("reuse", first, last, grid), cut
 
@@ -286,7 +274,7 @@ def _slices(space: Space, first: int, last: int, crew: Crew) -> Iterator[Way]:
 
             def cut(text: str = text, parity: int = parity) -> Stages:
                 stages = cut_slices(space.network, _speeds(text.partition("+")[0]), parity, text, first, last)
-                return space.filled(stages, first, last)
+                return filled(space.network, stages, first, last)
 
             yield ("slices", first, last, text), cut
 

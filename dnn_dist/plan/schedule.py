@@ -63,7 +63,7 @@ class Timeline:
     """What happened. Seconds from the first frame's beginning."""
 
     begun: list[float] = field(default_factory=list)  # of each frame
-    ended: list[float] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)  # inf: never, for nobody makes what a piece waits for
     busy: dict[int, float] = field(default_factory=dict)  # robot (its place in the fleet) -> s of computing
     air: dict[object, float] = field(default_factory=dict)  # medium, or one way of a link -> s of being occupied
     runs: set[tuple[int, int, int]] = field(default_factory=set)  # (robot, stage, piece) that were computed
@@ -79,6 +79,8 @@ class Timeline:
     def interval(self) -> float:
         """Mean time from one frame's end to the next's, while the pipeline is full: without first and last quarter."""
         ends = sorted(self.ended)
+        if ends[-1] == math.inf:
+            return math.inf
         quarter = len(ends) // 4
         return (ends[-1 - quarter] - ends[quarter - 1]) / (len(ends) - 2 * quarter) if quarter else ends[-1] / len(ends)
 
@@ -237,7 +239,7 @@ class _Run:
         if self._next < self.frames:
             frame, self._next = self._next, self._next + 1
             self.timeline.begun.append(now)
-            self.timeline.ended.append(now)
+            self.timeline.ended.append(math.inf)
             self._call(now, self._start, frame, 0)
 
     def _start(self, now: float, frame: int, stage: int) -> None:

@@ -21,7 +21,7 @@ from dnn_dist.cut.feeds import chains
 from dnn_dist.cut.layers import layer_starts
 from dnn_dist.cut.local import whole_stage
 from dnn_dist.cut.piece import Stage
-from dnn_dist.cut.spec import cut_network, cut_text
+from dnn_dist.cut.spec import cut_network, cut_text, filled
 from dnn_dist.graph.network import Network
 from dnn_dist.plan.between import servers
 from dnn_dist.plan.chains import Terms
@@ -130,7 +130,7 @@ def _candidate(space: Space, proposal: Proposal, predictor: Predictor) -> Candid
     distributed = [stage for stage in proposal.stages if stage.distributed]
     cut = cut_text(distributed) or "local"
     # as `cut_network` would: what is local between two others is one stage
-    stages = space.filled(distributed, 0, len(space.network.ops) - 1)
+    stages = filled(space.network, distributed, 0, len(space.network.ops) - 1)
     workers, prediction = proposal.workers, predictor(stages, proposal.workers, proposal.replicas)
     busy = tuple(name for name in workers if name in prediction.busy)
     if busy and len(busy) < len(workers) and not redundant(stages, proposal.replicas):

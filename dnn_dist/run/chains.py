@@ -158,7 +158,19 @@ class Chains:
                 tasks = books.frames[key.frame].tasks
                 for taker in takers:
                     if taker in tasks:
+                        size = shape.stages[taker[0]].pieces[taker[1]].feeds[key.stage, key.piece]
+                        self._note_sent(lease, tasks[taker], size, now)
                         self._note_fed(shape, tasks, taker, now)
+
+    def _note_sent(self, maker: Lease, task: Task, size: int, now: float) -> None:
+        """What was computed on the source's own robot is on its way to those elsewhere who have this task."""
+        books = self._books
+        own = books.workers[maker.worker].state.robot == books.robot
+        for name, lease in task.leases.items() if own else ():
+            view = books.workers[name]
+            came = lease.acknowledged and lease.key not in view.state.waiting
+            if view.state.robot != books.robot and not came:
+                view.meter.sent(lease.key, size, now)
 
     def _note_fed(self, shape: PlanShape, tasks: Tasks, taker: Maker, now: float) -> None:
         books = self._books

@@ -185,6 +185,9 @@ class Computer(Part):
     def _hear_work(self, work: Work) -> None:
         key, plan = work.key, work.plan
         ready, role = True, Role()
+        if not plan:  # a probe of the link
+            self.handle(WorkArrived(key, plan, work.worker_session, work.number, work.budget))
+            return
         if self.machine.plans.get(plan, False):
             role = self._pieces.role(plan, key.stage, key.piece, work.inputs)  # WireError where there is no such piece
             ready = self._pieces.ready(plan, key.stage, key.piece, work.alone)

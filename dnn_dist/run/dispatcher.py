@@ -23,6 +23,7 @@ from typing import Any
 
 from dnn_dist.run import leases
 from dnn_dist.run.assignment import owners
+from dnn_dist.run.bylink import ByLink
 from dnn_dist.run.chains import Chains
 from dnn_dist.run.events import (
     FrameReady,
@@ -106,6 +107,11 @@ class Dispatcher:
         return frozenset(self._books.plans)
 
     @property
+    def by_link(self) -> ByLink:
+        """Plans for links of several rates; without any it has no rungs."""
+        return self._switch.by_link
+
+    @property
     def saving(self) -> int:
         """How much new frames should save of their bytes, as the aggregator says."""
         return self._progress.saving if self._progress else 0
@@ -124,8 +130,7 @@ class Dispatcher:
             actions += leases.end_overdue(books, now)
         if overdue := [number for number, frame in self.frames.items() if now >= frame.deadline]:
             actions += self._close_overdue(overdue, now)
-        if self._switch.next:
-            actions += self._switch.look(self._progress.plans if self._progress else frozenset(), now)
+        actions += self._switch.look(self._progress.plans if self._progress else frozenset(), now)
         if books.unfed:
             actions += self._chains.feed_again(now)
         actions += self._spares.call(now)
@@ -152,7 +157,7 @@ class Dispatcher:
         """Steady time at which `Tick` is due, in seconds."""
         books = self._books
         settings = books.settings
-        due = min(self._published_at + settings.heartbeat, books.due, self._switch.by)
+        due = min(self._published_at + settings.heartbeat, books.due, self._switch.due)
         for frame in self.frames.values():
             due = min(due, frame.deadline)
         return min(due, self._spares.due(self._now))
@@ -298,8 +303,9 @@ class Dispatcher:
             view is None
             or view.silent
             or bool(self._switch.next)
+            or self._switch.by_link.concerns(view)
             or state.session != view.state.session
-            or books.plan not in state.plans
+            or self._switch.lacks(state)
             or bool(state.refused)
             or bool(state.on_demand)
             or (bool(view.leases) and view.lost_in(state, books.source, books.session))
@@ -328,7 +334,7 @@ class Dispatcher:
             books.due = min(books.due, view.due)
             text = f"worker {state.worker!r} on robot {state.robot!r} joined"
             joined = Note("worker joined", text, warn=False, about=state.worker)
-            return [joined, *said, *self._refusal(frozenset(), state), *self._kinds.notes(state)]
+            return [joined, *said, *self._switch.refusal(frozenset(), state), *self._kinds.notes(state)]
         before, silent = view.state, view.silent
         if not view.hear(state, now):
             another = state.session != view.state.session
@@ -340,9 +346,9 @@ class Dispatcher:
             self._published_at = float("-inf")
         if before.session != state.session:
             lost = [] if silent and not view.leases else leases.lose(books, view, "restarted", now)
-            return [*lost, *said, *self._refusal(frozenset(), state), *self._kinds.notes(state)]
+            return [*lost, *said, *self._switch.refusal(frozenset(), state), *self._kinds.notes(state)]
         self._chains.stepped(view.note_tasks(books.source, books.session, now), now)
-        return [*said, *self._refusal(before.refused, state)]
+        return [*said, *self._switch.refusal(before.refused, state)]
 
     def _handle_still(self, event: StillHeard, now: float) -> list[Any]:
         for worker, at in event.at.items():
@@ -351,13 +357,6 @@ class Dispatcher:
                 view.heard_at = at
                 self._books.set_due(view, now)
         return []
-
-    def _refusal(self, known: frozenset[str], state: WorkerState) -> list[Any]:
-        """What there is to say when a worker has come to refuse a plan of this source."""
-        refused = sorted((state.refused - known) & self._books.plans.keys())
-        text = f"worker {state.worker!r} cannot serve plan {', '.join(refused)}: its model is {state.model[:12]}"
-        text += "; see its log, and give every robot the same file"
-        return [Note("plan refused by worker", text, about=state.worker)] if refused else []
 
     def _make_place(self) -> None:
         """Forget workers that fell silent, when there are as many as may be remembered."""

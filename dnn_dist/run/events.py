@@ -30,6 +30,7 @@ class PlanInstalled(NamedTuple):
 
     plan: str
     shape: PlanShape
+    rate: float | None = None  # bytes/s of the link to a server from which it is the best; None: it has no such range
 
 
 class WorkerHeard(NamedTuple):
@@ -103,6 +104,15 @@ class SendWork(NamedTuple):
     alone: bool = False  # strips that are not there will not come: compute the full tile
 
 
+class SendProbe(NamedTuple):
+    """Action: send a worker a work without a task, which tells the link's rate."""
+
+    worker: str
+    worker_session: int
+    number: int
+    size: int  # bytes
+
+
 class SendScatter(NamedTuple):
     """Action: tell an aggregator elsewhere which pieces of a frame need what it merged, and who computes them."""
 
@@ -127,6 +137,7 @@ class PlanInForce(NamedTuple):
     """Action: new frames take this plan."""
 
     plan: str
+    why: str = ""
 
 
 class PlanWithdrawn(NamedTuple):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from dnn_dist import __version__
 from dnn_dist.plan.policy import idle_uses
 from dnn_dist.run.lease import Lease, LeaseState, Stray, silence
+from dnn_dist.run.linkrate import Meter
 from dnn_dist.run.pace import Pace
 from dnn_dist.run.state import REPLAY, WorkerState, newer
 from dnn_dist.run.twins import Twins
@@ -36,6 +37,7 @@ class WorkerView:
     strays: list[Stray] = field(default_factory=list)  # works given up before the worker had seen them
     measured_at: float = float("-inf")  # s; when it was given a piece only to measure its speed
     pace: Pace = field(default_factory=Pace)  # of its acknowledgements
+    meter: Meter = field(default_factory=Meter)  # of the link to it; of no use on the source's own robot
     twins: Twins = field(default_factory=Twins)
     owed: tuple[int, float, float] | None = None  # a task let go unanswered: stage, waited for from when, to when (s)
     name: str = ""  # the worker's
@@ -55,6 +57,7 @@ class WorkerView:
         if (older or (another and state.session in self.twins.former)) and not self.silent:
             return False
         if another:
+            self.meter = Meter()
             self.given.clear()
             self.twins.former.append(self.state.session)
         self.state = state
@@ -74,6 +77,7 @@ class WorkerView:
         seen = state.seen.get((source, session), 0)
         if 0 <= seen - self.next_number < REPLAY:  # a work that was none of ours: ours would be taken for repeated
             self.next_number = seen + 1
+        self.meter.seen(seen, now)
         head = state.held[0] if state.held and not state.preparing else None
         head = None if head in state.waiting else head
         arrived: list[Lease | Stray] = [stray for stray in self.strays if stray.number <= seen] if self.strays else []
@@ -84,6 +88,8 @@ class WorkerView:
                 arrived.append(lease)
             if lease.lacks and lease.acknowledged:
                 lease.lacks = key in state.waiting
+            if lease.fed_at is not None and lease.acknowledged and key not in state.waiting:
+                self.meter.fed(key, lease.fed_at, now)
             if lease.state is LeaseState.ANSWERED:
                 continue
             if key in state.answered:
@@ -106,6 +112,8 @@ class WorkerView:
     def let_go(self, lease: Lease, why: LeaseState, now: float) -> None:
         """The lease is no more; its work may be on its way all the same."""
         del self.leases[lease.key]
+        self.meter.lost(lease.key)
+        self.meter.lost(lease.number)
         if not lease.acknowledged:
             self.strays.append(Stray(lease.number, lease.sent_at, lease.bytes_in, lease.ahead))
         if why is not LeaseState.DONE and not lease.answered and self.owed is None:
@@ -164,9 +172,12 @@ class WorkerView:
 
     def serves(self, plan: str, now: float) -> bool:
         """True when work of this plan may be sent now."""
-        state = self.state
-        known = plan in state.plans and state.version == __version__
-        return known and self.reachable and not self.silent and now >= self.left_out_until
+        return not self.silent and self.has_built(plan, now)
+
+    def has_built(self, plan: str, now: float) -> bool:
+        """True when work of this plan may be sent, unless it is silent now."""
+        known = plan in self.state.plans and self.state.version == __version__
+        return known and self.reachable and now >= self.left_out_until
 
     def has_ready(self, plan: str, stage: int, form: int) -> bool:
         """True when the worker need not read a form's weights first, as far as is known here."""

@@ -21,7 +21,7 @@ class GathererSettings(AggregatorSettings):
     max_early: int = 64  # results kept that overtook their frame's announcement
     max_gap: int = 1024  # frame numbers that may be missing; a longer leap is a new beginning
     history: int = 64  # frames whose times are remembered for the p95
-    max_plans: int = 4  # plans that no open frame names, the last installed ones
+    max_plans: int = 8  # plans that no open frame names, the last installed ones; a list by link is all of them
 
 
 @dataclass(slots=True)

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnn_dist.errors import DnnDistError
-from dnn_dist.plan.fleet import Link, link_text
 from dnn_dist.plan.plan import WIRES
 from dnn_dist.plan.policy import in_work
-from dnn_dist.run.delays import measured_link
 from dnn_dist.run.dispatcher import Dispatcher
 from dnn_dist.run.due import Cadence, even_share, missed
 from dnn_dist.run.events import (
@@ -27,10 +25,12 @@ from dnn_dist.run.events import (
     PublishPlan,
     PublishSource,
     ReleaseFrame,
+    SendProbe,
     SendScatter,
     SendWork,
     WorkerHeard,
 )
+from dnn_dist.run.linkhealth import links_told
 from dnn_dist.run.notes import Note
 from dnn_dist.run.saving import Saving, savings
 from dnn_dist.run.state import Progress, SourceState, WorkerState
@@ -39,6 +39,7 @@ from dnn_dist.run.tasks import DispatcherSettings
 from dnn_dist.run.trust import WORKERS, names_in
 from dnn_dist.run.twins import Twins
 from dnn_dist.run.values import Frame, Installed, PlanText, Scatter, Work
+from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.world import Job, Loop, Part, World
 
 
@@ -103,9 +104,13 @@ class Partition(Part):
         self._cadence = Cadence()
         self.dropped = 0  # images
 
-    def start(self, store: Store) -> None:
-        """Begin with this plan in force."""
+    def start(self, store: Store, by_link: Sequence[tuple[float, Store]] = ()) -> None:
+        """Begin with this plan in force; `by_link`: others, each with the rate of the link to a server from which it is
+        better (bytes/s).
+        """
         self._install(store)
+        for rate, other in by_link:
+            self._install(other, rate)
 
     def change(self, settings: DispatcherSettings) -> None:
         """Parameters have changed. A worker that is trusted no longer is soon taken for gone, as it is not heard."""
@@ -196,13 +201,8 @@ class Partition(Part):
             "frames taken": self._frame,
             "new frames save": str(self._saving()[1]) or "nothing",
             "bytes on the way": self.machine.in_flight(),
-            **{f"link {self.machine.settings.robot} {robot}": link_text(link) for robot, link in self._links().items()},
+            **links_told(self.machine.workers, self.machine.settings.robot, self.machine.by_link, now),
         }
-
-    def _links(self) -> dict[str, Link]:
-        """Of the robots of workers, as far as they are measured; what stays on this robot goes over none."""
-        found = {view.state.robot: measured_link(view.pace.past) for view in self.machine.workers.values()}
-        return {robot: link for robot, link in found.items() if link and robot != self.machine.settings.robot}
 
     def troubles(self) -> list[str]:
         """What stands in the way of results now, worst first."""
@@ -301,15 +301,16 @@ class Partition(Part):
         self._asked[store.plan.hash] = made.asked
         self._install(self._stores.get(store.plan.hash, store))
 
-    def _install(self, store: Store) -> None:
+    def _install(self, store: Store, rate: float | None = None) -> None:
         self._stores[store.plan.hash] = store
         self.world.send(Installed(store))  # to an aggregator in this process, which shares it
-        self.handle(PlanInstalled(store.plan.hash, store.shape))
+        self.handle(PlanInstalled(store.plan.hash, store.shape, rate))
 
     def _put_in_force(self, action: PlanInForce) -> None:
         store = self._stores[action.plan]
         text = f"plan {action.plan}: {store.plan.cut}, from frame {self._frame} on"
-        self.world.note(Note("plan in force", text, warn=False, about=action.plan))
+        text, about = (f"{text}; {action.why}", action.why) if action.why else (text, action.plan)
+        self.world.note(Note("plan in force", text, warn=False, about=about))  # each change is news
         self._answer(action.plan, "")
 
     def _withdraw(self, action: PlanWithdrawn) -> None:
@@ -347,6 +348,11 @@ class Partition(Part):
         )
         self.world.send(work, action.worker)
 
+    def _send_probe(self, action: SendProbe) -> None:
+        key = TaskKey(self.source, self.session, 0, 0, 0)
+        inputs = self.store.probe(action.size)
+        self.world.send(Work(key, "", action.worker_session, action.number, 0, 0.0, inputs), action.worker)
+
     def _send_scatter(self, action: SendScatter) -> None:
         self.world.send(Scatter(self.source, self.session, action.frame, action.plan, action.routes))
 
@@ -383,6 +389,7 @@ class Partition(Part):
     }
     performs = {
         SendWork: _send_work,
+        SendProbe: _send_probe,
         SendScatter: _send_scatter,
         PublishSource: _publish,
         PublishPlan: _publish_plan,

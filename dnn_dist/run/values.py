@@ -55,7 +55,8 @@ class Route(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A task. `again`: no task, but feeds of one that this worker has, computed or not, go where `routes` say.
+    """A task. Without a plan it is none, but a probe of the link: that the worker has seen it is all.
+    `again`: no task, but feeds of one that this worker has, computed or not, go where `routes` say.
     `alone`: strips of it that are not there will not come; a tile is then computed in full.
     """
 

@@ -170,6 +170,8 @@ class Worker:
         self._remember_seen(pair, event.number)
         if doubled:
             return told("doubled work", f"work number {event.number} came again")
+        if not event.plan:
+            return []  # a probe: that it was seen is all
         if source is not None and source.foreign:
             return told("work refused", "its source has another version of dnn_dist")
         if not self.plans.get(event.plan, False):

@@ -6,6 +6,8 @@ medium, one after the other, first come first served. *Control messages* are a f
 latency and delay, and no time on the medium. Both are reliable, as DDS topics of that kind are: what a link loses is
 sent again, which costs a tensor its time on the medium once more and every message `RESEND` seconds.
 Messages of one topic (sender, receiver, kind) keep their order.
+A link may carry less for a while, or be cut: what is on its way goes on when there is a link again, and states, which
+are best effort, are lost.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from typing import Any
 
 from dnn_dist.plan.fleet import Fleet, Link
 from dnn_dist.sim.agenda import Agenda
+from dnn_dist.sim.changes import Changes
 
+STATES = ("state", "progress")
+"""How the kinds of control messages end that are said again anyway."""
 RESEND = 0.02
 """Seconds after which a lost message is noticed; as the DDS profiles have it."""
 MOST_SENDS = 20
@@ -37,8 +42,9 @@ class Carried:
 class Air:
     """The links of a fleet. See the module's rules."""
 
-    def __init__(self, fleet: Fleet, agenda: Agenda, seed: object) -> None:
+    def __init__(self, fleet: Fleet, agenda: Agenda, seed: object, changes: Changes | None = None) -> None:
         self._fleet, self._agenda = fleet, agenda
+        self._changes = changes or Changes()
         self._random = random.Random(f"{seed}/air")
         self._links: dict[tuple[str, str], Link | None] = {}
         self._steady: dict[tuple[str, str], float | None] = {}  # s that a control message takes; None: it varies
@@ -62,6 +68,14 @@ class Air:
             link = self.link(a, b)
             return self._means.setdefault((a, b), 0.0 if link is None else link.latency + link.mean_delay)
 
+    def cut(self, a: str, b: str) -> bool:
+        """Whether nothing gets from `a` to `b` now."""
+        return bool(self._changes) and self._changes.factor(a, b, self._agenda.now) == 0
+
+    def last_open(self, a: str, b: str) -> float:
+        """When something could last be sent from `a` to `b`: now, or when the link was cut, s."""
+        return self._changes.since(a, b, self._agenda.now) if self.cut(a, b) else self._agenda.now
+
     def carry(self, a: str, b: str, size: int, kind: str, deliver: Callable[..., None], *args: Any) -> float:
         """A tensor message of `size` bytes; when it arrives, in seconds. On one robot it is handed over."""
         link, now = self.link(a, b), self._agenda.now
@@ -72,17 +86,20 @@ class Air:
         wire: object = link.medium or (a, b)
         begin = max(now, self._free_at.get(wire, 0.0))
         seconds = sends * size / link.bandwidth
-        self._free_at[wire] = begin + seconds
+        end = self._free_at[wire] = self._changes.done(a, b, begin, seconds)
         carried = self.carried.get((a, b)) or self.carried.setdefault((a, b), Carried())
         carried.messages += 1
         carried.bytes += size
         carried.sent += sends * size
         carried.busy += seconds
-        return self._arrive(a, b, kind, begin + seconds + self._delay(link, sends), deliver, args)
+        return self._arrive(a, b, kind, end + self._delay(link, sends), deliver, args)
 
     def tell(self, a: str, b: str, kind: str, deliver: Callable[..., None], *args: Any) -> float:
         """A control message; when it arrives, in seconds."""
         now = self._agenda.now
+        if self.cut(a, b):
+            healed = self._changes.done(a, b, now, RESEND)
+            return float("inf") if kind.endswith(STATES) else self._arrive(a, b, kind, healed, deliver, args)
         try:
             steady = self._steady[a, b]
         except KeyError:

@@ -62,7 +62,7 @@ class Cluster(Hub):
     def _strike(self, fault: Fault) -> None:
         if fault.kind == "slow":
             self.processors[fault.robot].slow(fault.factor)
-        elif fault.robot in self.workers:
+        elif fault.robot in self.workers and fault.kind != "link":  # of links the air knows
             worker = self.workers[fault.robot]
             {"kill": worker.kill, "restart": worker.start, "stop": worker.stop, "go": worker.go}[fault.kind]()
 
@@ -96,14 +96,14 @@ class Cluster(Hub):
     def _memory(self, name: str) -> int:
         worker = self.workers.get(name)
         pieces: dict[int, set[tuple[int, int]]] = {}  # sources with the same load share what is ready
+        loads = {id(load): load for source in self.sources.values() for load in source.loads.values()}
         for source in self.sources.values():
-            load = source.source.load
-            ready = pieces.setdefault(id(load), set())
-            ready |= worker.pieces.get(source.name, set()) if worker else set()
-            if source.aggregator_robot == name:
-                stages = enumerate(load.shape.stages)
-                ready |= {(index, 0) for index, stage in stages if stage.local and stage.pieces}
-        loads = {id(source.source.load): source.source.load for source in self.sources.values()}
+            for load in source.loads.values():
+                ready = pieces.setdefault(id(load), set())
+                ready |= worker.pieces.get((source.name, load.plan), set()) if worker else set()
+                if source.aggregator_robot == name and load is source.source.load:
+                    stages = enumerate(load.shape.stages)
+                    ready |= {(index, 0) for index, stage in stages if stage.local and stage.pieces}
         sizes = [load.memory(pieces[key]) for key, load in loads.items() if load.memory is not None and pieces[key]]
         return sum(sizes) + (worker.most_held_bytes if worker else 0)
 

@@ -16,6 +16,7 @@ from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.world import Done, Job, Loop, Part
 from dnn_dist.sim.agenda import Agenda
 from dnn_dist.sim.air import Air
+from dnn_dist.sim.changes import Changes
 from dnn_dist.sim.outcome import FrameRun, Span
 from dnn_dist.sim.processor import Job as Running
 from dnn_dist.sim.processor import Processor
@@ -33,7 +34,7 @@ class Hub:
         fleet = scenario.fleet
         self.scenario = scenario
         self.agenda = Agenda(-scenario.warm_up)
-        self.air = air(self.agenda) if air else Air(fleet, self.agenda, scenario.seed)
+        self.air = air(self.agenda) if air else Air(fleet, self.agenda, scenario.seed, Changes(scenario.faults))
         self.notes = Notebook()
         self.trace: list[Span] = []
         self.frames: list[FrameRun] = []

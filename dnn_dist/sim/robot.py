@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ class Ear:
 
     source: SourceRun
     board: Board
+    robot: str  # that it hangs on
     delay: float  # s that a message takes to get here
     progress: bool  # of progress, not of the queue
     seen: int = 0  # number of the last message read
@@ -46,7 +48,8 @@ class WorkerRun(Process):
         self._ears: list[Ear] = []  # one for each board of each source
         self.tasks = 0  # computed
         self.most_held_bytes = 0  # of inputs that wait or are computed
-        self.pieces: dict[str, set[tuple[int, int]]] = {}  # source -> (stage, piece) computed for it
+        # source, plan -> (stage, piece) computed for it
+        self.pieces: defaultdict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)
         self._published_at = 0.0  # s; its last state
         self._runs_until = float("-inf")  # s; when the process died or stopped; inf: it runs
         self._look_at = float("inf")  # s; when a message that matters reaches this worker
@@ -56,10 +59,9 @@ class WorkerRun(Process):
     def reach(self, source: SourceRun) -> None:
         """This worker and a source hear each other."""
         self.sources[source.name] = source
-        self.pieces[source.name] = set()
         for kind, robot in (("state", source.robot), ("progress", source.aggregator_robot)):
             delay = self.air.mean_delay(robot, self.robot)
-            self._ears.append(Ear(source, source.board[kind], delay, kind == "progress"))
+            self._ears.append(Ear(source, source.board[kind], robot, delay, kind == "progress"))
 
     def make_pieces(self) -> Pieces:
         """What computes; for tests."""
@@ -164,7 +166,7 @@ class WorkerRun(Process):
             assert self.part is not None, "a process that runs a job is alive"
             return 0.0 if self.part.ready(key, job.plan) else self.hub.scenario.prepare
         self.hub.computing(self.robot, key)
-        self.pieces[key.source].add((key.stage, key.piece))
+        self.pieces[key.source, job.plan].add((key.stage, key.piece))
         seconds = self.hub.service(self.robot, self._load(key.source, job.plan), key.stage, key.piece)
         macs = self._piece(key, job.plan).macs
         in_full = job.macs != macs > 0  # a tile without its strips has more to do
@@ -228,7 +230,11 @@ class WorkerRun(Process):
     def _read_boards(self, part: Computer) -> float:
         """Take in what has reached this worker; when the next message will, in seconds."""
         now, soonest, states = self.agenda.now, float("inf"), []
-        news = [ear for ear in self._ears if ear.board.number != ear.seen]
+        news = [
+            ear
+            for ear in self._ears
+            if ear.board.number != ear.seen and not self.air.cut(ear.robot, self.robot)
+        ]
         served = part.serves if news else ()
         for ear in news:
             if ear.progress and ear.source.name not in served:

@@ -52,6 +52,8 @@ class Source:
     start: float = 0.0  # first image
     deadline: float = float("inf")  # from an image's arrival to its detections
     max_frames: int = 0  # frames in work at once, as the gateway's parameter; the newest image waits, older are dropped
+    by_link: tuple[tuple[float, Load], ...] = ()
+    """Plans instead of `load` for links to a server, each with the rate from which it is better, bytes/s."""
     workers: tuple[str, ...] | None = None  # robots that it reaches; None: all that compute
     aggregator: str = ""  # robot where results are gathered
     camera: str = ""  # robot that images come from, `image_bytes` each

@@ -64,6 +64,9 @@ class SizeStore:
         found = self.shape.stages[stage].pieces[piece]
         return found.bytes_in - (0 if self._merges else found.merged)
 
+    def probe(self, size: int) -> int:
+        return size
+
     def feed(self, frame: int, stage: int, piece: int) -> int:
         _piece(self.shape, stage, piece)
         return self.shape.stages[stage].pieces[piece].merged

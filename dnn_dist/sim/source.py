@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from dnn_dist.run.aggregator import Aggregator
 from dnn_dist.run.events import FrameRefused, PeersReachable, StillHeard, WorkerReachable
@@ -23,32 +23,11 @@ from dnn_dist.run.values import Feed, Frame, Installed, Outcome, PlanText, Resul
 from dnn_dist.run.wire import TaskKey
 from dnn_dist.run.world import Job
 from dnn_dist.sim.board import Board
+from dnn_dist.sim.listener import Listener
 from dnn_dist.sim.outcome import FrameRun, Span
 from dnn_dist.sim.process import Hub, Process
 from dnn_dist.sim.scenario import Load, Source
 from dnn_dist.sim.sizes import SizeStore
-
-
-class Listener(Protocol):
-    """A worker as a source's processes reach it."""
-
-    robot: str
-
-    def hear(self, value: Any) -> None:
-        """A message arrives."""
-
-    def look_later(self, source: SourceRun) -> None:
-        """What the source has just hung up matters to this worker when it gets there."""
-
-    def beat(self) -> None:
-        """Have the next heartbeat simulated."""
-
-    def last_beat(self, until: float) -> float:
-        """When it sent its last heartbeat before a time, s."""
-
-    @property
-    def hungry(self) -> bool:
-        """Whether it has room for tasks."""
 
 
 @dataclass(eq=False)
@@ -100,7 +79,7 @@ class SourceRun:
         self.agenda, self.air, self._exact = hub.agenda, hub.air, hub.scenario.exact
         self.robot, self.aggregator_robot = source.robot, source.aggregator or source.robot
         self.session = hub.draw_session()
-        self.loads = {source.load.plan: source.load}
+        self.loads = {load.plan: load for load in (source.load, *(load for _, load in source.by_link))}
         self.workers: dict[str, Listener] = {}  # robot -> its worker
         self.board = {"state": Board(), "progress": Board()}
         self.images = 0  # taken by the camera
@@ -152,9 +131,11 @@ class SourceRun:
     def begin(self) -> None:
         """Start the processes, and the camera later."""
         if self._apart:
-            self._tell_aggregator(Installed(self.make_store(self.source.load, images=False)))
+            for load in self.loads.values():
+                self._tell_aggregator(Installed(self.make_store(load, images=False)))
             self._tell_aggregator(PeersReachable(frozenset(self.workers)))
-        self.partition.start(self.make_store(self.source.load, merges=not self._apart))
+        by_link = [(rate, self.make_store(load, merges=not self._apart)) for rate, load in self.source.by_link]
+        self.partition.start(self.make_store(self.source.load, merges=not self._apart), by_link)
         self.agenda.at(self.source.start, self._click)
 
     def set_plan(self, load: Load, answer: Any = lambda why: None) -> None:
@@ -254,8 +235,11 @@ class SourceRun:
         self.air.carry(self.aggregator_robot, worker.robot, size, f"{self.name} feed", worker.hear, feed)
 
     def _carry_work(self, work: Work, to: str) -> None:
-        self.hub.sending(self.name, work, to)
         worker, key = self.workers[to], work.key
+        if not work.plan:  # a probe
+            self.air.carry(self.robot, worker.robot, work.inputs, f"{self.name} work", worker.hear, work)
+            return
+        self.hub.sending(self.name, work, to)
         piece = self._piece(key, work.plan)
         size = 0 if work.again else piece.bytes_in - (piece.merged if self._apart else 0)
         self.bytes_in += size
@@ -340,11 +324,11 @@ class SourceRun:
             self.air.tell(state.robot, self.robot, "worker state", self._hear_worker, state)
             if self._exact and self._apart:
                 self.air.tell(state.robot, self.aggregator_robot, "worker state", self._tell_aggregator, state)
-        elif self.partition.minds(state):  # else that it is heard is told with the heartbeats
+        elif not self.air.cut(state.robot, self.robot) and self.partition.minds(state):
             at = self.agenda.now + self.air.mean_delay(state.robot, self.robot)
             self._inbox.append((at, state))
             if not self._reading:
-                self._read_soon()
+                self._read_soon()  # that others are heard is told with the heartbeats
 
     def _hear_worker(self, state: WorkerState) -> None:
         here = self._processes[0]
@@ -384,7 +368,7 @@ class SourceRun:
         for name, worker in self.workers.items():
             delay = self.air.mean_delay(name, self.robot)
             longest = max(longest, delay)
-            heard[name] = worker.last_beat(now - delay) + delay
+            heard[name] = worker.last_beat(self.air.last_open(name, self.robot) - delay) + delay
         # Soon enough that nobody's silence ends between two times of listening.
         heartbeat = self.hub.scenario.worker.heartbeat
         self._listen_at = now + max(0.0, self._patience - heartbeat - longest) / 2
