@@ -324,12 +324,11 @@ class SourceRun:
             self.air.tell(state.robot, self.robot, "worker state", self._hear_worker, state)
             if self._exact and self._apart:
                 self.air.tell(state.robot, self.aggregator_robot, "worker state", self._tell_aggregator, state)
-        # Else that it is heard is told with the heartbeats.
         elif not self.air.cut(state.robot, self.robot) and self.partition.minds(state):
             at = self.agenda.now + self.air.mean_delay(state.robot, self.robot)
             self._inbox.append((at, state))
             if not self._reading:
-                self._read_soon()
+                self._read_soon()  # that others are heard is told with the heartbeats
 
     def _hear_worker(self, state: WorkerState) -> None:
         here = self._processes[0]
