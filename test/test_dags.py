@@ -72,7 +72,8 @@ def _depthwise(draw, net, x, _made):
 
 
 def _pool(draw, net, x, _made):
-    kernel = draw(PAIRS[4])
+    # LiteRT 2.3 runs a 1x1 maximum behind a clamp on memory that nobody wrote, also in the whole model.
+    kernel = draw(PAIRS[4].filter(lambda pair: pair != (1, 1)))
     return net.pool(
         draw(st.sampled_from(("MAX", "AVERAGE"))), x, kernel, draw(PAIRS[3]), _padding(draw, net, x, kernel)
     )
