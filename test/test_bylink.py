@@ -100,6 +100,18 @@ def test_of_a_task_that_waited_for_something_else_nothing_is_learnt():
     assert meter.rate == pytest.approx(100_000)
 
 
+def test_what_is_under_way_will_be_there_when_the_rate_says():
+    meter = Meter()
+    meter.sent(1, 100_000, 0.0)
+    assert meter.left(0.0) == 0.0, "of a rate nothing is known"
+    meter.seen(1, 1.0)
+    meter.sent(2, 50_000, 2.0)
+    meter.sent(3, 50_000, 2.1)
+    assert meter.left(2.4) == pytest.approx(0.6)
+    meter.seen(2, 2.5)
+    assert meter.left(2.6) == pytest.approx(0.4) and meter.left(9.0) == 0.0
+
+
 def test_what_does_not_arrive_bounds_the_rate():
     meter = Meter()
     meter.sent(1, 100_000, 0.0)
@@ -445,6 +457,29 @@ def test_ten_times_a_tenth_and_cut(network, steps, exact):
         assert switched == [plan], f"from {begin} s on"
         late = [run.report.plan for run in runs if begin <= run.announced < end][5:]
         assert late and set(late) == {plan}, f"from {begin} s on"
+
+
+@pytest.mark.parametrize(
+    ("rate", "share", "deadline"),
+    [(1.0, 0.03, 1.6), (0.1, 0.1, 1.6), (0.1, 0.03, 2.0), (0.1, 0.001, 3.0), (1.0, 0.001, 4.0)],
+)
+def test_a_link_that_gets_much_worse_and_is_not_cut_costs_no_result(network, steps, rate, share, deadline):
+    """Deadlines of two to five times what the robot takes alone: what the server will not have in time comes home."""
+    loads = {cut: plan_load(network, Plan(network.sha256, cut)) for cut in (ALONE, *(step.cut for step in steps))}
+    faults = [
+        Fault(5.0 + 12 * n + 6 * end + 0.1 * n, "link", "pi", factor, "server")
+        for n in range(3)
+        for end, factor in enumerate((share, 1.0))
+    ]
+    by_link = tuple((step.rate, loads[step.cut]) for step in steps)
+    source = Source("pi", loads[ALONE], frames=82, rate=2.0, deadline=deadline, by_link=by_link)
+    fleet = with_rate(FLEET, "pi", "server", rate * RATE)
+    cluster = Watching(Scenario(fleet, (source,), faults=tuple(faults), exact=True))
+    outcome = cluster.run()
+    assert outcome.unreported == 0
+    assert {run.report.status for run in outcome.frames} <= {Status.COMPLETE, Status.RECOMPUTED}
+    watched: Any = cluster.sources["pi"]
+    assert len(watched.switches) == 2 + len(faults), "one at the start, one for each change"
 
 
 @pytest.mark.parametrize("seed", range(6))

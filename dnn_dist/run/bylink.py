@@ -7,6 +7,7 @@ keep them ready, so that a switch is a word.
   The rate is that of what goes over the link anyway (run/linkrate.py).
   A plan stays while the rate is within its range, a quarter more at each end; else the plan comes whose range it is,
   when three messages in a row say so.
+  What the server will not have in time comes home (run/lastcall.py).
   No server is heard, or what is under way to it is much later than at the lowest rate: the robot alone, at once.
   A message that says that the plan should change is followed by a probe. Else one goes out a second after the last
   message by which the rate is known. A probe is two works without a task, one without bytes and one of as many as take
@@ -19,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from dnn_dist.run import lastcall
 from dnn_dist.run.events import PlanInForce, SendProbe
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.lease import silence
@@ -83,6 +85,9 @@ class ByLink:
 
     def look(self, gathered: frozenset[str], now: float) -> list[Any]:
         """Choose, and probe. `gathered`: plans that the aggregator has."""
+        return [*lastcall.last_calls(self.books, now), *self._choose(gathered, now)]
+
+    def _choose(self, gathered: frozenset[str], now: float) -> list[Any]:
         if (place := self.place) is None:
             return []
         view = self._server(now)
@@ -103,9 +108,10 @@ class ByLink:
 
     def due(self, now: float) -> float:
         """When there is something to do by time alone, s."""
+        called = lastcall.due(self.books, now)
         if self.place is None or (view := self._server(now)) is None:
-            return float("inf")
-        return now + 0.25 * EVERY if view.meter.awaits else self._probe_at(view)
+            return called
+        return min(called, now + 0.25 * EVERY if view.meter.awaits else self._probe_at(view))
 
     def _elsewhere(self) -> list[WorkerView]:
         return [view for view in self.books.workers.values() if view.state.robot != self.books.robot]

@@ -119,9 +119,15 @@ class Chains:
             task, name = tasks[maker], crew[places[maker]]
             if name in task.failed_at:
                 others = [other for other in dict.fromkeys(crew) if other not in task.failed_at]
-                name = min(others, key=lambda other: books.workers[other].load, default=name)
+                name = min(others or self._outside(crew, able, task), key=lambda n: books.workers[n].load, default=name)
             placed[maker] = books.workers[name]
         return placed
+
+    def _outside(self, crew: tuple[str, ...], able: list[WorkerView], task: Task) -> list[str]:
+        """Whom else a piece may go to, of a crew that all lost it: the source's own robot, then others."""
+        names = [view.name for view in able if view.name not in task.failed_at and view.state.peers.issuperset(crew)]
+        own = [name for name in names if self._books.workers[name].state.robot == self._books.robot]
+        return own or names
 
     def _crew(self, plan: str, first: int, able: list[WorkerView]) -> tuple[Columns, tuple[str, ...]]:
         books, which = self._books, (plan, first)

@@ -113,7 +113,6 @@ class WorkerView:
         """The lease is no more; its work may be on its way all the same."""
         del self.leases[lease.key]
         self.meter.lost(lease.key)
-        self.meter.lost(lease.number)
         if not lease.acknowledged:
             self.strays.append(Stray(lease.number, lease.sent_at, lease.bytes_in, lease.ahead))
         if why is not LeaseState.DONE and not lease.answered and self.owed is None:

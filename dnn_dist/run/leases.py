@@ -44,7 +44,7 @@ def end_overdue(books: Books, now: float) -> list[Note]:
                 continue
             hangs = lease.state is LeaseState.RUNNING and lease.listed(view.state)
             unseen = not lease.acknowledged
-            notes.append(_end(books, view, lease, f"worker {view.name!r} {why}", now))
+            notes.append(end(books, view, lease, f"worker {view.name!r} {why}", now))
             if unseen:
                 view.silent = True
             elif hangs:
@@ -76,11 +76,12 @@ def lose(books: Books, view: WorkerView, why: str, now: float) -> list[Note]:
     anybody = any(now - one.heard_at <= recent for one in books.workers.values())
     seconds = view.fail(now, books.settings) if anybody else 0.0
     text = f"worker {view.name!r} {why}" + (f"; it is left out for {seconds:g} s" if seconds else "")
-    ended = [_end(books, view, lease, f"worker {view.name!r} {why}", now) for lease in list(view.leases.values())]
+    ended = [end(books, view, lease, f"worker {view.name!r} {why}", now) for lease in list(view.leases.values())]
     return [Note("worker lost", text, about=view.name), *ended]
 
 
-def _end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> Note:
+def end(books: Books, view: WorkerView, lease: Lease, why: str, now: float) -> Note:
+    """A lease is lost: its task goes to another worker, unless it was given up."""
     view.let_go(lease, LeaseState.LOST, now)
     task = books.task(lease.key)
     stage = lease.key.stage

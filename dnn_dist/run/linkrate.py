@@ -106,6 +106,13 @@ class Meter:
         """Seconds, at best of late; 0 while not known."""
         return min(self._round_trips, default=0.0)
 
+    def left(self, now: float) -> float:
+        """Seconds until all that is under way will have arrived, at the rate that is known."""
+        if not self._under_way or not self.rate:
+            return 0.0
+        began = max(self._under_way[0].sent_at, self._arrived_at)
+        return max(0.0, self.backlog / self.rate - (now - began))
+
     def most(self, now: float, slack: float) -> float:
         """Bytes/s that the link carries at most, since what is under way has not arrived; inf: nothing is late.
 
