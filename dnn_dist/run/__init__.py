@@ -29,6 +29,7 @@ The state machines, and what their rules are about:
     lease.py       a worker's right to a task, and the story of that task
     leases.py      when leases are lost
     spares.py      when parities and second copies go out
+    lastcall.py    the last moment at which the own robot can compute what a frame has with a server
     chains.py      chains: placed as a whole, repaired piece by piece
     crew.py        which workers compute a chain
     lineage.py     what has to be computed anew when workers of a chain are lost
