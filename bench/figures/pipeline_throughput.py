@@ -41,7 +41,7 @@ ROUNDS = 2  # of the frames in work at once, that are timed
 MEMORY = 700_000_000  # bytes that a Pi 3 has left for a model
 MESSAGE = Link(bandwidth=5e6, latency=0.002)
 OPEN = 3  # frames in work at once, for each device
-MOST_PREDICTED = 8  # of these, that the planner reckons with: it takes its time
+MOST_PREDICTED = 10  # of these, that the planner reckons with, one for each device at most: it takes its time
 WINDOW = 10**12  # bytes on the way: no limit
 PIPELINE, CHOSEN = "pipeline, a run of layers each", "the planner's choice"
 _CONVOLUTIONS = 13
