@@ -14,12 +14,12 @@ test check demo: export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 build:
 	@$(PYTHON) deploy/build.py
 
-# First what colcon installed with symlinks, then everything on the plain build: tests with real nodes wait more than
-# they compute, so the others run beside them.
+# First what colcon installed with symlinks, then everything on the plain build. Tests with real nodes wait more than they
+# compute and have a domain each, so that some run side by side.
 test: build
 	@$(PYTHON) deploy/build.py --symlink-install
 	DNN_DIST_PREFIX=$(CURDIR)/build/symlink/install/dnn_dist $(PYTEST) -m install
-	$(PYTEST) --numprocesses 2 --dist loadgroup
+	$(PYTEST) --numprocesses 3 --dist worksteal
 
 check: build
 	$(RUN) ruff check .
