@@ -65,6 +65,16 @@ class WorkerView:
         self.silent = False
         return True
 
+    def tells(self, state: WorkerState, source: str, session: int) -> bool:
+        """Whether a state says of this source's tasks what the one known does not: only of those with leases."""
+        known, pair = self.state, (source, session)
+        if self.leases and (state.seen.get(pair) != known.seen.get(pair) or state.preparing is not known.preparing):
+            return True
+        changed = (state.answered ^ known.answered) | (state.waiting ^ known.waiting)
+        if state.held != known.held:
+            changed |= {*state.held[:1], *known.held[:1]} | (set(state.held) ^ set(known.held))
+        return not changed.isdisjoint(self.leases)
+
     def lost_in(self, state: WorkerState, source: str, session: int) -> bool:
         """Whether a state has not a task of this source that arrived there."""
         missing = (self.leases.keys() - state.answered).difference(state.held)

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from dnn_dist.run.pace import SMALL, Pace
+from dnn_dist.run.pace import Pace
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.wire import TaskKey
+
+TOGETHER = 1_400
+"""Bytes of results that are sent without waiting for each other: one datagram of the Wi-Fi profile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Outbox:
         while self._waiting:
             key, (size, expires) = next(iter(self._waiting.items()))
             size += self._sent.bytes if self._sent is not None else 0
-            if self._sent is not None and size > SMALL:
+            if self._sent is not None and size > TOGETHER:
                 return None
             del self._waiting[key]
             if not unwanted(key) and now < expires:

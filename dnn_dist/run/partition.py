@@ -167,9 +167,10 @@ class Partition(Part):
         """Workers that are taken for gone."""
         return [view.name for view in self.machine.workers.values() if view.silent]
 
-    def awaits(self, state: WorkerState) -> bool:
-        """Whether something may follow from a worker's state now, beyond that the worker is there."""
-        return self.machine.matters(state)
+    def awaits(self, state: WorkerState, ours: bool = False) -> bool:
+        """Whether something may follow from a worker's state now, or, with `ours`, it tells of our tasks."""
+        views, who = self.machine.workers, (self.source, self.session)
+        return self.machine.matters(state) or (ours and views[state.worker].tells(state, *who))
 
     def minds(self, state: WorkerState) -> bool:
         """Whether a worker's state changes what this source does with it later: it has work of ours, offers room or

@@ -47,7 +47,7 @@ class Air:
         self._changes = changes or Changes()
         self._random = random.Random(f"{seed}/air")
         self._links: dict[tuple[str, str], Link | None] = {}
-        self._steady: dict[tuple[str, str], float | None] = {}  # s that a control message takes; None: it varies
+        self._varies: dict[tuple[str, str], bool] = {}  # whether what a control message takes does
         self._means: dict[tuple[str, str], float] = {}  # s that a control message takes on average
         self._free_at: dict[object, float] = {}  # medium, or (from, to) -> s
         self._arrived: dict[tuple[str, str, str], float] = {}  # topic -> when its newest message arrives, s
@@ -100,22 +100,21 @@ class Air:
         if self.cut(a, b):
             healed = self._changes.done(a, b, now, RESEND)
             return float("inf") if kind.endswith(STATES) else self._arrive(a, b, kind, healed, deliver, args)
-        try:
-            steady = self._steady[a, b]
-        except KeyError:
-            steady = self._steady[a, b] = self._steady_delay(a, b)
-        if steady is not None:  # nobody overtakes
-            self._agenda.at(now + steady, deliver, *args)
-            return now + steady
         link = self.link(a, b)
-        assert link is not None
+        if link is None or not self.varies(a, b):  # nobody overtakes
+            at = now + (0.0 if link is None else link.latency)
+            self._agenda.at(at, deliver, *args)
+            return at
         return self._arrive(a, b, kind, now + self._delay(link, self._sends(link)), deliver, args)
 
-    def _steady_delay(self, a: str, b: str) -> float | None:
-        link = self.link(a, b)
-        if link is None:
-            return 0.0
-        return None if link.loss or link.delays or link.gamma else link.latency
+    def varies(self, a: str, b: str) -> bool:
+        """Whether control messages take now longer and now shorter."""
+        try:
+            return self._varies[a, b]
+        except KeyError:
+            link = self.link(a, b)
+            varies = link is not None and bool(link.loss or link.delays or link.gamma)
+            return self._varies.setdefault((a, b), varies)
 
     def _arrive(
         self, a: str, b: str, kind: str, time: float, deliver: Callable[..., None], args: tuple[Any, ...]

@@ -319,8 +319,10 @@ class SourceRun:
         self._tell_aggregator(result)
 
     def tell(self, state: WorkerState) -> None:
-        """A worker says how it is. What matters here arrives as an event; the rest is read before the next one."""
-        if self._exact or self.partition.awaits(state):
+        """A worker says how it is. What matters here arrives as an event, over a link whose delay varies also what it
+        says of our tasks, since clocks begin with that; the rest is read before the next one.
+        """
+        if self._exact or self.partition.awaits(state, ours=self.air.varies(state.robot, self.robot)):
             self.air.tell(state.robot, self.robot, "worker state", self._hear_worker, state)
             if self._exact and self._apart:
                 self.air.tell(state.robot, self.aggregator_robot, "worker state", self._tell_aggregator, state)
