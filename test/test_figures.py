@@ -131,13 +131,12 @@ def test_a_parity_saves_the_wait_for_the_last():
     assert coded < 0.95 * plain
 
 
-def test_a_failure_costs_an_uncoded_cluster_its_detection_and_a_coded_one_much_less():
-    """Means of few runs: each is within some percent of the figure's."""
+def test_a_failure_costs_an_uncoded_cluster_its_detection_and_a_coded_one_next_to_nothing():
     import cdc_failure
 
     plain, coded = ({moment: s.mean() for moment, s in cdc_failure.latencies(n, runs=8).items()} for n in (0, 1))
-    assert plain["hit"] > 1.1 * plain["before"]
-    assert all(coded[moment] < 0.95 * plain[moment] for moment in plain)
+    assert plain["hit"] > 1.2 * plain["before"] and plain["after"] > 1.05 * plain["before"]
+    assert coded["hit"] < plain["before"] and coded["after"] < plain["before"]
 
 
 def test_shares_by_quality_name_more_digits_than_even_ones():
