@@ -14,7 +14,7 @@ from dnn_dist.graph.network import Network
 from dnn_dist.run.engine import Engine
 
 FIXTURES = Path(__file__).parent / "models"
-EXAMPLES = int(os.environ.get("DNN_DIST_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("DNN_DIST_EXAMPLES", "25"))
 """How many examples hypothesis tries per test."""
 
 

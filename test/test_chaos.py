@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -25,6 +26,7 @@ PLANS = [
     "bands:3@0..3>layers:2@4..17",
 ]
 SECONDS = 2.5  # of trouble, each run
+RUNS = int(os.environ.get("DNN_DIST_CHAOS_LIVE", "3"))  # of each plan; with 5 twenty seeds in all
 
 
 def test_a_schedule_is_a_function_of_its_seed_and_spares_one_worker() -> None:
@@ -40,7 +42,7 @@ def test_a_schedule_is_a_function_of_its_seed_and_spares_one_worker() -> None:
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_chaos_on_live_nodes_breaks_no_law(tmp_path: Path, plan: str) -> None:
-    """Five runs of trouble a plan; between them the cluster must come back to frames of full quality.
+    """Some runs of trouble a plan; between them the cluster must come back to frames of full quality.
 
     No frame is reported later than its deadline and slack, beyond what this machine itself is late.
     """
@@ -54,7 +56,7 @@ def test_chaos_on_live_nodes_breaks_no_law(tmp_path: Path, plan: str) -> None:
     with live(tmp_path, nodes, parameters, environment=disturbance(base)) as cluster, MachineLag() as lag:
         reports = cluster.watch.reports
         workers = sorted(name for name in cluster.supervisor.running if name.startswith("worker"))
-        for seed in range(base, base + 5):
+        for seed in range(base, base + RUNS):
             chaos, began = Chaos(cluster.supervisor, schedule(seed, SECONDS, workers)), time.monotonic()
             while time.monotonic() - began < SECONDS or not chaos.over:
                 cluster.watch.spin(0.02)

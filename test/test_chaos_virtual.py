@@ -17,7 +17,7 @@ from dnn_dist.run.shape import PlanShape
 from dnn_dist.run.sourceviews import WorkerSettings
 from dnn_dist.run.tasks import DispatcherSettings
 
-SEEDS = int(os.environ.get("DNN_DIST_CHAOS", "30"))
+SEEDS = int(os.environ.get("DNN_DIST_CHAOS", "20"))
 """Seeds of chaos. With ten thousand it runs for an hour."""
 
 
