@@ -215,17 +215,23 @@ def measure(setting: Setting, cut: str, frames: int, folder: Path, told: Callabl
     }
 
 
+def options(description: str, paces: tuple[float, float], folder: Path) -> argparse.ArgumentParser:
+    """What every bench of a robot and a server takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--paces", type=float, nargs=2, default=paces, metavar=("ROBOT", "SERVER"))
+    parser.add_argument("--folder", type=Path, default=folder)
+    parser.add_argument("--dry", action="store_true", help="say what would be run, run nothing")
+    parser.add_argument("--quiet", action="store_true", help="no line for each frame")
+    parser.add_argument("--out", type=Path, help="write a JSON file")
+    return parser
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, (200.0, 2000.0), Path("build/bench/cooperative"))
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--link", nargs="+", choices=RATES, default=list(RATES))
     parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--paces", type=float, nargs=2, default=(200.0, 2000.0), metavar=("ROBOT", "SERVER"))
     parser.add_argument("--frames", type=int, default=6, help="that are measured of each case")
-    parser.add_argument("--folder", type=Path, default=Path("build/bench/cooperative"))
-    parser.add_argument("--dry", action="store_true", help="say what is predicted, run nothing")
-    parser.add_argument("--quiet", action="store_true", help="no line for each frame")
-    parser.add_argument("--out", type=Path, help="write a JSON file")
     given = parser.parse_args()
     console = Console(soft_wrap=True)
     table = Table("network", "link", "way", "predicted s", "measured s", "measured / predicted", "/ best alone", "cut")

@@ -14,7 +14,6 @@ one switch for each change. A quarter of an hour.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -28,7 +27,7 @@ from statistics import median
 from typing import Any
 
 from air import EXACT
-from cooperative import NETWORKS, PAYLOAD, RATES, ROBOT, SERVER, SHARE, SIDE, Setting, flying, network_file
+from cooperative import NETWORKS, PAYLOAD, RATES, ROBOT, SERVER, SHARE, SIDE, Setting, flying, network_file, options
 from headline_run import SOURCE, Flight, frame_line
 from rich.console import Console
 from rich.table import Table
@@ -136,16 +135,11 @@ def at_work(setting: Linked, folder: Path) -> Iterator[Flight]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, (400.0, 2000.0), Path("build/bench/link"))
     parser.add_argument("--network", choices=NETWORKS, default="siamese")
     parser.add_argument("--link", choices=RATES, default="Wi-Fi")
-    parser.add_argument("--paces", type=float, nargs=2, default=(400.0, 2000.0), metavar=("ROBOT", "SERVER"))
     parser.add_argument("--cycles", type=int, default=10)
     parser.add_argument("--frames", type=int, default=9, help="after each change")
-    parser.add_argument("--folder", type=Path, default=Path("build/bench/link"))
-    parser.add_argument("--dry", action="store_true", help="say which plan is right when, run nothing")
-    parser.add_argument("--quiet", action="store_true", help="no line for each frame")
-    parser.add_argument("--out", type=Path, help="write a JSON file")
     given = parser.parse_args()
     console = Console(soft_wrap=True)
     network = read_network(network_file(given.network, given.folder))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from dnn_dist.errors import ConfigError, PlanError
 from dnn_dist.graph.network import Network
 from dnn_dist.graph.tflite import read_network
 from dnn_dist.modelcard import pixels_of
-from dnn_dist.plan.bylink import ALONE, MEGABIT, Step, best_by_link, by_link_text, with_rate
+from dnn_dist.plan.bylink import ALONE, MEGABIT, Step, best_by_link, by_link_text, seconds_at
 from dnn_dist.plan.fleet import read_fleet
 from dnn_dist.plan.plan import WIRES, Pixels, Plan
 from dnn_dist.plan.policy import in_work
-from dnn_dist.plan.predict import Circumstances, Predictor
+from dnn_dist.plan.predict import Circumstances
 from dnn_dist.plan.rules import OBJECTIVES, Candidate, Goal
 from dnn_dist.plan.search import Choice, search
 from dnn_dist.plan.units import brief
@@ -95,8 +95,7 @@ def _by_link(args: argparse.Namespace, network: Network, given: Circumstances) -
         _write(args.output, plan, f"by_link: {json.dumps(text)}\n")
     rows: list[dict[str, Any]] = []
     for rate, cut in (Step(0.0, ALONE), *steps):
-        there = replace(given, fleet=with_rate(given.fleet, own, server, rate or MEGABIT))
-        seconds = Predictor(network, there)(cut_network(network, cut), (server, own)).latency
+        seconds = seconds_at(network, given, server, cut_network(network, cut), rate or MEGABIT)
         rows.append({"mbit_s": rate / MEGABIT, "latency": seconds, "cut": cut})
     if args.json:
         print(json.dumps({"gateway": own, "server": server, "by_link": text, "steps": rows}, indent=1))

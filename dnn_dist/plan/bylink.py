@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from dnn_dist.cut.piece import Stage
 from dnn_dist.cut.spec import cut_network
 from dnn_dist.errors import PlanError
 from dnn_dist.graph.network import Network
@@ -89,6 +90,12 @@ def with_rate(fleet: Fleet, own: str, server: str, rate: float) -> Fleet:
     return replace(fleet, links=(*fleet.links, rule))
 
 
+def seconds_at(network: Network, given: Circumstances, server: str, stages: Sequence[Stage], rate: float) -> float:
+    """The predicted latency of these stages between the gateway's robot and this one, by a link of this rate."""
+    there = replace(given, fleet=with_rate(given.fleet, given.gateway, server, rate))
+    return Predictor(network, there)(stages, (server, given.gateway)).latency
+
+
 def best_by_link(network: Network, given: Circumstances, server: str) -> tuple[Step, ...]:
     """The steps for the gateway's robot and this one, whatever the rate of their link; other links are not used.
 
@@ -103,8 +110,7 @@ def best_by_link(network: Network, given: Circumstances, server: str) -> tuple[S
     stages = {cut: cut_network(network, cut) for cut in cuts}
 
     def seconds(cut: str, rate: float) -> float:
-        there = replace(given, fleet=with_rate(fleet, own, server, rate))
-        return Predictor(network, there)(stages[cut], (server, own)).latency
+        return seconds_at(network, given, server, stages[cut], rate)
 
     table = {cut: [seconds(cut, rate) for rate in RATES] for cut in cuts}
     kept = _worthwhile(table)

@@ -114,7 +114,7 @@ class ByLink:
         return min(called, now + 0.25 * EVERY if view.meter.awaits else self._probe_at(view))
 
     def _elsewhere(self) -> list[WorkerView]:
-        return [view for view in self.books.workers.values() if view.state.robot != self.books.robot]
+        return [view for view in self.books.workers.values() if not self.books.at_home(view)]
 
     def _server(self, now: float) -> WorkerView | None:
         """The worker elsewhere that is heard, has a plan of the list, and the best link. A work that it did not

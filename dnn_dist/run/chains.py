@@ -126,7 +126,7 @@ class Chains:
     def _outside(self, crew: tuple[str, ...], able: list[WorkerView], task: Task) -> list[str]:
         """Whom else a piece may go to, of a crew that all lost it: the source's own robot, then others."""
         names = [view.name for view in able if view.name not in task.failed_at and view.state.peers.issuperset(crew)]
-        own = [name for name in names if self._books.workers[name].state.robot == self._books.robot]
+        own = [name for name in names if self._books.at_home(self._books.workers[name])]
         return own or names
 
     def _crew(self, plan: str, first: int, able: list[WorkerView]) -> tuple[Columns, tuple[str, ...]]:
@@ -171,11 +171,11 @@ class Chains:
     def _note_sent(self, maker: Lease, task: Task, size: int, now: float) -> None:
         """What was computed on the source's own robot is on its way to those elsewhere who have this task."""
         books = self._books
-        own = books.workers[maker.worker].state.robot == books.robot
+        own = books.at_home(books.workers[maker.worker])
         for name, lease in task.leases.items() if own else ():
             view = books.workers[name]
             came = lease.acknowledged and lease.key not in view.state.waiting
-            if view.state.robot != books.robot and not came:
+            if not (books.at_home(view) or came):
                 view.meter.sent(lease.key, size, now)
 
     def _note_fed(self, shape: PlanShape, tasks: Tasks, taker: Maker, now: float) -> None:

@@ -51,8 +51,8 @@ def due(books: Books, now: float) -> float:
 
 
 def _calls(books: Books, now: float) -> Iterator[_Call]:
-    own = [view for view in books.workers.values() if view.state.robot == books.robot and not view.silent]
-    elsewhere = [view for view in books.workers.values() if view.state.robot != books.robot]
+    own = [view for view in books.workers.values() if books.at_home(view) and not view.silent]
+    elsewhere = [view for view in books.workers.values() if not books.at_home(view)]
     for number, frame in books.frames.items() if own else ():
         for view in elsewhere:
             leases = [lease for key, lease in view.leases.items() if key.frame == number and _waits(books, lease)]
@@ -79,7 +79,7 @@ def _in_time(books: Books, call: _Call, now: float) -> bool:
     }
     feeds = [feed for lease in call.leases for feed in books.piece(lease.key).feeds.items()]
     to_send = sum(size for maker, size in feeds if maker in here)
-    own = [one for one in books.workers.values() if one.state.robot == books.robot]
+    own = [one for one in books.workers.values() if books.at_home(one)]
     front = min(_seconds(books, frame, one, lambda task: view.name not in task.leases) for one in own)
     rest = _seconds(books, frame, view, lambda task: view.name in task.leases)
     return now + ROOM * (meter.left(now) + front + to_send / meter.rate + rest) + SPARE < frame.deadline

@@ -60,12 +60,14 @@ class PlanSwitch:
         return [*actions, *self._tell(event.plan, now)]
 
     def look(self, gathered: frozenset[str], now: float) -> list[Any]:
-        """Put the next plan in force when it may be; withdraw it when it cannot be. `gathered`: the aggregator's."""
-        plan, books = self.next, self.books
+        """Choose by link, and put the next plan in force when it may be. `gathered`: plans that the aggregator has."""
         chosen = self.by_link.look(gathered, now) if self.by_link.rungs else []
         self._link_due = self.by_link.due(now) if self.by_link.rungs else float("inf")
-        if not plan:
-            return chosen
+        return [*chosen, *self._look_at_next(gathered, now)] if self.next else chosen
+
+    def _look_at_next(self, gathered: frozenset[str], now: float) -> list[Any]:
+        """Put the next plan in force when it may be; withdraw it when it cannot be."""
+        plan, books = self.next, self.books
         shape = books.plans[plan]
         heard = (view for view in books.workers.values() if not view.silent)
         part = [view for view in heard if takes_part(view.state.robot, shape.robots)]
@@ -85,7 +87,7 @@ class PlanSwitch:
         if over:
             lacks = f"none of {len(part)} workers is ready" if plan in gathered else "the aggregator has not taken it"
             return self._withdraw(f"{lacks} after {books.settings.switch_within:g} s")
-        return chosen
+        return []
 
     def _withdraw(self, why: str) -> list[Any]:
         plan, self.next, self.by = self.next, "", float("inf")

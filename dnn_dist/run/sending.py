@@ -44,7 +44,7 @@ def send(
         lacks=books.scattered(key),
         kept=bool(piece.takers) and not books.stage(key).reports,
     )
-    if view.state.robot != books.robot:
+    if not books.at_home(view):
         view.meter.sent(lease.number, piece.bytes_in - (piece.merged if books.apart else 0), now)
     view.next_number += 1
     view.note_given(frame.plan, key.stage, books.stage(key).form(key.piece), lease.number)

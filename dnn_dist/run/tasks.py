@@ -109,6 +109,10 @@ class Books:
         """An open frame's task that is not done."""
         return self.frames[key.frame].tasks[key.stage, key.piece]
 
+    def at_home(self, view: WorkerView) -> bool:
+        """Whether a worker is on the source's own robot."""
+        return view.state.robot == self.robot
+
     def in_flight(self) -> int:
         """Bytes of work on the way, given up or not, plus results expected."""
         return sum(view.bytes_in_flight for view in self.workers.values() if view.leases or view.strays)
