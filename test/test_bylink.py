@@ -43,9 +43,10 @@ from dnn_dist.plan.fleet import Fleet, Link, LinkRule, Robot
 from dnn_dist.plan.plan import Plan
 from dnn_dist.plan.predict import Circumstances, Predictor
 from dnn_dist.run.bylink import EVERY, IN_A_ROW, MARGIN, PROBE, ByLink
-from dnn_dist.run.events import PlanInForce, SendProbe
+from dnn_dist.run.events import PlanInForce, PlanInstalled, PlanWithdrawn, SendProbe
 from dnn_dist.run.fleetview import WorkerView
 from dnn_dist.run.linkrate import Meter
+from dnn_dist.run.planswitch import PlanSwitch
 from dnn_dist.run.report import Status
 from dnn_dist.run.state import WorkerState
 from dnn_dist.run.tasks import Books, DispatcherSettings
@@ -502,3 +503,15 @@ def test_the_laws_hold_while_plans_change_by_the_link(seed):
     reports = cluster.run(80, 0.1, 0.6)
     assert cluster.notes.counts["plan in force"] > 1
     assert len(reports) == len(cluster.begun) and cluster.exact(max(report.frame for report in reports))
+
+
+def test_what_it_asks_for_is_done_also_when_a_plan_that_was_asked_for_is_withdrawn(monkeypatch):
+    """Otherwise a probe would be booked as under way that nobody sent."""
+    switch = PlanSwitch(Books("front", "pi", 1, DispatcherSettings()))
+    probe = SendProbe("server", 1, 1, 4000)
+    monkeypatch.setattr(ByLink, "look", lambda self, gathered, now: [probe])
+    monkeypatch.setattr(ByLink, "due", lambda self, now: float("inf"))
+    for plan, rate in (("alone", None), ("given", 1e6), ("another", None)):
+        switch.install(PlanInstalled(plan, shape(2, 1), rate), 0.0)
+    found = switch.look(frozenset(), 1e6)
+    assert probe in found and any(isinstance(action, PlanWithdrawn) for action in found)
